@@ -1,0 +1,1 @@
+//! The I/O shell: shards on threads, listeners, TLS, timers.

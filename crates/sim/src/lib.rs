@@ -1,0 +1,1 @@
+//! The simulator: virtual clock, network and store, a naive oracle, replay by seed.
