@@ -17,23 +17,28 @@ mod encode;
 mod error;
 mod forward;
 mod frame;
+mod hidden;
 mod packet;
 mod property;
 mod reason;
 mod text;
 mod value;
+mod wire;
 
 pub use decode::{decode, Sender};
 pub use encode::{encode, TooLarge};
 pub use error::Malformed;
-pub use forward::{forward, forwardable, Forwarded};
+pub use forward::{forward, forwardable, forwardable_will, Forwarded};
 pub use frame::{frame, Frame};
 pub use packet::{
     Ack, Auth, Connack, ConnackProperties, Connect, ConnectProperties, Disconnect, Packet, Publish,
     PublishProperties, Suback, Subscribe, SubscribeFilter, Unsuback, Unsubscribe, Will,
     WillProperties,
 };
-pub use property::{Codes, Filters, Names, SubscriptionIds, UserProperties};
+pub use property::{
+    Codes, CodesIter, Filters, FiltersIter, Names, NamesIter, SubscriptionIds, SubscriptionIdsIter,
+    UserProperties, UserPropertiesIter,
+};
 pub use reason::Reason;
 pub use text::{filter_fault, share, topic_fault, Share, TextFault};
 pub use value::{PacketId, QoS, RetainHandling, Version};

@@ -47,8 +47,8 @@ pub struct Connect<'a> {
     pub password: Option<&'a [u8]>,
 }
 
-/// Properties of CONNECT (MQTT 5.0 §3.1.2.11).
-#[derive(Clone, Debug, Default, PartialEq)]
+/// Properties of CONNECT (MQTT 5.0 §3.1.2.11). `Debug` hides the authentication data.
+#[derive(Clone, Default, PartialEq)]
 #[allow(missing_docs)] // The names are the specification's own; units are in the names.
 pub struct ConnectProperties<'a> {
     pub session_expiry_s: Option<u32>,
@@ -97,8 +97,8 @@ pub struct Connack<'a> {
     pub properties: ConnackProperties<'a>,
 }
 
-/// Properties of CONNACK (MQTT 5.0 §3.2.2.3).
-#[derive(Clone, Debug, Default, PartialEq)]
+/// Properties of CONNACK (MQTT 5.0 §3.2.2.3). `Debug` hides the authentication data.
+#[derive(Clone, Default, PartialEq)]
 #[allow(missing_docs)]
 pub struct ConnackProperties<'a> {
     pub session_expiry_s: Option<u32>,

@@ -1,5 +1,6 @@
 //! The small values that packets are made of.
 
+use std::fmt;
 use std::num::NonZeroU16;
 
 /// A packet identifier; zero is never valid on the wire ([MQTT-2.2.1-3]).
@@ -51,4 +52,20 @@ pub enum RetainHandling {
     SendIfNew = 1,
     /// Never.
     Never = 2,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Version::V31 => "MQTT 3.1",
+            Version::V311 => "MQTT 3.1.1",
+            Version::V5 => "MQTT 5.0",
+        })
+    }
+}
+
+impl fmt::Display for QoS {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "QoS {}", *self as u8)
+    }
 }
