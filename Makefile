@@ -1,0 +1,139 @@
+# Every command of the project; `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+# What may be set on the command line, as in `make sim SEED=4711`.
+PYTHON ?= python3
+TIME_S ?= 60
+SOAK_S ?= 3600
+FUZZ_S ?= 600
+SEED ?=
+ARGUMENTS ?=
+
+# rustup puts cargo here; a shell that was open before it did so does not know yet.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/.venv
+# One index and one set of versions, whatever a machine's conda environment would like to add.
+unexport CONDA_PREFIX PYTHONHOME PYTHONPATH
+
+BIN := .venv/bin
+PY := $(BIN)/python
+FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+
+# What the extension module is built from: a change here, and only here, builds it again.
+ENGINE_SOURCES := $(shell find crates/codec crates/engine crates/server crates/python -type f \
+	\( -path '*/src/*.rs' -o -name Cargo.toml -o -name build.rs \) 2>/dev/null) \
+	Cargo.toml $(wildcard Cargo.lock) pyproject.toml
+
+say = printf '\033[1m==> %s\033[0m\n'
+
+help: ## List these commands.
+	@printf 'casemate: the commands of its tree\n\n'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) \
+		| sed -E 's/^([a-z]+):.*## (.*)$$/  make \1\t\2/' | expand -t 18
+	@printf '\nSettings: TIME_S=60 (sim, fuzz), SOAK_S=3600 and FUZZ_S=600 (soak), SEED=4711 (sim),\n'
+	@printf 'ARGUMENTS="…" (run), PYTHON=python3.12 (setup).\n'
+
+run: setup ## Start a secure broker with this machine as its first device; Ctrl-C stops it.
+	@exec $(PY) -m casemate.demo $(ARGUMENTS)
+
+setup: .venv/stamps/engine ## Make .venv and build the engine; seconds when nothing changed.
+
+.venv/stamps/toolchain:
+	@$(PYTHON) tools/toolchain.py
+	@$(say) 'environment: .venv'
+	@$(PYTHON) -m venv .venv
+	@mkdir -p $(@D) && touch $@
+
+.venv/stamps/packages: requirements.lock | .venv/stamps/toolchain
+	@$(say) 'packages: the versions of requirements.lock'
+	@$(PY) -m pip install --disable-pip-version-check --quiet --progress-bar off \
+		--requirement requirements.lock
+	@touch $@
+
+.venv/stamps/engine: .venv/stamps/packages $(ENGINE_SOURCES)
+	@$(say) 'engine: a release build (some minutes when cold, on two cores)'
+	@$(BIN)/maturin develop --release
+	@touch $@
+
+test: setup rules ## Run every test of both languages.
+	@$(say) 'tests in Rust'
+	@cargo test --workspace --no-fail-fast
+	@$(say) 'tests in Python'
+	@$(PY) -m pytest tests
+
+rules: .venv/stamps/packages
+	@$(say) 'rules: style, crates, layers, statements'
+	@$(PY) tools/tidy.py
+	@$(PY) tools/crates.py
+	@$(BIN)/lint-imports --no-cache
+	@$(PY) tools/specmap.py --quiet
+
+fmt: .venv/stamps/packages ## Format both languages in place.
+	@cargo fmt --all
+	@$(BIN)/ruff format python tests tools
+	@$(BIN)/ruff check --fix-only --quiet python tests tools
+
+lint: setup ## Check format, lints, types, layers and style; changes nothing.
+	@$(say) 'format'
+	@cargo fmt --all --check
+	@$(BIN)/ruff format --check python tests tools
+	@$(say) 'lints'
+	@cargo clippy --workspace --all-targets -- -D warnings
+	@$(BIN)/ruff check python tests tools
+	@$(say) 'types'
+	@$(BIN)/mypy --config-file pyproject.toml
+	@$(BIN)/mypy --strict tools
+	@$(MAKE) rules
+
+check: lint test ## All that must hold before a push: lint, then test.
+
+sim: ## Run the simulator for TIME_S seconds, or replay SEED.
+	@cargo run --quiet --release -p casemate-sim -- \
+		$(if $(SEED),--seed $(SEED) --trace,--seconds $(TIME_S))
+
+fuzz: ## Fuzz each target for TIME_S seconds (needs nightly Rust and cargo-fuzz).
+	@$(MAKE) fuzzing FUZZ_S=$(TIME_S)
+
+fuzzing:
+	@cargo fuzz --version >/dev/null 2>&1 \
+		|| { echo 'cargo-fuzz is missing: cargo install cargo-fuzz' >&2; exit 1; }
+	@for target in $(FUZZ_TARGETS); do \
+		$(say) "fuzz $$target for $(FUZZ_S) s"; \
+		cargo +nightly fuzz run --fuzz-dir fuzz "$$target" -- -max_total_time=$(FUZZ_S); \
+	done
+
+bench: setup ## Measure this machine: the codec, the engine and a broker on loopback.
+	@$(PY) tools/bench.py $(ARGUMENTS)
+
+soak: setup ## Long suites: simulator, planted faults, fuzzing, soak tests, proof of statements.
+	@$(say) 'simulator: $(SOAK_S) s of seeds'
+	@cargo run --quiet --release -p casemate-sim -- --seconds $(SOAK_S)
+	@$(say) 'planted faults: each must be found'
+	@cargo run --quiet --release -p casemate-sim --bin plant
+	@$(say) 'statements: each test runs through the line that its tag names'
+	@$(PY) tools/specmap.py --prove
+	@$(MAKE) fuzzing
+	@$(say) 'soak tests'
+	@cargo test --workspace --no-fail-fast -- --ignored
+	@$(PY) -m pytest tests -m soak
+
+lock: .venv/stamps/packages ## Write the versions of this .venv to requirements.lock.
+	@{ head -1 requirements.lock; $(PY) -m pip list --format freeze --exclude casemate \
+		--exclude pip --exclude setuptools | tr A-Z a-z | sort; } > .venv/lock
+	@mv .venv/lock requirements.lock
+
+docs: setup ## Build the Rust pages and test what the papers say.
+	@RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
+	@$(PY) -m pytest tests/docs
+
+clean: ## Remove what was built; keeps .casemate, the broker that `make run` made.
+	@rm -rf .venv target fuzz/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find python tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help run setup test rules fmt lint check sim fuzz fuzzing bench soak lock docs clean
