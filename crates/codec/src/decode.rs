@@ -114,8 +114,8 @@ fn admit(version: Version, sender: Sender, packet_type: u8) -> Result<(), Malfor
         Sender::Client => !matches!(packet_type, 2 | 9 | 11 | 13),
         Sender::Server => {
             // Before 5.0 a server just closes the connection.
-            !matches!(packet_type, 1 | 8 | 10 | 12)
-                && !(packet_type == 14 && version != Version::V5)
+            let is_silent_end = packet_type == 14 && version != Version::V5;
+            !matches!(packet_type, 1 | 8 | 10 | 12) && !is_silent_end
         }
     };
     if !theirs {

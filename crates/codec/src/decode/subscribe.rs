@@ -79,6 +79,7 @@ fn options(version: Version, filter: &str, options: u8) -> Result<(), Malformed>
         // [MQTT-3.8.3-5] [MQTT-3.1.1 3.8.3-4]
         return Err(Malformed::ReservedSubscriptionOption);
     }
+    // [MQTT-3.1.1 3.8.3-4]
     if options & 0b11 == 3 || options >> 4 & 0b11 == 3 {
         return Err(Malformed::SubscriptionOption);
     }
