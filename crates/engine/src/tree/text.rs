@@ -92,6 +92,12 @@ impl Texts {
         }
     }
 
+    /// What the slots take, bytes.
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.sizes.iter().map(|slots| slots.bytes.capacity()).sum()
+    }
+
     /// Gives the memory of a text back.
     pub fn forget(&mut self, text: Text) {
         if let Text::Slot { size, slot, .. } = text {
