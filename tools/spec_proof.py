@@ -1,0 +1,300 @@
+"""Proves that a statement's test runs through the line that enforces it.
+
+Each tagged test is run alone, built with LLVM's source coverage for our crates only; a statement
+is proven when the line under its tag was executed. What was proven is written down with a digest
+of that line, so that a changed line, or a test that lost its tag, makes the proof stale.
+
+A tag in a row of a table names no test of its own. The tests that run the table are then run once
+for each statement, with its tag in the environment as CASEMATE_STATEMENT, so that the table can
+hand out the rows of that statement alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from spec_tags import Place, Proof, Tags
+
+# An entry: which test ran through which line of which file.
+Book = dict[str, dict[str, str]]
+
+TEST_SECONDS_MAX = 900
+# How far below its tag the first counted line may stand: a signature may span many lines.
+LINES_BELOW_TAG = 4
+LINES_BELOW_SIGNATURE = 16
+
+
+@dataclass(frozen=True)
+class Program:
+    """One test executable of one crate; `source` is the file that it was built from."""
+
+    crate: str
+    is_library: bool
+    source: Path
+    path: Path
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One test to run; `home` is its file or crate, `statement` is set for rows of a table."""
+
+    home: str
+    test: str
+    statement: str
+
+
+def read(path: Path) -> Book:
+    """Reads what was proven; nothing where the file does not exist yet."""
+    if not path.exists():
+        return {}
+    book: Book = json.loads(path.read_text(encoding="utf-8"))
+    return book
+
+
+def holds(identifier: str, tags: Tags, book: Book) -> bool:
+    """Says whether a proof on record still fits the line and the test of today."""
+    entry = book.get(identifier)
+    if entry is None:
+        return False
+    lines = {(place.path, place.digest) for place in tags.places.get(identifier, [])}
+    tests = {test for proof in tags.proofs.get(identifier, []) for test in proof.tests}
+    return (entry["file"], entry["line"]) in lines and entry["test"] in tests
+
+
+def prove(root: Path, identifiers: list[str], tags: Tags, path: Path) -> None:
+    """Runs the tests of every statement that has no valid proof, and writes down what is proven.
+
+    Args:
+        root: The tree, whose workspace cargo builds.
+        identifiers: Statements that have a line and a test.
+        tags: All tags of the tree.
+        path: Where proofs are written; entries that no longer hold are removed.
+
+    Raises:
+        CalledProcessError: The instrumented build failed, or LLVM's tools did.
+        FileNotFoundError: The tools are missing: `rustup component add llvm-tools`.
+    """
+    book = {
+        name: entry for name, entry in read(path).items() if holds(name, tags, book={name: entry})
+    }
+    wanted = [name for name in identifiers if name not in book]
+    if wanted:
+        tools = llvm_tools()
+        programs = build(root)
+        by_test = _by_test(wanted, tags)
+        print(f"specmap: {len(wanted)} statements to prove, {len(by_test)} tests to run")
+        with tempfile.TemporaryDirectory() as scratch:
+            jobs = [
+                Job(run, root, programs, tools, Path(scratch), sorted(files))
+                for run, files in sorted(by_test.items())
+            ]
+            with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+                reports = pool.map(_covered, jobs)
+                covered = {job.run: report for job, report in zip(jobs, reports, strict=True)}
+        for name in wanted:
+            entry = _entry(name, tags, covered)
+            if entry is not None:
+                book[name] = entry
+    path.write_text(json.dumps(dict(sorted(book.items())), indent=1) + "\n", encoding="utf-8")
+
+
+def llvm_tools() -> Path:
+    """Returns the folder of the toolchain's own llvm-profdata and llvm-cov.
+
+    Raises:
+        FileNotFoundError: The component is not installed.
+    """
+    said = subprocess.run(["rustc", "-vV"], capture_output=True, text=True, check=True).stdout
+    host = next(line.split()[1] for line in said.splitlines() if line.startswith("host:"))
+    command = ["rustc", "--print", "sysroot"]
+    sysroot = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    folder = Path(sysroot) / "lib" / "rustlib" / host / "bin"
+    if not (folder / "llvm-cov").exists():
+        raise FileNotFoundError("llvm-cov is missing: rustup component add llvm-tools")
+    return folder
+
+
+def build(root: Path) -> list[Program]:
+    """Builds every test executable with our crates instrumented.
+
+    The wrapper sees our crates only, so dependencies are the ones of an ordinary `cargo test`.
+    """
+    wrapper = root / "target" / "specmap" / "rustc"
+    wrapper.parent.mkdir(parents=True, exist_ok=True)
+    wrapper.write_text('#!/bin/sh\nexec "$@" -Cinstrument-coverage\n')
+    wrapper.chmod(0o755)
+    command = ["cargo", "test", "--workspace", "--exclude", "casemate-python", "--no-run"]
+    command += ["--message-format", "json-render-diagnostics"]
+    environment = {**os.environ, "RUSTC_WORKSPACE_WRAPPER": str(wrapper)}
+    # Build scripts and macros of ours would else leave their profiles in the tree.
+    environment["LLVM_PROFILE_FILE"] = os.devnull
+    said = subprocess.run(
+        command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return list(_programs(said.stdout))
+
+
+def _programs(messages: str) -> Iterator[Program]:
+    for line in messages.splitlines():
+        message = json.loads(line)
+        if message.get("reason") != "compiler-artifact" or not message.get("executable"):
+            continue
+        if not message["profile"]["test"]:
+            continue
+        target = message["target"]
+        crate = Path(message["manifest_path"]).parent.name
+        is_library = "test" not in target["kind"]
+        yield Program(crate, is_library, Path(target["src_path"]), Path(message["executable"]))
+
+
+def _by_test(wanted: list[str], tags: Tags) -> dict[Run, set[str]]:
+    """Gathers run → the enforcing files that it must report on."""
+    found: dict[Run, set[str]] = {}
+    for name in wanted:
+        files = {place.path for place in tags.places[name]}
+        for proof in tags.proofs[name]:
+            if proof.path.startswith("crates/"):
+                for run in _runs(name, proof):
+                    found.setdefault(run, set()).update(files)
+    return found
+
+
+def _runs(name: str, proof: Proof) -> Iterator[Run]:
+    for test in proof.tests:
+        if proof.name:
+            yield Run(proof.path, test, "")
+        else:
+            # A table is run from wherever its runners stand: its crate is all that is known.
+            yield Run("/".join(proof.path.split("/")[:2]), test, name)
+
+
+# Executed lines: file → line → how often.
+Covered = dict[str, dict[int, int]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run and all that it needs; `files` are those whose lines are asked for."""
+
+    run: Run
+    root: Path
+    programs: list[Program]
+    tools: Path
+    scratch: Path
+    files: list[str]
+
+
+def _covered(job: Job) -> Covered:
+    covered: Covered = {}
+    for program in _candidates(job.run.home, job.root, job.programs):
+        listed = subprocess.run(
+            [program.path, "--list"], capture_output=True, text=True, check=False
+        ).stdout
+        for found in re.findall(r"^(.+): test$", listed, re.MULTILINE):
+            if found.rsplit("::", 1)[-1] != job.run.test:
+                continue
+            for name, lines in _report(found, program, job).items():
+                into = covered.setdefault(name, {})
+                for line, count in lines.items():
+                    into[line] = into.get(line, 0) + count
+    return covered
+
+
+def _candidates(home: str, root: Path, programs: list[Program]) -> list[Program]:
+    parts = home.split("/")
+    ours = [program for program in programs if program.crate == parts[1]]
+    if len(parts) == 2:
+        return ours
+    if parts[2] == "src":
+        return [program for program in ours if program.is_library]
+    exact = [program for program in ours if program.source == root / home]
+    return exact or [program for program in ours if not program.is_library]
+
+
+def _report(test: str, program: Program, job: Job) -> Covered:
+    with tempfile.TemporaryDirectory(dir=job.scratch) as folder:
+        environment = {**os.environ, "LLVM_PROFILE_FILE": f"{folder}/%p-%m.profraw"}
+        if job.run.statement:
+            environment["CASEMATE_STATEMENT"] = f"[{job.run.statement}]"
+        if not _passes(test, program, job.root, environment):
+            return {}
+        raw = sorted(str(path) for path in Path(folder).glob("*.profraw"))
+        if not raw:
+            return {}
+        merged = f"{folder}/merged.profdata"
+        command = [str(job.tools / "llvm-profdata"), "merge", "-sparse", *raw, "-o", merged]
+        subprocess.run(command, check=True)
+        command = [str(job.tools / "llvm-cov"), "export", str(program.path)]
+        command += [f"-instr-profile={merged}", "-format=lcov", "-sources"]
+        command += [str(job.root / name) for name in job.files]
+        lcov = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        return parse_lcov(lcov, job.root)
+
+
+def _passes(test: str, program: Program, root: Path, environment: dict[str, str]) -> bool:
+    """Runs one test alone; one that fails or does not end proves nothing, and says so."""
+    try:
+        ended = subprocess.run(
+            [program.path, "--exact", test, "--include-ignored"],
+            cwd=root / "crates" / program.crate,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            timeout=TEST_SECONDS_MAX,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        print(f"specmap: {test} took more than {TEST_SECONDS_MAX} s and proves nothing")
+        return False
+    if ended.returncode != 0:
+        print(f"specmap: {test} fails and proves nothing")
+        return False
+    return True
+
+
+def parse_lcov(text: str, root: Path) -> Covered:
+    """Reads how often each line ran.
+
+    Args:
+        text: A report in lcov's format: `SF:` names a file, `DA:` a line and its count.
+        root: Folder to which the file names of the result are relative.
+    """
+    covered: Covered = {}
+    lines: dict[int, int] = {}
+    for line in text.splitlines():
+        if line.startswith("SF:"):
+            path = Path(line[3:])
+            name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+            lines = covered.setdefault(name, {})
+        elif line.startswith("DA:"):
+            number, count = line[3:].split(",")[:2]
+            lines[int(number)] = lines.get(int(number), 0) + int(count)
+    return covered
+
+
+def executed(place: Place, covered: Covered) -> bool:
+    """Says whether the first counted line at or just below an enforcing line was executed."""
+    lines = covered.get(place.path, {})
+    reach = LINES_BELOW_SIGNATURE if place.is_signature else LINES_BELOW_TAG
+    for number in range(place.code_line, place.code_line + reach):
+        if number in lines:
+            return lines[number] > 0
+    return False
+
+
+def _entry(name: str, tags: Tags, covered: dict[Run, Covered]) -> dict[str, str] | None:
+    for proof in tags.proofs[name]:
+        for run in _runs(name, proof):
+            for place in tags.places[name]:
+                if executed(place, covered.get(run, {})):
+                    return {"test": run.test, "file": place.path, "line": place.digest}
+    return None
