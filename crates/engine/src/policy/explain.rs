@@ -132,7 +132,7 @@ fn shortfall(rule: &Rule, qos: QoS, retain: bool) -> Option<Cause> {
     }
 }
 
-/// The rule that shares most leading levels with the text; none that shares not even the first.
+/// The rule that is most like the text; none where nothing is alike.
 fn nearest(
     policy: &Policy,
     subject: &Subject<'_>,
@@ -140,35 +140,34 @@ fn nearest(
     text: &str,
 ) -> Option<Cited> {
     let mut best = None;
-    let mut best_levels = 0;
+    let mut best_likeness = 0;
     for role in policy.roles_of(subject) {
         for rule in role.rules.iter().filter(|rule| rule.operation == operation) {
-            let levels = levels_shared(&rule.filter, text, subject);
-            if levels > best_levels {
-                (best, best_levels) = (Some(cite(role, rule)), levels);
+            let likeness = likeness(&rule.filter, text, subject);
+            if likeness > best_likeness {
+                (best, best_likeness) = (Some(cite(role, rule)), likeness);
             }
         }
     }
     best
 }
 
-fn levels_shared(filter: &str, text: &str, subject: &Subject<'_>) -> usize {
-    let shares = |(index, (wanted, level)): &(usize, (&str, &str))| match *wanted {
-        _ if *index == 0 && level.starts_with('$') => wanted == level,
-        "+" => *level != "#",
-        "#" => true,
-        "%u" => names(level.as_bytes(), subject.user),
-        "%c" => subject
-            .client
-            .is_some_and(|client| names(level.as_bytes(), client)),
-        wanted => wanted == *level,
+/// Counts levels that agree; a word says more about what was meant than a wildcard does.
+fn likeness(filter: &str, text: &str, subject: &Subject<'_>) -> usize {
+    let hidden = text.starts_with('$') && filter.split('/').next() != text.split('/').next();
+    if hidden {
+        return 0;
+    }
+    let agree = |(wanted, level): (&str, &str)| match wanted {
+        "+" | "#" => usize::from(level != "#"),
+        "%u" => usize::from(names(level.as_bytes(), subject.user)),
+        "%c" => {
+            let names_client = |client| names(level.as_bytes(), client);
+            usize::from(subject.client.is_some_and(names_client))
+        }
+        wanted => 2 * usize::from(wanted == level),
     };
-    filter
-        .split('/')
-        .zip(text.split('/'))
-        .enumerate()
-        .take_while(shares)
-        .count()
+    filter.split('/').zip(text.split('/')).map(agree).sum()
 }
 
 fn cite(role: &Compiled, rule: &Rule) -> Cited {

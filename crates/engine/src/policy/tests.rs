@@ -1,1 +1,597 @@
+//! What the policy allows, measured against evaluators that a reader can check; and what it must
+//! never allow, whatever names people have.
 
+#![allow(clippy::unwrap_used)]
+
+use casemate_codec::{QoS, TextFault};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::{Cause, Operation, Policy, Role, RoleSet, Rule, RuleFault, Subject};
+
+const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+
+/// Levels of topics; `user` and `client` are names, and `other` stands in no rule.
+const LEVELS: [&str; 7] = ["", "a", "b", "user", "client", "other", "$s"];
+
+fn rule(operation: Operation, filter: &str) -> Rule {
+    let place = format!("policy.toml:{filter}").into();
+    Rule {
+        operation,
+        filter: filter.into(),
+        qos_max: QoS::ExactlyOnce,
+        retain: true,
+        place,
+    }
+}
+
+fn role(name: &str, rules: Vec<Rule>) -> Role {
+    Role {
+        name: name.into(),
+        rules,
+    }
+}
+
+/// A policy of one role with these filters for both operations, and that role's set.
+fn policy(filters: &[&str]) -> (Policy, RoleSet) {
+    let both = [Operation::Publish, Operation::Subscribe];
+    let rules = filters
+        .iter()
+        .flat_map(|filter| both.map(|operation| rule(operation, filter)));
+    let policy = Policy::compile(7, vec![role("role", rules.collect())]).unwrap();
+    let roles = policy.resolve(&["role".into()]);
+    (policy, roles)
+}
+
+fn subject<'a>(user: &'a str, client: Option<&'a str>, roles: &'a RoleSet) -> Subject<'a> {
+    Subject {
+        user,
+        client,
+        roles,
+    }
+}
+
+fn may_publish(policy: &Policy, subject: &Subject<'_>, topic: &str) -> bool {
+    policy
+        .publish(subject, topic)
+        .permit(QoS::AtMostOnce, false)
+        .is_some()
+}
+
+/// The rules of matching, written to be read; templates mean the names, if these can be levels.
+fn naive_matches(filter: &str, topic: &str, user: &str, client: Option<&str>) -> bool {
+    let first = filter.split('/').next().unwrap();
+    if topic.starts_with('$') && ["+", "#", "%u", "%c"].contains(&first) {
+        return false;
+    }
+    let is_name = |name: &str, level: &str| {
+        name == level && !name.is_empty() && !name.contains(['+', '#', '/'])
+    };
+    let levels: Vec<&str> = topic.split('/').collect();
+    let mut count = 0;
+    for wanted in filter.split('/') {
+        let Some(level) = levels.get(count) else {
+            return wanted == "#";
+        };
+        let matches = match wanted {
+            "#" => return true,
+            "+" => true,
+            "%u" => is_name(user, level),
+            "%c" => client.is_some_and(|client| is_name(client, level)),
+            _ => wanted == *level,
+        };
+        if !matches {
+            return false;
+        }
+        count += 1;
+    }
+    count == levels.len()
+}
+
+fn join(levels: Vec<&'static str>, has_hash: bool) -> String {
+    let mut levels = levels;
+    if has_hash || levels.is_empty() || levels == [""] {
+        levels.push("#");
+    }
+    levels.join("/")
+}
+
+fn template() -> impl Strategy<Value = String> {
+    let level = prop_oneof![
+        4 => select(&LEVELS[..5]),
+        1 => Just("$s"),
+        2 => Just("+"),
+        1 => Just("%u"),
+        1 => Just("%c")
+    ];
+    (prop::collection::vec(level, 0..4), any::<bool>())
+        .prop_map(|(levels, hash)| join(levels, hash))
+}
+
+fn filter() -> impl Strategy<Value = String> {
+    let level = prop_oneof![3 => select(&LEVELS[..]), 2 => Just("+")];
+    (prop::collection::vec(level, 0..4), any::<bool>())
+        .prop_map(|(levels, hash)| join(levels, hash))
+}
+
+fn topic() -> impl Strategy<Value = String> {
+    prop::collection::vec(select(&LEVELS[..]), 1..5).prop_map(|levels| levels.join("/"))
+}
+
+fn any_rule() -> impl Strategy<Value = Rule> {
+    let operation = select(vec![Operation::Publish, Operation::Subscribe]);
+    (
+        operation,
+        template(),
+        select(&QOS[..]),
+        any::<bool>(),
+        0..100u32,
+    )
+        .prop_map(|(operation, filter, qos_max, retain, line)| Rule {
+            operation,
+            filter: filter.into(),
+            qos_max,
+            retain,
+            place: format!("policy.toml:{line}").into(),
+        })
+}
+
+/// Every topic of up to four levels: one deeper than any rule or filter that is not endless.
+fn all_topics() -> Vec<String> {
+    let mut topics: Vec<String> = LEVELS.iter().map(|level| level.to_string()).collect();
+    let mut deepest = topics.clone();
+    for _ in 1..4 {
+        let deeper = deepest
+            .iter()
+            .flat_map(|topic| LEVELS.iter().map(move |level| format!("{topic}/{level}")));
+        deepest = deeper.collect();
+        topics.extend(deepest.iter().cloned());
+    }
+    topics.retain(|topic| !topic.is_empty());
+    topics
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// Rights, permits and explanations of any set of roles are the union over single rules.
+    #[test]
+    fn rights_are_the_union_of_the_rules_that_match(
+        roles in prop::collection::vec(prop::collection::vec(any_rule(), 0..8), 1..4),
+        held in prop::collection::vec(0..5usize, 0..4),
+        topics in prop::collection::vec(topic(), 1..10),
+        client in select(vec![None, Some("client"), Some("user"), Some("a/b")]),
+    ) {
+        let name = |number: usize| -> Box<str> { format!("role {number}").into() };
+        let named = roles.iter().enumerate();
+        let all = named.map(|(number, rules)| role(&name(number), rules.clone())).collect();
+        let policy = Policy::compile(1, all).unwrap();
+        let names: Vec<Box<str>> = held.iter().map(|&number| name(number)).collect();
+        let set = policy.resolve(&names);
+        let subject = subject("user", client, &set);
+        for topic in &topics {
+            let mine = (0..roles.len()).filter(|number| held.contains(number));
+            let rules: Vec<&Rule> = mine
+                .flat_map(|number| &roles[number])
+                .filter(|rule| naive_matches(&rule.filter, topic, "user", client))
+                .collect();
+            let publish = rules.iter().filter(|rule| rule.operation == Operation::Publish);
+            let receive = rules.iter().filter(|rule| rule.operation == Operation::Subscribe);
+            let rights = policy.publish(&subject, topic);
+            for (qos, retain) in QOS.into_iter().flat_map(|qos| [(qos, false), (qos, true)]) {
+                let wanted =
+                    publish.clone().any(|rule| rule.qos_max >= qos && (rule.retain || !retain));
+                prop_assert_eq!(rights.permit(qos, retain).is_some(), wanted);
+                let why = policy.explain(&subject, Operation::Publish, topic, qos, retain);
+                prop_assert_eq!(why.is_allowed, wanted, "{}: {}", topic, why);
+            }
+            let wanted = receive.map(|rule| rule.qos_max).max();
+            prop_assert_eq!(policy.receive(&subject, topic).map(|permit| permit.qos_max), wanted);
+            prop_assert_eq!(policy.subscribe(&subject, topic).map(|right| right.qos_max), wanted);
+            let why = policy.explain(&subject, Operation::Subscribe, topic, QOS[2], false);
+            let given = match why.cause {
+                Cause::Allowed { qos_max } => Some(qos_max),
+                _ => None,
+            };
+            prop_assert_eq!(given, wanted);
+        }
+    }
+
+    /// A rule covers a filter where no topic tells them apart, and only there.
+    #[test]
+    fn rule_covers_a_filter_just_when_it_matches_all_of_its_topics(
+        template in template(),
+        filter in filter(),
+        client in select(vec![None, Some("client"), Some("+")]),
+    ) {
+        let (policy, roles) = policy(&[&template]);
+        let subject = subject("user", client, &roles);
+        let wanted = all_topics().iter().all(|topic| {
+            !naive_matches(&filter, topic, "", None)
+                || naive_matches(&template, topic, "user", client)
+        });
+        prop_assert_eq!(policy.subscribe(&subject, &filter).is_some(), wanted, "{} {}", template, filter);
+    }
+
+    /// Names out of anything: a template never lets a name reach a level that is not that name.
+    #[test]
+    fn cve_2017_7650_names_are_never_instructions(
+        template in template(),
+        name in prop_oneof![
+            select(vec!["#", "+", "", "a", "a/b", "+/+", "$s", "%u", "%c", ".*", "a#", "/", "$s/#"])
+                .prop_map(String::from),
+            "[a+#/$%.*]{0,6}",
+        ],
+        topics in prop::collection::vec(topic(), 20),
+    ) {
+        let (policy, roles) = policy(&[&template]);
+        for (user, client) in [(&*name, None), ("user", Some(&*name)), (&*name, Some(&*name))] {
+            let subject = subject(user, client, &roles);
+            for topic in &topics {
+                let wanted = naive_matches(&template, topic, user, client);
+                prop_assert_eq!(may_publish(&policy, &subject, topic), wanted);
+                prop_assert_eq!(policy.receive(&subject, topic).is_some(), wanted);
+                prop_assert_eq!(policy.subscribe(&subject, topic).is_some(), wanted);
+            }
+        }
+    }
+}
+
+/// CVE-2017-7650, nanomq#2344, CVE-2026-44838: who is called `#` reads nobody's mail.
+#[test]
+fn cve_2017_7650_hostile_names_reach_no_victim_through_any_template() {
+    let names = [
+        "#",
+        "+",
+        "",
+        "/",
+        "victim/#",
+        "+/#",
+        "#/victim",
+        "victim/temp",
+        "%u",
+        "%c",
+        ".*",
+        "vic*",
+        "^",
+        "$SYS",
+        "$SYS/#",
+        "victim\u{0}",
+        "VICTIM",
+        "victim ",
+        "\u{feff}victim",
+    ];
+    let templates = [
+        "dev/%u/#",
+        "dev/%c/#",
+        "dev/%u/temp",
+        "%u/temp",
+        "%c/#",
+        "%u/%c",
+        "dev/%u",
+        "%u",
+        "%u/#",
+        "+/%u/#",
+        "+/%c/temp",
+    ];
+    let texts = [
+        "dev/victim/temp",
+        "dev/victim",
+        "victim/temp",
+        "victim",
+        "$SYS/broker",
+        "$SYS",
+        "dev/+/temp",
+        "dev/#",
+        "#",
+        "+",
+        "+/#",
+        "+/+",
+        "+/+/#",
+        "dev/+",
+        "dev/+/#",
+        "dev//temp",
+    ];
+    for template in templates {
+        let (policy, roles) = policy(&[template]);
+        for (name, text) in names
+            .iter()
+            .flat_map(|name| texts.map(|text| (*name, text)))
+        {
+            for client in [None, Some(name)] {
+                let subject = subject(name, client, &roles);
+                let story = format!("{name:?} {template} {text}");
+                assert!(!may_publish(&policy, &subject, text), "{story}");
+                assert!(policy.subscribe(&subject, text).is_none(), "{story}");
+                assert!(policy.receive(&subject, text).is_none(), "{story}");
+            }
+        }
+    }
+}
+
+/// `%c` speaks for a client only where its id is bound to its name.
+#[test]
+fn client_id_that_is_not_bound_opens_nothing() {
+    let (policy, roles) = policy(&["dev/%c/#"]);
+    assert!(may_publish(
+        &policy,
+        &subject("u", Some("one"), &roles),
+        "dev/one/x"
+    ));
+    assert!(!may_publish(
+        &policy,
+        &subject("u", None, &roles),
+        "dev/one/x"
+    ));
+    assert!(!may_publish(
+        &policy,
+        &subject("one", None, &roles),
+        "dev/one/x"
+    ));
+}
+
+/// A user may have the name of a word of the rules.
+#[test]
+fn rules_for_a_name_and_for_a_template_are_both_asked() {
+    let (policy, roles) = policy(&["a/b/x", "a/%u/y", "a/%c/z", "a/+/w", "a/b/%u/#"]);
+    let subject = subject("b", Some("b"), &roles);
+    for topic in ["a/b/x", "a/b/y", "a/b/z", "a/b/w", "a/b/b", "a/b/b/deep"] {
+        assert!(may_publish(&policy, &subject, topic), "{topic}");
+    }
+    for topic in ["a/b/v", "a/c/y", "a/c/z", "a/b", "a/c/x"] {
+        assert!(!may_publish(&policy, &subject, topic), "{topic}");
+    }
+}
+
+/// [MQTT-4.7.2-1]: `#` in a rule does not give the broker's own topics away (aedes#597).
+#[test]
+fn leading_wildcards_and_names_never_open_topics_of_the_broker() {
+    let (all, roles) = policy(&["#", "+/broker", "%u/broker", "%c/#"]);
+    let hostile = subject("$SYS", Some("$SYS"), &roles);
+    for text in [
+        "$SYS/broker",
+        "$SYS",
+        "$SYS/#",
+        "$SYS/+",
+        "$share/g/a",
+        "$CONTROL/x",
+    ] {
+        assert!(!may_publish(&all, &hostile, text), "{text}");
+        assert!(all.subscribe(&hostile, text).is_none(), "{text}");
+        assert!(all.receive(&hostile, text).is_none(), "{text}");
+    }
+    let (named, roles) = policy(&["$SYS/#"]);
+    let reader = subject("reader", None, &roles);
+    for text in ["$SYS/broker", "$SYS", "$SYS/#", "$SYS/+/x"] {
+        assert!(named.subscribe(&reader, text).is_some(), "{text}");
+    }
+    for text in ["#", "+/broker", "+/#", "a"] {
+        assert!(named.subscribe(&reader, text).is_none(), "{text}");
+    }
+}
+
+#[test]
+fn cover_is_decided_for_the_whole_filter() {
+    let cases = [
+        ("a/+", "a/b", true),
+        ("a/+", "a/+", true),
+        ("a/+", "a/#", false),
+        ("a/#", "a", true),
+        ("a/#", "a/b/#", true),
+        ("a/#", "a/+", true),
+        ("a/#", "a/#", true),
+        ("a/#", "#", false),
+        ("a/#", "+/b", false),
+        ("a/b", "a/+", false),
+        ("a/+/#", "a/#", false),
+        ("#", "#", true),
+        ("+/#", "#", true),
+        ("+/+/#", "#", false),
+        ("#", "+/+", true),
+        ("+", "#", false),
+        ("a/%u", "a/+", false),
+        ("a/%u/#", "a/user/+/x/#", true),
+        ("a/%u/#", "a/#", false),
+    ];
+    for (template, filter, covers) in cases {
+        let (policy, roles) = policy(&[template]);
+        let right = policy.subscribe(&subject("user", None, &roles), filter);
+        assert_eq!(right.is_some(), covers, "{template} {filter}");
+    }
+    // Two rules that together match all of a filter's topics do not cover it.
+    let (policy, roles) = policy(&["a", "a/+/#"]);
+    assert!(policy
+        .subscribe(&subject("user", None, &roles), "a/#")
+        .is_none());
+}
+
+#[test]
+fn rights_are_six_bits_of_qos_and_retain() {
+    for (qos_max, retain_max) in QOS.into_iter().flat_map(|qos| [(qos, false), (qos, true)]) {
+        let mut only = rule(Operation::Publish, "a");
+        (only.qos_max, only.retain) = (qos_max, retain_max);
+        let policy = Policy::compile(1, vec![role("r", vec![only])]).unwrap();
+        let roles = policy.resolve(&["r".into()]);
+        let rights = policy.publish(&subject("u", None, &roles), "a");
+        for (qos, retain) in QOS.into_iter().flat_map(|qos| [(qos, false), (qos, true)]) {
+            let wanted = qos <= qos_max && (retain_max || !retain);
+            assert_eq!(rights.permit(qos, retain).is_some(), wanted);
+        }
+        assert!(policy.receive(&subject("u", None, &roles), "a").is_none());
+    }
+}
+
+/// CVE-2018-12550, CVE-2018-20145: an empty policy, an empty role, no role, an unknown role and a
+/// role of another epoch allow nothing.
+#[test]
+fn what_no_rule_allows_is_denied() {
+    let (full, _) = policy(&["#", "a"]);
+    let empty = Policy::compile(7, vec![role("role", vec![])]).unwrap();
+    let sets = [
+        (&full, full.resolve(&[])),
+        (
+            &full,
+            full.resolve(&["Role".into(), "".into(), "role ".into()]),
+        ),
+        (
+            &full,
+            Policy::compile(6, vec![role("role", vec![])])
+                .unwrap()
+                .resolve(&["role".into()]),
+        ),
+        (&empty, empty.resolve(&["role".into()])),
+        (&Policy::deny_all(7), full.resolve(&["role".into()])),
+    ];
+    for (policy, roles) in &sets {
+        let subject = subject("user", Some("client"), roles);
+        assert!(!may_publish(policy, &subject, "a"));
+        assert!(policy.receive(&subject, "a").is_none());
+        assert!(policy.subscribe(&subject, "a").is_none());
+        let why = policy.explain(&subject, Operation::Publish, "a", QOS[0], false);
+        assert!(!why.is_allowed && why.rule.is_none(), "{why}");
+    }
+    let roles = full.resolve(&["role".into(), "role".into()]);
+    assert!(may_publish(&full, &subject("user", None, &roles), "a"));
+    assert_eq!(full.epoch(), 7);
+}
+
+/// nanomq#2334: rights are found by the whole name, not by a part or a digest of it.
+#[test]
+fn nanomq_2334_long_names_that_begin_alike_are_different() {
+    let (policy, roles) = policy(&["dev/%u"]);
+    let name = |last: char| format!("{}{last}", "n".repeat(1_000));
+    for (user, level) in [('a', 'a'), ('a', 'b')] {
+        let (user, topic) = (name(user), format!("dev/{}", name(level)));
+        let allowed = may_publish(&policy, &subject(&user, None, &roles), &topic);
+        assert_eq!(allowed, user[4..] == topic[8..]);
+    }
+}
+
+#[test]
+fn rules_that_cannot_be_meant_do_not_compile() {
+    let wrong = [
+        ("", RuleFault::Filter(TextFault::Empty)),
+        ("a/#/b", RuleFault::Filter(TextFault::MisplacedWildcard)),
+        ("a+", RuleFault::Filter(TextFault::MisplacedWildcard)),
+        ("a\0", RuleFault::Filter(TextFault::Null)),
+        ("$share/g/a", RuleFault::Share),
+        ("$share", RuleFault::Share),
+        ("a/%x", RuleFault::Template),
+        ("dev-%u", RuleFault::Template),
+        ("a/%u%c", RuleFault::Template),
+        ("a/%", RuleFault::Template),
+        ("%U", RuleFault::Template),
+    ];
+    for (filter, what) in wrong {
+        let rules = vec![
+            rule(Operation::Publish, "a"),
+            rule(Operation::Subscribe, filter),
+        ];
+        let fault = Policy::compile(1, vec![role("r", rules)]).unwrap_err();
+        assert_eq!((&*fault.role, fault.what), ("r", what), "{filter}");
+        assert_eq!(*fault.place, *format!("policy.toml:{filter}"));
+    }
+    let twice = || role("r", vec![rule(Operation::Publish, "a")]);
+    let fault = Policy::compile(1, vec![twice(), role("q", vec![]), twice()]).unwrap_err();
+    assert_eq!(
+        fault.to_string(),
+        "policy.toml:a: role \"r\": there are two roles of this name"
+    );
+}
+
+#[test]
+fn explanation_names_the_deciding_rule_and_otherwise_the_nearest() {
+    let mut low = rule(Operation::Publish, "home/%u/temp");
+    (low.qos_max, low.retain) = (QoS::AtLeastOnce, false);
+    let rules = vec![
+        rule(Operation::Publish, "+/%u/set"),
+        low,
+        rule(Operation::Subscribe, "#"),
+    ];
+    let policy = Policy::compile(1, vec![role("sensor", rules)]).unwrap();
+    let roles = policy.resolve(&["sensor".into()]);
+    let why = |topic: &str, qos: QoS, retain: bool| {
+        policy.explain(
+            &subject("t7", None, &roles),
+            Operation::Publish,
+            topic,
+            qos,
+            retain,
+        )
+    };
+    let cases = [
+        (
+            "home/t7/temp",
+            1,
+            false,
+            Cause::Allowed { qos_max: QOS[1] },
+            Some("home/%u/temp"),
+        ),
+        ("home/t7/temp", 2, false, Cause::QoS, Some("home/%u/temp")),
+        ("home/t7/temp", 1, true, Cause::Retain, Some("home/%u/temp")),
+        (
+            "home/t7/set",
+            2,
+            true,
+            Cause::Allowed { qos_max: QOS[2] },
+            Some("+/%u/set"),
+        ),
+        ("work/t7/temp", 0, false, Cause::NoRule, Some("home/%u/temp")),
+        ("$SYS/t7/set", 0, false, Cause::NoRule, None),
+    ];
+    for (topic, qos, retain, cause, filter) in cases {
+        let why = why(topic, QOS[qos], retain);
+        assert_eq!(why.cause, cause, "{topic}");
+        assert_eq!(why.is_allowed, matches!(cause, Cause::Allowed { .. }));
+        assert_eq!(
+            why.rule.as_ref().map(|rule| &*rule.filter),
+            filter,
+            "{topic}"
+        );
+    }
+    assert_eq!(
+        why("home/t8/temp", QOS[0], false).to_string(),
+        "denied: no rule allows it; nearest: policy.toml:home/%u/temp: home/%u/temp (role \"sensor\")"
+    );
+}
+
+/// GHSA-2hjf-7455-w946: every mix of `+` and a literal as a rule, and the deepest topic; the walk
+/// reaches each node once and does not use the stack.
+#[test]
+fn ghsa_2hjf_7455_w946_pathological_rules_cost_one_visit_each() {
+    let filters: Vec<String> = (0..1u32 << 12)
+        .map(|mask| {
+            let level = |bit: u32| if mask >> bit & 1 == 1 { "+" } else { "a" };
+            (0..12).map(level).collect::<Vec<&str>>().join("/") + "/end"
+        })
+        .collect();
+    let mut filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+    let deep = "+/".repeat(32_767) + "+";
+    filters.push(&deep);
+    let (policy, roles) = policy(&filters);
+    let subject = subject("user", None, &roles);
+    for _ in 0..100 {
+        assert!(!may_publish(
+            &policy,
+            &subject,
+            &format!("{}/miss", ["a"; 12].join("/"))
+        ));
+    }
+    assert!(may_publish(
+        &policy,
+        &subject,
+        &format!("{}/end", ["a"; 12].join("/"))
+    ));
+    assert!(may_publish(&policy, &subject, &"/".repeat(32_767)));
+    assert!(!may_publish(&policy, &subject, &"/".repeat(65_535)));
+    assert!(policy.subscribe(&subject, &deep).is_some());
+}
+
+#[test]
+fn policy_is_shared_between_threads() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    let (policy, roles) = policy(&["a"]);
+    shared(&policy);
+    shared(&roles);
+    assert_eq!(format!("{policy:?}"), "Policy { epoch: 7, roles: 1 }");
+}
