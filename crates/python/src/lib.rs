@@ -1,1 +1,56 @@
 //! PyO3 translation of the server, the codec and the events; no decisions.
+//!
+//! The module is `casemate._engine`; `python/casemate/native.py` alone imports it. Each file here
+//! is one door of Rust in Python's words:
+//!
+//! - [`packet`]: what a server sends, as frozen objects; [`decoder`] makes them out of bytes.
+//! - [`encoder`]: what a client sends, as functions to bytes.
+//! - [`options`]: keyword arguments and tuples to the server's options, accounts and policy.
+//! - [`server`]: the server; each call that may wait leaves the interpreter first.
+//! - [`report`]: what the server tells: events and counters.
+//! - [`fault`]: the exceptions.
+
+mod decoder;
+mod encoder;
+mod fault;
+mod options;
+mod packet;
+mod report;
+mod server;
+
+use pyo3::prelude::*;
+
+/// One allocator for the whole process: the data plane's, because it is the one that hurts.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The Rust half of casemate: codec, engine and server.
+#[pymodule(gil_used = false)]
+mod _engine {
+    #[pymodule_export]
+    use crate::decoder::Decoder;
+    #[pymodule_export]
+    use crate::encoder::{
+        encode_ack, encode_auth, encode_connect, encode_disconnect, encode_pingreq, encode_publish,
+        encode_subscribe, encode_unsubscribe, filter_fault, reason_name, topic_fault, Will,
+    };
+    #[pymodule_export]
+    use crate::fault::{Malformed, PolicyRefused, StartRefused, TooLarge};
+    #[pymodule_export]
+    use crate::options::{Listener, Policy};
+    #[pymodule_export]
+    use crate::packet::{
+        Ack, Auth, Connack, Disconnect, Pingresp, Publish, Suback, Unsuback,
+    };
+    #[pymodule_export]
+    use crate::report::Event;
+    #[pymodule_export]
+    use crate::server::{Question, Server};
+
+    use super::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("VERSION", env!("CARGO_PKG_VERSION"))
+    }
+}

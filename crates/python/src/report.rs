@@ -1,0 +1,75 @@
+//! What the server tells: events and counters.
+
+use casemate_engine::EventKind as EngineKind;
+use casemate_server::{self as server, EventKind, ServerCounters};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+/// Something that happened. What a peer wrote stands in it as it was: escape before showing.
+#[pyclass(frozen, get_all, module = "casemate._engine")]
+#[allow(missing_docs)]
+pub struct Event {
+    pub time_unix_ms: u64,
+    pub shard: u16,
+    pub listener: Option<String>,
+    /// `host:port`.
+    pub address: Option<String>,
+    pub client_id: String,
+    /// Proven name; empty before authentication.
+    pub principal: String,
+    /// One word, such as `connected` or `publish-denied`.
+    pub kind: &'static str,
+    /// What belongs to the kind, such as the topic; may be empty.
+    pub detail: String,
+}
+
+impl Event {
+    /// Copies an event out of the server.
+    pub(crate) fn new(event: &server::Event) -> Event {
+        let (kind, detail) = describe(&event.kind);
+        Event {
+            time_unix_ms: event.time_unix_ms,
+            shard: event.shard,
+            listener: event.listener.as_deref().map(str::to_owned),
+            address: event.address.map(|address| address.to_string()),
+            client_id: event.client_id.to_string(),
+            principal: event.principal.to_string(),
+            kind,
+            detail,
+        }
+    }
+}
+
+fn describe(kind: &EventKind) -> (&'static str, String) {
+    match kind {
+        EventKind::Engine(kind) => describe_engine(kind),
+        EventKind::HandshakeFailed { cause } => ("handshake-failed", cause.to_string()),
+        EventKind::HandshakeTimeout => ("handshake-timeout", String::new()),
+        EventKind::PlainOnTls => ("plain-on-tls", String::new()),
+        EventKind::TlsOnPlain => ("tls-on-plain", String::new()),
+        EventKind::AcceptFailed { cause } => ("accept-failed", cause.to_string()),
+        EventKind::ConnectionsFull => ("connections-full", String::new()),
+        EventKind::EmptyRecords => ("empty-records", String::new()),
+        EventKind::AccountGone => ("account-gone", String::new()),
+    }
+}
+
+fn describe_engine(kind: &EngineKind) -> (&'static str, String) {
+    match kind {
+        EngineKind::Connected { session_present: true } => ("connected", "resumed".into()),
+        EngineKind::Connected { session_present: false } => ("connected", String::new()),
+        EngineKind::Disconnected { loss } => ("disconnected", format!("{loss:?}")),
+        EngineKind::AuthenticationRefused { reason } => {
+            ("authentication-refused", reason.to_string())
+        }
+        EngineKind::PublishDenied { topic } => ("publish-denied", topic.to_string()),
+        EngineKind::SubscribeDenied { filter } => ("subscribe-denied", filter.to_string()),
+        EngineKind::WillDenied { topic } => ("will-denied", topic.to_string()),
+        EngineKind::Malformed { fault } => ("malformed", fault.to_string()),
+        EngineKind::TakenOver => ("taken-over", String::new()),
+        EngineKind::SessionExpired => ("session-expired", String::new()),
+        EngineKind::Overflow { refused } => ("overflow", refused.to_string()),
+        EngineKind::LimitReached { what } => ("limit-reached", (*what).to_owned()),
+    }
+}
+

@@ -1,0 +1,226 @@
+//! The server as Python sees it; whatever may wait leaves the interpreter first.
+
+use std::time::Duration;
+
+use casemate_codec::Reason;
+use casemate_server::{self as server, Answer, Options, StartError};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+use crate::fault::StartRefused;
+use crate::options::{accounts, settings, AccountTuple, Listener, Policy};
+use crate::report::{counters, Event};
+
+/// A password that somebody must check. It is never shown by `repr`.
+#[pyclass(frozen, module = "casemate._engine")]
+pub struct Question {
+    inner: server::Question,
+}
+
+#[pymethods]
+impl Question {
+    /// To be given back with the answer.
+    #[getter]
+    fn id(&self) -> u64 {
+        self.inner.id
+    }
+
+    /// Name of the listener.
+    #[getter]
+    fn listener(&self) -> &str {
+        &self.inner.listener
+    }
+
+    /// The peer's address as `host:port`.
+    #[getter]
+    fn address(&self) -> Option<String> {
+        self.inner.address.map(|address| address.to_string())
+    }
+
+    /// As the client wrote it; may be empty.
+    #[getter]
+    fn client_id(&self) -> &str {
+        &self.inner.client_id
+    }
+
+    /// Who it says it is.
+    #[getter]
+    fn username(&self) -> &str {
+        &self.inner.username
+    }
+
+    /// What it knows.
+    #[getter]
+    fn password<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.inner.password.reveal())
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Question(id={}, password=<hidden>)", self.inner.id)
+    }
+}
+
+/// A running server; dropping it stops it.
+#[pyclass(frozen, module = "casemate._engine")]
+pub struct Server {
+    inner: server::Server,
+}
+
+#[pymethods]
+impl Server {
+    /// Opens every listener and starts to serve; raises `StartRefused` where one of them cannot
+    /// be. `limits` are the engine's settings by name; `shards` is 1 to 64.
+    #[staticmethod]
+    #[pyo3(signature = (listeners, accounts, policy, *, limits, shards=1, question_max=1024,
+        events_max=16384, sys_interval_s=10))]
+    #[allow(clippy::too_many_arguments, reason = "keyword arguments, one for each option")]
+    fn start(
+        py: Python<'_>,
+        listeners: Vec<PyRef<'_, Listener>>,
+        accounts: Vec<AccountTuple>,
+        policy: &Bound<'_, Policy>,
+        limits: &Bound<'_, PyDict>,
+        shards: usize,
+        question_max: usize,
+        events_max: usize,
+        sys_interval_s: u32,
+    ) -> PyResult<Server> {
+        let options = Options {
+            shards,
+            listeners: listeners.iter().map(|listener| listener.inner.clone()).collect(),
+            settings: settings(limits)?,
+            policy: policy.get().inner.clone(),
+            question_max,
+            events_max,
+            sys_interval_s,
+            ..Options::default()
+        };
+        let accounts = self::accounts(accounts)?;
+        let started = py.detach(|| server::Server::start(options, accounts));
+        started.map(|inner| Server { inner }).map_err(|error| refused(&error))
+    }
+
+    /// Where it listens: (name of the listener, host, port).
+    fn addresses(&self) -> Vec<(String, String, u16)> {
+        let addresses = self.inner.addresses().into_iter();
+        addresses.map(|(name, at)| (name, at.ip().to_string(), at.port())).collect()
+    }
+
+    /// Waits for a password to check; None when the time is over or the server stops.
+    #[pyo3(signature = (timeout_s))]
+    fn next_question(&self, py: Python<'_>, timeout_s: f64) -> PyResult<Option<Question>> {
+        let timeout = seconds(timeout_s)?;
+        let question = py.detach(|| self.inner.next_question(timeout));
+        Ok(question.map(|inner| Question { inner }))
+    }
+
+    /// Says that the password is right; False where nobody waits for the answer any more.
+    #[pyo3(signature = (question, name, roles, *, client_id_bound=false, until_s=None))]
+    fn grant(
+        &self,
+        py: Python<'_>,
+        question: u64,
+        name: String,
+        roles: Vec<String>,
+        client_id_bound: bool,
+        until_s: Option<u64>,
+    ) -> bool {
+        let answer = Answer::Grant { name, roles, client_id_bound, until_s };
+        py.detach(|| self.inner.answer(question, answer))
+    }
+
+    /// Says that the password is wrong, or why else not; False where nobody waits any more.
+    #[pyo3(signature = (question, reason))]
+    fn refuse(&self, py: Python<'_>, question: u64, reason: u8) -> PyResult<bool> {
+        let reason = Reason::from_byte(reason)
+            .filter(|reason| reason.is_refusal())
+            .ok_or_else(|| PyValueError::new_err("a refusal has a reason code of 0x80 or above"))?;
+        Ok(py.detach(|| self.inner.answer(question, Answer::Refuse { reason })))
+    }
+
+    /// Replaces all accounts with certificates; who is gone is disconnected.
+    #[pyo3(signature = (accounts))]
+    fn install_accounts(&self, py: Python<'_>, accounts: Vec<AccountTuple>) -> PyResult<()> {
+        let accounts = self::accounts(accounts)?;
+        py.detach(|| self.inner.install_accounts(accounts));
+        Ok(())
+    }
+
+    /// Replaces the policy.
+    #[pyo3(signature = (policy))]
+    fn install_policy(&self, py: Python<'_>, policy: &Bound<'_, Policy>) {
+        let policy = policy.get().inner.clone();
+        py.detach(|| self.inner.install_policy(policy));
+    }
+
+    /// Waits until every shard obeys the policy of this epoch; False when the time is over.
+    #[pyo3(signature = (epoch, timeout_s))]
+    fn wait_policy_in_force(&self, py: Python<'_>, epoch: u64, timeout_s: f64) -> PyResult<bool> {
+        let timeout = seconds(timeout_s)?;
+        Ok(py.detach(|| self.inner.wait_policy_in_force(epoch, timeout)))
+    }
+
+    /// Disconnects an account, and ends its sessions where asked.
+    #[pyo3(signature = (name, *, end_sessions))]
+    fn expel(&self, py: Python<'_>, name: &str, end_sessions: bool) {
+        py.detach(|| self.inner.expel(name, end_sessions));
+    }
+
+    /// Waits for events; gives at most `count` and how many were lost before them.
+    #[pyo3(signature = (count, timeout_s))]
+    fn next_events(
+        &self,
+        py: Python<'_>,
+        count: usize,
+        timeout_s: f64,
+    ) -> PyResult<(Vec<Event>, u64)> {
+        let timeout = seconds(timeout_s)?;
+        let (events, lost) = py.detach(|| self.inner.next_events(count, timeout));
+        Ok((events.iter().map(Event::new).collect(), lost))
+    }
+
+    /// Totals and gauges by name.
+    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counted = py.detach(|| self.inner.counters());
+        counters(py, &counted)
+    }
+
+    /// Why the server ended by itself; None while it runs or after a stop.
+    fn failed(&self) -> Option<String> {
+        self.inner.failed().map(|cause| cause.to_string())
+    }
+
+    /// Says goodbye to every client and stops; True where all was flushed in time.
+    #[pyo3(signature = (deadline_s))]
+    fn stop(&self, py: Python<'_>, deadline_s: f64) -> PyResult<bool> {
+        let deadline = seconds(deadline_s)?;
+        Ok(py.detach(|| self.inner.stop(deadline)))
+    }
+}
+
+fn seconds(seconds: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|_| PyValueError::new_err("a time is a number of seconds, 0 or more"))
+}
+
+/// Names the kind of a start error for Python, with the listener that it is about.
+fn refused(error: &StartError) -> PyErr {
+    use StartError as E;
+    let (kind, listener) = match error {
+        E::Option { .. } => ("option", None),
+        E::ListenerName { name } => ("listener-name", Some(name)),
+        E::AddressInUse { listener, .. } => ("address-in-use", Some(listener)),
+        E::AddressNotAvailable { listener, .. } => ("address-not-available", Some(listener)),
+        E::PermissionDenied { listener, .. } => ("permission-denied", Some(listener)),
+        E::DescriptorLimit { .. } => ("descriptor-limit", None),
+        E::Listen { listener, .. } => ("listen", Some(listener)),
+        E::Certificate { listener, .. } => ("certificate", Some(listener)),
+        E::Key { listener, .. } => ("key", Some(listener)),
+        E::KeyMismatch { listener } => ("key-mismatch", Some(listener)),
+        E::ClientCa { listener, .. } => ("client-ca", Some(listener)),
+        E::Tls { listener, .. } => ("tls", Some(listener)),
+        _ => ("system", None),
+    };
+    StartRefused::new_err((error.to_string(), kind, listener.cloned()))
+}

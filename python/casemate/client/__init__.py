@@ -1,0 +1,15 @@
+"""The asyncio client: MQTT 3.1, 3.1.1 and 5.0 over TLS by default.
+
+```
+async with Client("broker.example", ca_file="ca.crt") as client:
+    await client.subscribe("lab/+/temp", qos=1)
+    async for message in client.messages:
+        print(message.topic, message.payload)
+```
+"""
+
+from casemate.client.client import Client
+from casemate.client.message import Message, Properties, Will
+from casemate.client.transport import trust
+
+__all__ = ["Client", "Message", "Properties", "Will", "trust"]

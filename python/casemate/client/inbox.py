@@ -1,0 +1,105 @@
+"""Messages on their way from the connection to the program: bounded, in order, none dropped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Self
+
+from casemate.client.message import Message
+
+OVERDRAFT = 4
+"""While an answer is awaited the bounds count this many times, so that it can still be read."""
+
+_TOPIC_BYTES = 200
+"""What a message is taken to cost beside its payload, in bytes."""
+
+Receipt = Callable[[], None]
+
+
+class Inbox:
+    """Iterates over messages; `async for` ends when the client closes.
+
+    A message is acknowledged when it leaves here, so that what the program never saw is delivered
+    again to a session that is resumed. Several tasks may iterate; each message goes to one.
+    """
+
+    def __init__(self, messages_max: int, bytes_max: int) -> None:
+        """Starts empty.
+
+        Args:
+            messages_max: Messages that may wait before reading stops, at least 1.
+            bytes_max: Bytes of payload that may wait before reading stops.
+        """
+        self._messages_max = messages_max
+        self._bytes_max = bytes_max
+        self._waiting: deque[tuple[Message, Receipt | None]] = deque()
+        self._bytes = 0
+        self._arrived = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._end: BaseException | None = None
+        self._ended = False
+
+    def __len__(self) -> int:
+        """Gives how many messages wait."""
+        return len(self._waiting)
+
+    def __aiter__(self) -> Self:
+        """Iterates; there is one queue, however many iterate."""
+        return self
+
+    async def __anext__(self) -> Message:
+        """Takes the oldest message out, waiting for one.
+
+        Raises:
+            StopAsyncIteration: The client was closed and nothing waits any more.
+            ClientError: The client failed and nothing waits any more.
+        """
+        while not self._waiting:
+            if self._ended:
+                if self._end is not None:
+                    raise self._end
+                raise StopAsyncIteration
+            self._arrived.clear()
+            await self._arrived.wait()
+        message, receipt = self._waiting.popleft()
+        self._bytes -= _cost(message)
+        self._changed.set()
+        if receipt is not None:
+            receipt()
+        return message
+
+    def put(self, message: Message, receipt: Receipt | None) -> None:
+        """Adds a message; `receipt` is called when it is taken out."""
+        self._waiting.append((message, receipt))
+        self._bytes += _cost(message)
+        self._arrived.set()
+
+    def end(self, error: BaseException | None) -> None:
+        """Lets iteration end after what still waits, with an error or without."""
+        if not self._ended:
+            self._ended, self._end = True, error
+        self._arrived.set()
+        self._changed.set()
+
+    def wake(self) -> None:
+        """Lets `room` look again, because somebody now awaits an answer or no longer does."""
+        self._changed.set()
+
+    def is_full(self, *, overdraft: bool) -> bool:
+        """Says whether reading should stop."""
+        factor = OVERDRAFT if overdraft else 1
+        return (
+            len(self._waiting) >= self._messages_max * factor
+            or self._bytes >= self._bytes_max * factor
+        )
+
+    async def changed(self) -> None:
+        """Waits until a message was taken, or somebody began to await an answer."""
+        self._changed.clear()
+        await self._changed.wait()
+
+
+def _cost(message: Message) -> int:
+    return len(message.payload) + len(message.topic) + _TOPIC_BYTES
