@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use casemate_codec::vectors::{all, Expectation, Vector, PACKET_BYTES_MAX};
-use casemate_codec::{decode, encode, frame, Malformed, Packet};
+use casemate_codec::{decode, encode, frame, Malformed, Packet, Sender, Version};
 
 /// Reads the one packet of a vector; `None` where bytes are missing.
 fn read(vector: &Vector) -> Result<Option<Packet<'_>>, Malformed> {
@@ -125,6 +125,34 @@ fn a_body_that_differs_from_its_frame_is_refused() {
         assert!(decode(vector.version, vector.sender, frame, &longer).is_err());
         if let Some((_, shorter)) = body.split_last() {
             assert!(decode(vector.version, vector.sender, frame, shorter).is_err());
+        }
+    }
+}
+
+#[test]
+fn secrets_never_show_in_debug() {
+    let places = [
+        r#"10 [ "MQTT" 05 c2 003c [ 15 "m" 16 ( 'secret' ) ] "c" "u" ( 'secret' ) ]"#,
+        r#"20 [ 00 00 [ 15 "m" 16 ( 'secret' ) ] ]"#,
+        r#"f0 [ 18 [ 15 "m" 16 ( 'secret' ) ] ]"#,
+    ];
+    for place in places {
+        let bytes = casemate_codec::vectors::bytes(place);
+        let header = frame(&bytes, PACKET_BYTES_MAX).unwrap().unwrap();
+        let sender = if bytes[0] == 0x20 {
+            Sender::Server
+        } else {
+            Sender::Client
+        };
+        let packet = decode(Version::V5, sender, header, &bytes[header.header_bytes..]).unwrap();
+        for text in [format!("{packet:?}"), format!("{packet:#?}")] {
+            // Neither as text nor as a list of bytes, in one line or in many.
+            let joined: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+            assert!(text.contains("<hidden>"));
+            assert!(
+                !joined.contains("secret") && !joined.contains("115,101,99"),
+                "{text}"
+            );
         }
     }
 }
