@@ -6,16 +6,15 @@
 //! and is unfolded when a second filter comes the same way. A million devices with a branch of
 //! their own therefore cost a million nodes, not a node for each level of each branch.
 
+mod children;
 mod entries;
 mod text;
 
-use std::hash::{BuildHasher, Hasher};
 use std::mem;
 
-use ahash::RandomState;
-use hashbrown::HashTable;
 use memchr::memchr;
 
+use children::Children;
 use entries::Entries;
 use text::{Text, Texts};
 
@@ -33,8 +32,7 @@ const NODES_KEPT: usize = 1024;
 
 /// Filters and who stands at them; matched against topics.
 pub(crate) struct Tree<T> {
-    keys: RandomState,
-    children: HashTable<u32>,
+    children: Children,
     nodes: Vec<Node<T>>,
     texts: Texts,
     /// First of the free nodes, which are linked through `parent`.
@@ -56,8 +54,7 @@ impl<T> Tree<T> {
     /// Makes an empty tree; hashing is keyed by `seeds`, for peers choose the levels.
     pub fn new(seeds: [u64; 4]) -> Self {
         Tree {
-            keys: RandomState::with_seeds(seeds[0], seeds[1], seeds[2], seeds[3]),
-            children: HashTable::new(),
+            children: Children::new(seeds),
             nodes: Vec::new(),
             texts: Texts::new(),
             free: NOBODY,
@@ -229,7 +226,7 @@ impl<T> Tree<T> {
     /// The child of `parent` whose first level is `level`.
     #[inline]
     fn child(&self, parent: u32, level: &[u8]) -> Option<u32> {
-        let is_it = |&id: &u32| {
+        let is_it = |id: u32| {
             let node = &self.nodes[id as usize];
             if node.parent != parent {
                 return false;
@@ -242,9 +239,7 @@ impl<T> Tree<T> {
                 text.len() > level.len() && text[level.len()] == b'/' && text.starts_with(level)
             }
         };
-        self.children
-            .find(hash(&self.keys, parent, level), is_it)
-            .copied()
+        self.children.find(parent, level, is_it)
     }
 
     /// The node of exactly this filter.
@@ -267,7 +262,7 @@ impl<T> Tree<T> {
 
     /// Makes a node and tells its parent.
     fn add(&mut self, parent: u32, text: &[u8], below: u32, entries: Entries<T>) -> u32 {
-        let level = if below & TAIL == 0 { text } else { cut(text).0 };
+        let level = first_level(text, below);
         if parent != NOBODY {
             let branches = &mut self.nodes[parent as usize].below;
             match level {
@@ -276,7 +271,6 @@ impl<T> Tree<T> {
                 _ => *branches += 1,
             }
         }
-        let hashed = hash(&self.keys, parent, level);
         let node = Node {
             text: self.texts.keep(text),
             parent,
@@ -284,9 +278,9 @@ impl<T> Tree<T> {
             entries,
         };
         let id = self.place(node);
-        let (keys, nodes, texts) = (&self.keys, &self.nodes, &self.texts);
-        self.children
-            .insert_unique(hashed, id, |&id| nodes[id as usize].hash(keys, texts));
+        let (nodes, texts) = (&self.nodes, &self.texts);
+        let key = |id: u32| (nodes[id as usize].parent, nodes[id as usize].level(texts));
+        self.children.insert(parent, level, id, key);
         self.nodes_used += 1;
         id
     }
@@ -336,24 +330,20 @@ impl<T> Tree<T> {
         while id != NOBODY {
             let node = &mut self.nodes[id as usize];
             if node.below & !TAIL != 0 || !node.entries.as_slice().is_empty() {
-                return;
-            }
-            let hashed = node.hash(&self.keys, &self.texts);
-            if let Ok(slot) = self.children.find_entry(hashed, |&other| other == id) {
-                slot.remove();
+                break;
             }
             let text = mem::replace(&mut node.text, Text::EMPTY);
+            let below = mem::replace(&mut node.below, 0);
             let parent = mem::replace(&mut node.parent, self.free);
-            if parent != NOBODY {
-                let level = node_level(self.texts.read(&text), self.nodes[id as usize].below);
-                let branches = match level {
-                    b"+" => self.nodes[parent as usize].below & !PLUS,
-                    b"#" => self.nodes[parent as usize].below & !HASH,
-                    _ => self.nodes[parent as usize].below - 1,
-                };
-                self.nodes[parent as usize].below = branches;
+            let level = first_level(self.texts.read(&text), below);
+            self.children.remove(parent, level, id);
+            if let Some(parent) = self.nodes.get_mut(parent as usize) {
+                match level {
+                    b"+" => parent.below &= !PLUS,
+                    b"#" => parent.below &= !HASH,
+                    _ => parent.below -= 1,
+                }
             }
-            self.nodes[id as usize].below = 0;
             self.texts.forget(text);
             self.free = id;
             self.nodes_used -= 1;
@@ -363,37 +353,25 @@ impl<T> Tree<T> {
             self.nodes = Vec::new();
             self.free = NOBODY;
             self.texts = Texts::new();
-            self.children = HashTable::new();
+            self.children.reset();
         }
     }
 }
 
 impl<T> Node<T> {
-    /// The key in the table of children, made again from what the node holds.
-    fn hash(&self, keys: &RandomState, texts: &Texts) -> u64 {
-        hash(
-            keys,
-            self.parent,
-            node_level(texts.read(&self.text), self.below),
-        )
+    /// The level under which the parent knows this node.
+    fn level<'a>(&'a self, texts: &'a Texts) -> &'a [u8] {
+        first_level(texts.read(&self.text), self.below)
     }
 }
 
 /// The first level of a node's text. Only a tail is cut: a tenant's bytes may hold a slash.
-fn node_level(text: &[u8], below: u32) -> &[u8] {
+fn first_level(text: &[u8], below: u32) -> &[u8] {
     if below & TAIL == 0 {
         text
     } else {
         cut(text).0
     }
-}
-
-#[inline]
-fn hash(keys: &RandomState, parent: u32, level: &[u8]) -> u64 {
-    let mut hasher = keys.build_hasher();
-    hasher.write_u32(parent);
-    hasher.write(level);
-    hasher.finish()
 }
 
 /// The first level and what comes behind its slash; an empty level is a level.
@@ -444,7 +422,7 @@ impl Ways {
 
     #[inline]
     fn push(&mut self, node: u32, at: usize) {
-        // A topic has at most 65,535 bytes [MQTT-4.7.3-3], so the place in it fits.
+        // A topic has at most 65,535 bytes (MQTT 5.0 §4.7.3), so the place in it fits.
         let way = (node, at as u32);
         if self.first_used < self.first.len() {
             self.first[self.first_used] = way;

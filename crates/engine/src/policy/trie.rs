@@ -109,8 +109,9 @@ impl Trie {
                 let level = &text[at..end];
                 if level != b"#" {
                     child = self.child(node, level, from, wild, subject);
-                } else if id == ROOT && node.plus != ROOT {
-                    // Here `+/#` says what `#` says, as every topic has a first level.
+                } else if at <= 1 && node.plus != ROOT {
+                    // `#` and `/#` would match, but for these, a topic without levels and one
+                    // without characters. There are none, so `+/#` says here what `#` says.
                     self.visit_hash(node.plus, &mut visit);
                 }
             }

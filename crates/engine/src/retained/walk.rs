@@ -42,7 +42,7 @@ impl Jump {
             }
             Jump::Past { topic_bytes } => {
                 target.push_str(&topic[..topic_bytes]);
-                // No topic has U+0000 [MQTT-4.7.3-2]: above the slash, below every other byte.
+                // No topic has U+0000 (MQTT 5.0 §4.7.3): above the slash, below every other byte.
                 target.push('\0');
             }
             Jump::PastHidden => target.push('%'),

@@ -139,7 +139,7 @@ proptest! {
             }
         }
         prop_assert_eq!((tree.entries(), tree.nodes()), (0, 0));
-        prop_assert!(tree.children.is_empty());
+        prop_assert_eq!(tree.children.len(), 0);
     }
 }
 
@@ -236,6 +236,45 @@ fn wildcards_in_a_topic_name_no_filter() {
     assert_eq!(found(&tree, 0, "a/+"), [0, 1, 3]);
     assert_eq!(found(&tree, 0, "a/#"), [0, 1, 3]);
     assert_eq!(found(&tree, 0, "#"), [2, 3]);
+}
+
+/// Levels that begin other levels, in nodes that the table takes for each other at first sight.
+#[test]
+fn levels_that_begin_alike_are_different() {
+    let level = |length: usize| "a".repeat(length);
+    let mut tree = Tree::new(SEEDS);
+    // The longest first: a longer level is what a shorter one could be taken for.
+    for length in (0..2_000).rev() {
+        let filter = format!("{}/x", level(length));
+        assert_eq!(tree.insert(0, &filter, length as u32, |_| true), None);
+    }
+    for length in 0..2_000 {
+        let topic = format!("{}/x", level(length));
+        assert_eq!(found(&tree, 0, &topic), [length as u32]);
+        assert_eq!(tree.remove(0, &topic, |_| true), Some(length as u32));
+        assert!(found(&tree, 0, &topic).is_empty());
+    }
+    assert_eq!(tree.nodes(), 0);
+}
+
+#[test]
+fn way_of_its_own_is_one_node_and_is_unfolded_no_further_than_shared() {
+    let steps = [
+        ("a/b/c/d/e", 2),
+        ("a/b/c/d/e", 2),
+        // `a`, and two tails.
+        ("a/x/y/z", 4),
+        // `b` and `c`, and one tail more.
+        ("a/b/c/x/y", 7),
+        // An end within a way unfolds just what is above it.
+        ("a/x/y", 9),
+        ("#", 10),
+    ];
+    let mut tree = Tree::new(SEEDS);
+    for (filter, nodes) in steps {
+        tree.insert(0, filter, 0, |_| true);
+        assert_eq!(tree.nodes(), nodes, "{filter}");
+    }
 }
 
 #[test]
@@ -337,7 +376,7 @@ fn memory<T>(tree: &Tree<T>) -> usize {
     };
     tree.nodes.capacity() * size_of::<Node<T>>()
         + tree.nodes.iter().map(many).sum::<usize>()
-        + tree.children.allocation_size()
+        + tree.children.bytes()
         + tree.texts.bytes()
 }
 
