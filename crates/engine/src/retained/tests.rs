@@ -64,7 +64,10 @@ fn walk(table: &Retained<u32>, tenant: u32, filter: &str, budget: usize) -> (Vec
     let (mut found, mut looks) = (Vec::new(), 0);
     let mut after: Option<String> = None;
     loop {
-        assert!(found.len() <= table.len() && looks <= table.len() + 1, "the walk goes in circles");
+        assert!(
+            found.len() <= table.len() && looks <= table.len() + 1,
+            "the walk goes in circles"
+        );
         let mut left = budget;
         let next = table.next(tenant, filter, after.as_deref(), &mut left);
         looks += budget - left;
