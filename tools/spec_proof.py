@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from spec_tags import Place, Proof, Tags
+from spec_tags import ENFORCING, Place, Tags
 
 # An entry: which test ran through which line of which file.
 Book = dict[str, dict[str, str]]
@@ -82,27 +82,21 @@ def prove(root: Path, identifiers: list[str], tags: Tags, path: Path) -> None:
         CalledProcessError: The instrumented build failed, or LLVM's tools did.
         FileNotFoundError: The tools are missing: `rustup component add llvm-tools`.
     """
-    book = {
-        name: entry for name, entry in read(path).items() if holds(name, tags, book={name: entry})
-    }
+    book = {name: entry for name, entry in read(path).items() if holds(name, tags, {name: entry})}
     wanted = [name for name in identifiers if name not in book]
-    if wanted:
+    runs = {name: _runs(name, tags) for name in wanted}
+    crates = sorted({run.home.split("/")[1] for found in runs.values() for run in found})
+    if crates:
         tools = llvm_tools()
-        programs = build(root)
-        by_test = _by_test(wanted, tags)
-        print(f"specmap: {len(wanted)} statements to prove, {len(by_test)} tests to run")
+        programs = build(root, crates)
+        print(f"specmap: {len(wanted)} statements to prove")
         with tempfile.TemporaryDirectory() as scratch:
-            jobs = [
-                Job(run, root, programs, tools, Path(scratch), sorted(files))
-                for run, files in sorted(by_test.items())
-            ]
+            bench = Bench(root, programs, tools, Path(scratch))
             with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-                reports = pool.map(_covered, jobs)
-                covered = {job.run: report for job, report in zip(jobs, reports, strict=True)}
-        for name in wanted:
-            entry = _entry(name, tags, covered)
-            if entry is not None:
-                book[name] = entry
+                entries = pool.map(lambda name: bench.entry(runs[name], tags.places[name]), wanted)
+                for name, entry in zip(wanted, entries, strict=True):
+                    if entry is not None:
+                        book[name] = entry
     path.write_text(json.dumps(dict(sorted(book.items())), indent=1) + "\n", encoding="utf-8")
 
 
@@ -122,8 +116,8 @@ def llvm_tools() -> Path:
     return folder
 
 
-def build(root: Path) -> list[Program]:
-    """Builds every test executable with our crates instrumented.
+def build(root: Path, crates: list[str]) -> list[Program]:
+    """Builds the test executables of some crates, with our crates instrumented.
 
     The wrapper sees our crates only, so dependencies are the ones of an ordinary `cargo test`.
     """
@@ -131,8 +125,9 @@ def build(root: Path) -> list[Program]:
     wrapper.parent.mkdir(parents=True, exist_ok=True)
     wrapper.write_text('#!/bin/sh\nexec "$@" -Cinstrument-coverage\n')
     wrapper.chmod(0o755)
-    command = ["cargo", "test", "--workspace", "--exclude", "casemate-python", "--no-run"]
-    command += ["--message-format", "json-render-diagnostics"]
+    command = ["cargo", "test", "--no-run", "--message-format", "json-render-diagnostics"]
+    for crate in crates:
+        command += ["--package", f"casemate-{crate}"]
     environment = {**os.environ, "RUSTC_WORKSPACE_WRAPPER": str(wrapper)}
     # Build scripts and macros of ours would else leave their profiles in the tree.
     environment["LLVM_PROFILE_FILE"] = os.devnull
@@ -155,57 +150,87 @@ def _programs(messages: str) -> Iterator[Program]:
         yield Program(crate, is_library, Path(target["src_path"]), Path(message["executable"]))
 
 
-def _by_test(wanted: list[str], tags: Tags) -> dict[Run, set[str]]:
-    """Gathers run → the enforcing files that it must report on."""
-    found: dict[Run, set[str]] = {}
-    for name in wanted:
-        files = {place.path for place in tags.places[name]}
-        for proof in tags.proofs[name]:
-            if proof.path.startswith("crates/"):
-                for run in _runs(name, proof):
-                    found.setdefault(run, set()).update(files)
-    return found
-
-
-def _runs(name: str, proof: Proof) -> Iterator[Run]:
-    for test in proof.tests:
-        if proof.name:
-            yield Run(proof.path, test, "")
-        else:
-            # A table is run from wherever its runners stand: its crate is all that is known.
-            yield Run("/".join(proof.path.split("/")[:2]), test, name)
+def _runs(name: str, tags: Tags) -> list[Run]:
+    """Returns what may prove a statement, a test of its own before the tables it stands in."""
+    found = []
+    for proof in sorted(tags.proofs[name], key=lambda proof: not proof.name):
+        if not proof.path.startswith("crates/"):
+            continue
+        # A table is run from wherever its runners stand: its crate is all that is known.
+        home = proof.path if proof.name else "/".join(proof.path.split("/")[:2])
+        found += [Run(home, test, "" if proof.name else name) for test in proof.tests]
+    return list(dict.fromkeys(found))
 
 
 # Executed lines: file → line → how often.
 Covered = dict[str, dict[int, int]]
 
 
-@dataclass(frozen=True)
-class Job:
-    """A run and all that it needs; `files` are those whose lines are asked for."""
+class Bench:
+    """Runs tests alone, each at most once, and reads which lines they came through."""
 
-    run: Run
-    root: Path
-    programs: list[Program]
-    tools: Path
-    scratch: Path
-    files: list[str]
+    def __init__(self, root: Path, programs: list[Program], tools: Path, scratch: Path) -> None:
+        self.root = root
+        self.programs = programs
+        self.tools = tools
+        self.scratch = scratch
+        self._reports: dict[Run, Covered] = {}
+        # Tests that have proven something: a table's true runner is tried before its neighbours.
+        self._worth: dict[str, int] = {}
+
+    def entry(self, runs: list[Run], places: list[Place]) -> dict[str, str] | None:
+        """Runs until one run comes through one of the places; None where none does."""
+        for run in sorted(runs, key=lambda run: (bool(run.statement), -self._value(run))):
+            covered = self._covered(run)
+            for place in places:
+                if executed(place, covered):
+                    self._worth[run.test] = self._value(run) + 1
+                    return {"test": run.test, "file": place.path, "line": place.digest}
+        return None
+
+    def _value(self, run: Run) -> int:
+        return self._worth.get(run.test, 0)
+
+    def _covered(self, run: Run) -> Covered:
+        if run in self._reports:
+            return self._reports[run]
+        covered: Covered = {}
+        quiet = {**os.environ, "LLVM_PROFILE_FILE": os.devnull}
+        for program in _candidates(run.home, self.root, self.programs):
+            listed = subprocess.run(
+                [program.path, "--list"], env=quiet, capture_output=True, text=True, check=False
+            ).stdout
+            for found in re.findall(r"^(.+): test$", listed, re.MULTILINE):
+                if found.rsplit("::", 1)[-1] == run.test:
+                    _add(covered, self._report(found, program, run.statement))
+        self._reports[run] = covered
+        return covered
+
+    def _report(self, test: str, program: Program, statement: str) -> Covered:
+        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+            environment = {**os.environ, "LLVM_PROFILE_FILE": f"{folder}/%p-%m.profraw"}
+            if statement:
+                environment["CASEMATE_STATEMENT"] = f"[{statement}]"
+            if not _passes(test, program, self.root, environment):
+                return {}
+            raw = sorted(str(path) for path in Path(folder).glob("*.profraw"))
+            if not raw:
+                return {}
+            merged = f"{folder}/merged.profdata"
+            command = [str(self.tools / "llvm-profdata"), "merge", "-sparse", *raw, "-o", merged]
+            subprocess.run(command, check=True)
+            command = [str(self.tools / "llvm-cov"), "export", str(program.path)]
+            command += [f"-instr-profile={merged}", "-format=lcov", "-sources"]
+            command += [str(self.root / "crates" / crate / "src") for crate in ENFORCING]
+            lcov = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+            return parse_lcov(lcov, self.root)
 
 
-def _covered(job: Job) -> Covered:
-    covered: Covered = {}
-    for program in _candidates(job.run.home, job.root, job.programs):
-        listed = subprocess.run(
-            [program.path, "--list"], capture_output=True, text=True, check=False
-        ).stdout
-        for found in re.findall(r"^(.+): test$", listed, re.MULTILINE):
-            if found.rsplit("::", 1)[-1] != job.run.test:
-                continue
-            for name, lines in _report(found, program, job).items():
-                into = covered.setdefault(name, {})
-                for line, count in lines.items():
-                    into[line] = into.get(line, 0) + count
-    return covered
+def _add(into: Covered, report: Covered) -> None:
+    for name, lines in report.items():
+        counts = into.setdefault(name, {})
+        for line, count in lines.items():
+            counts[line] = counts.get(line, 0) + count
 
 
 def _candidates(home: str, root: Path, programs: list[Program]) -> list[Program]:
@@ -217,26 +242,6 @@ def _candidates(home: str, root: Path, programs: list[Program]) -> list[Program]
         return [program for program in ours if program.is_library]
     exact = [program for program in ours if program.source == root / home]
     return exact or [program for program in ours if not program.is_library]
-
-
-def _report(test: str, program: Program, job: Job) -> Covered:
-    with tempfile.TemporaryDirectory(dir=job.scratch) as folder:
-        environment = {**os.environ, "LLVM_PROFILE_FILE": f"{folder}/%p-%m.profraw"}
-        if job.run.statement:
-            environment["CASEMATE_STATEMENT"] = f"[{job.run.statement}]"
-        if not _passes(test, program, job.root, environment):
-            return {}
-        raw = sorted(str(path) for path in Path(folder).glob("*.profraw"))
-        if not raw:
-            return {}
-        merged = f"{folder}/merged.profdata"
-        command = [str(job.tools / "llvm-profdata"), "merge", "-sparse", *raw, "-o", merged]
-        subprocess.run(command, check=True)
-        command = [str(job.tools / "llvm-cov"), "export", str(program.path)]
-        command += [f"-instr-profile={merged}", "-format=lcov", "-sources"]
-        command += [str(job.root / name) for name in job.files]
-        lcov = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-        return parse_lcov(lcov, job.root)
 
 
 def _passes(test: str, program: Program, root: Path, environment: dict[str, str]) -> bool:
@@ -289,12 +294,3 @@ def executed(place: Place, covered: Covered) -> bool:
         if number in lines:
             return lines[number] > 0
     return False
-
-
-def _entry(name: str, tags: Tags, covered: dict[Run, Covered]) -> dict[str, str] | None:
-    for proof in tags.proofs[name]:
-        for run in _runs(name, proof):
-            for place in tags.places[name]:
-                if executed(place, covered.get(run, {})):
-                    return {"test": run.test, "file": place.path, "line": place.digest}
-    return None
