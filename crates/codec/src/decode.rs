@@ -30,8 +30,8 @@ pub enum Sender {
 /// that of the connection's CONNECT, and is ignored for the CONNECT itself.
 ///
 /// # Errors
-/// Whatever bytes alone can show to be wrong; [`Malformed::reason`] says how to answer. The
-/// connection must then be closed ([MQTT-4.13.1-1], [MQTT-3.1.1 4.8.0-1]).
+/// Whatever bytes alone can show to be wrong. [`Malformed::reason`] says how to answer; the
+/// connection must then be closed.
 #[inline]
 pub fn decode<'a>(
     version: Version,

@@ -14,7 +14,7 @@ use self::writer::Writer;
 use crate::frame::VARINT_MAX;
 use crate::{
     Ack, Auth, Connack, Connect, Disconnect, Packet, Publish, QoS, Reason, Suback, Subscribe,
-    Unsuback, Unsubscribe, Version,
+    Unsuback, Unsubscribe, UserProperties, Version,
 };
 
 pub(crate) use self::property::{forwardable_publish, forwardable_will};
@@ -52,6 +52,15 @@ pub fn encode(
     packet_bytes_max: u32,
     out: &mut Vec<u8>,
 ) -> Result<(), TooLarge> {
+    if let Some(bytes) = bare_acknowledgement(version, packet) {
+        if packet_bytes_max < bytes.len() as u32 {
+            return Err(TooLarge {
+                packet_bytes: bytes.len(),
+            });
+        }
+        out.extend_from_slice(&bytes);
+        return Ok(());
+    }
     let mut refused = TooLarge::WITHOUT_FORM;
     for extras in extras_of(packet) {
         let mut measure = Writer::measuring();
@@ -74,6 +83,25 @@ pub fn encode(
         return Ok(());
     }
     Err(refused)
+}
+
+/// The four bytes of an acknowledgement that says nothing but success: nearly every one does, and
+/// there is one for each message above QoS 0.
+#[inline]
+fn bare_acknowledgement(version: Version, packet: &Packet<'_>) -> Option<[u8; 4]> {
+    let (Packet::Puback(ack) | Packet::Pubrec(ack) | Packet::Pubrel(ack) | Packet::Pubcomp(ack)) =
+        packet
+    else {
+        return None;
+    };
+    let is_bare = ack.reason == Reason::Success
+        && ack.reason_string.is_none()
+        && matches!(ack.user, UserProperties::Raw([]) | UserProperties::List([]));
+    if !is_bare && version == Version::V5 {
+        return None;
+    }
+    let [high, low] = ack.packet_id.get().to_be_bytes();
+    Some([first(packet), 2, high, low])
 }
 
 /// What to try, from the whole packet to the barest: [MQTT-3.2.2-19] [MQTT-3.2.2-20]

@@ -55,44 +55,23 @@ pub fn forward(
         !(message.dup && message.qos == QoS::AtMostOnce),
         "[MQTT-3.3.1-2]"
     );
-    let Ok(topic_bytes) = u16::try_from(message.topic.len()) else {
-        return Err(TooLarge::WITHOUT_FORM);
-    };
-    let id_bytes = if message.qos == QoS::AtMostOnce { 0 } else { 2 };
-    let is_modern = version == Version::V5;
-    let block_bytes = if is_modern { block_bytes(message)? } else { 0 };
-    let length_bytes = if is_modern {
-        varint_bytes(block_bytes)
-    } else {
-        0
-    };
-    let head_bytes = 2 + message.topic.len() + id_bytes + length_bytes + block_bytes;
-    let body_bytes = head_bytes + message.payload_bytes;
-    let packet_bytes = 1 + varint_bytes(body_bytes) + body_bytes;
-    if body_bytes > VARINT_MAX || packet_bytes > packet_bytes_max as usize {
-        return Err(TooLarge { packet_bytes });
-    }
-    let payload_room = match message.payload_bytes {
-        bytes @ 0..=COPIED_BYTES_MAX => bytes,
-        _ => 0,
-    };
-    out.reserve(5 + head_bytes + payload_room);
-
-    let first =
-        0x30 | u8::from(message.dup) << 3 | (message.qos as u8) << 1 | u8::from(message.retain);
+    let size = Size::measure(version, message, packet_bytes_max)?;
+    out.reserve(size.room(message.payload_bytes));
     let mut head = Short::<7>::new();
-    head.byte(first);
-    head.varint(body_bytes);
-    head.two(topic_bytes);
+    head.byte(
+        0x30 | u8::from(message.dup) << 3 | (message.qos as u8) << 1 | u8::from(message.retain),
+    );
+    head.varint(size.body_bytes);
+    head.two(size.topic_bytes);
     out.extend_from_slice(head.bytes());
     out.extend_from_slice(message.topic.as_bytes());
     // [MQTT-2.2.1-2] [MQTT-3.1.1 2.3.1-5]
-    let place = (id_bytes != 0).then_some(out.len());
+    let place = (message.qos != QoS::AtMostOnce).then_some(out.len());
     let mut tail = Short::<14>::new();
     if place.is_some() {
         tail.two(packet_id);
     }
-    if is_modern {
+    if let Some(block_bytes) = size.block_bytes {
         tail.varint(block_bytes);
         if let Some(expiry_s) = message.expiry_s {
             // [MQTT-3.3.2-6]
@@ -107,7 +86,7 @@ pub fn forward(
         }
     }
     out.extend_from_slice(tail.bytes());
-    if is_modern {
+    if size.block_bytes.is_some() {
         // [MQTT-3.3.4-3] [MQTT-3.3.4-4]
         for &subscription_id in message.subscription_ids {
             let mut property = Short::<5>::new();
@@ -118,6 +97,55 @@ pub fn forward(
         out.extend_from_slice(message.properties);
     }
     Ok(place)
+}
+
+/// The lengths that a PUBLISH announces, known before its first byte is written.
+struct Size {
+    topic_bytes: u16,
+    /// Of the property block without its own length; `None` before 5.0, which has no block.
+    block_bytes: Option<usize>,
+    body_bytes: usize,
+}
+
+impl Size {
+    #[inline]
+    fn measure(
+        version: Version,
+        message: &Forwarded<'_>,
+        packet_bytes_max: u32,
+    ) -> Result<Size, TooLarge> {
+        let Ok(topic_bytes) = u16::try_from(message.topic.len()) else {
+            return Err(TooLarge::WITHOUT_FORM);
+        };
+        let id_bytes = if message.qos == QoS::AtMostOnce { 0 } else { 2 };
+        let mut body_bytes = 2 + message.topic.len() + id_bytes + message.payload_bytes;
+        let mut block_bytes = None;
+        if version == Version::V5 {
+            let bytes = self::block_bytes(message)?;
+            body_bytes += varint_bytes(bytes) + bytes;
+            block_bytes = Some(bytes);
+        }
+        let packet_bytes = 1 + varint_bytes(body_bytes) + body_bytes;
+        if body_bytes > VARINT_MAX || packet_bytes > packet_bytes_max as usize {
+            return Err(TooLarge { packet_bytes });
+        }
+        Ok(Size {
+            topic_bytes,
+            block_bytes,
+            body_bytes,
+        })
+    }
+
+    /// Bytes to make room for: the packet, but not a payload that is not copied.
+    #[inline]
+    fn room(&self, payload_bytes: usize) -> usize {
+        let skipped = if payload_bytes > COPIED_BYTES_MAX {
+            payload_bytes
+        } else {
+            0
+        };
+        5 + self.body_bytes - skipped
+    }
 }
 
 /// Bytes of the property block, without its own length.

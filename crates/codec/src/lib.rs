@@ -6,7 +6,8 @@
 //!    is allocated for it.
 //! 2. [`decode`] turns the bytes of one whole packet into a [`Packet`] that borrows from them: no
 //!    topic, payload or property is copied. What it returns has passed every check that bytes
-//!    alone allow; lists (filters, properties) stay raw and are walked again by iterators that cannot fail.
+//!    alone allow; lists (filters, properties) stay raw and are walked again by iterators that
+//!    cannot fail.
 //! 3. [`encode`] writes a [`Packet`]; [`forward`] is the hot path beside it, which writes a PUBLISH
 //!    for a recipient from a stored message.
 //!

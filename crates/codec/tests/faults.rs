@@ -1,5 +1,9 @@
 //! Faults of other brokers' parsers that bytes alone decide, one test each, named after them.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "linear time is measured with the real clock"
+)]
 
 use std::time::{Duration, Instant};
 

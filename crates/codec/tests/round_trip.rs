@@ -153,12 +153,14 @@ proptest! {
         junk in vec(any::<u8>(), 0..8),
     ) {
         // [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18]
-        // [MQTT-3.3.2-20] [MQTT-3.3.4-3] [MQTT-3.3.2-6] [MQTT-1.5.5-1]
+        // [MQTT-3.3.2-20] [MQTT-3.3.4-3] [MQTT-3.3.4-4] [MQTT-3.3.2-6] [MQTT-1.5.5-1]
         let p = &publish.properties;
         let mut travelling = Vec::new();
         forwardable(p, &mut travelling);
         let ids: Vec<u32> = p.subscription_ids.iter().collect();
-        let topic = if publish.topic.is_empty() && version != Version::V5 { "t" } else { publish.topic };
+        // Before 5.0 a topic cannot be left to an alias.
+        let needs_topic = publish.topic.is_empty() && version != Version::V5;
+        let topic = if needs_topic { "t" } else { publish.topic };
         let message = Forwarded {
             dup: publish.dup,
             qos: publish.qos,

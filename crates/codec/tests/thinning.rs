@@ -155,8 +155,21 @@ fn a_message_is_never_thinned() {
     assert_eq!(written(&publish, size - 1), None);
 }
 
+/// `Err` with nothing written, whatever the limit.
+fn assert_without_form(packets: &[Packet<'_>]) {
+    for packet in packets {
+        let mut out = vec![1];
+        let refused = encode(Version::V5, packet, u32::MAX, &mut out).unwrap_err();
+        assert_eq!(
+            (refused.packet_bytes, out),
+            (usize::MAX, vec![1]),
+            "{packet:?}"
+        );
+    }
+}
+
 #[test]
-fn what_has_no_form_on_the_wire_is_not_written() {
+fn a_connect_without_form_is_not_written() {
     let long = "x".repeat(65_536);
     let connect = Connect {
         version: Version::V5,
@@ -168,52 +181,11 @@ fn what_has_no_form_on_the_wire_is_not_written() {
         username: None,
         password: None,
     };
-    let publish = Publish {
-        dup: false,
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        topic: "t",
-        packet_id: Some(ID),
-        properties: PublishProperties::default(),
-        payload: b"",
-    };
     let lone_data = ConnectProperties {
         authentication_data: Some(b"d"),
         ..ConnectProperties::default()
     };
-    let zero_id = PublishProperties {
-        subscription_ids: SubscriptionIds::List(&[0]),
-        ..PublishProperties::default()
-    };
-    let large_id = PublishProperties {
-        subscription_ids: SubscriptionIds::List(&[268_435_456]),
-        ..PublishProperties::default()
-    };
-    let auth = Auth {
-        reason: Reason::ContinueAuthentication,
-        method: None,
-        data: None,
-        reason_string: None,
-        user: UserProperties::default(),
-    };
-    let packets = [
-        // [MQTT-4.7.3-3] [MQTT-3.1.1 4.7.3-3]
-        Packet::Publish(Publish {
-            topic: &long,
-            ..publish.clone()
-        }),
-        Packet::Publish(Publish {
-            packet_id: None,
-            ..publish.clone()
-        }),
-        Packet::Publish(Publish {
-            properties: zero_id,
-            ..publish.clone()
-        }),
-        Packet::Publish(Publish {
-            properties: large_id,
-            ..publish.clone()
-        }),
+    assert_without_form(&[
         Packet::Connect(Connect {
             client_id: &long,
             ..connect.clone()
@@ -228,6 +200,58 @@ fn what_has_no_form_on_the_wire_is_not_written() {
             password: Some(b"p"),
             ..connect
         }),
+    ]);
+}
+
+#[test]
+fn a_publish_without_form_is_not_written() {
+    let long = "x".repeat(65_536);
+    let publish = Publish {
+        dup: false,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        topic: "t",
+        packet_id: Some(ID),
+        properties: PublishProperties::default(),
+        payload: b"",
+    };
+    let with_id = |list| PublishProperties {
+        subscription_ids: SubscriptionIds::List(list),
+        ..PublishProperties::default()
+    };
+    assert_without_form(&[
+        // [MQTT-4.7.3-3] [MQTT-3.1.1 4.7.3-3]
+        Packet::Publish(Publish {
+            topic: &long,
+            ..publish.clone()
+        }),
+        Packet::Publish(Publish {
+            packet_id: None,
+            ..publish.clone()
+        }),
+        Packet::Publish(Publish {
+            properties: with_id(&[0]),
+            ..publish.clone()
+        }),
+        Packet::Publish(Publish {
+            properties: with_id(&[268_435_456]),
+            ..publish
+        }),
+    ]);
+}
+
+#[test]
+fn other_packets_without_form_are_not_written() {
+    let long = "x".repeat(65_536);
+    let names: [&str; 1] = [&long];
+    let unsubscribe = |filters| {
+        Packet::Unsubscribe(Unsubscribe {
+            packet_id: ID,
+            user: USER,
+            filters,
+        })
+    };
+    assert_without_form(&[
         // [MQTT-3.8.3-2] [MQTT-3.1.1 3.8.3-3]
         Packet::Subscribe(Subscribe {
             packet_id: ID,
@@ -236,23 +260,16 @@ fn what_has_no_form_on_the_wire_is_not_written() {
             filters: Filters::List(&[]),
         }),
         // [MQTT-3.10.3-2] [MQTT-3.1.1 3.10.3-2]
-        Packet::Unsubscribe(Unsubscribe {
-            packet_id: ID,
-            user: USER,
-            filters: Names::List(&[]),
+        unsubscribe(Names::List(&[])),
+        unsubscribe(Names::List(&names)),
+        Packet::Auth(Auth {
+            reason: Reason::ContinueAuthentication,
+            method: None,
+            data: None,
+            reason_string: None,
+            user: UserProperties::default(),
         }),
-        Packet::Unsubscribe(Unsubscribe {
-            packet_id: ID,
-            user: USER,
-            filters: Names::List(&[&long]),
-        }),
-        Packet::Auth(auth),
-    ];
-    for packet in packets {
-        let mut out = vec![1];
-        let refused = encode(Version::V5, &packet, u32::MAX, &mut out).unwrap_err();
-        assert_eq!((refused.packet_bytes, out), (usize::MAX, vec![1]));
-    }
+    ]);
 }
 
 #[test]

@@ -151,7 +151,7 @@ pub(super) fn connack<'a>(
     reader: &mut Reader<'a>,
 ) -> Result<Connack<'a>, Malformed> {
     let flags = reader.byte()?;
-    // [MQTT-3.2.2-1] [MQTT-3.1.1 3.2.2-1] Session present came with 3.1.1.
+    // [MQTT-3.2.2-1] Session present came with 3.1.1.
     let known = if version == Version::V31 { 0 } else { 1 };
     if flags & !known != 0 {
         return Err(Malformed::ReservedConnackFlag);

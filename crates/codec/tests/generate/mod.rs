@@ -95,7 +95,8 @@ pub fn filter() -> impl Strategy<Value = Text> {
     });
     prop_oneof![
         3 => filter.clone(),
-        1 => ("[^\u{0}+#/]{1,5}", filter).prop_map(|(name, inner)| format!("$share/{name}/{inner}")),
+        1 => ("[^\u{0}+#/]{1,5}", filter)
+            .prop_map(|(name, inner)| format!("$share/{name}/{inner}")),
     ]
     .prop_map(keep)
 }

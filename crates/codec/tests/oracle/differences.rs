@@ -143,7 +143,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "mqtt-protocol-core ignores reserved CONNACK flags",
-        why: "[MQTT-3.2.2-1], [MQTT-3.1.1 3.2.2-1]",
+        why: "[MQTT-3.2.2-1], and reserved in 3.1.1 as well",
         explains: |c| c.is_core() && c.our_fault() == Some(ReservedConnackFlag),
     },
     Rule {
