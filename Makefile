@@ -23,7 +23,7 @@ unexport CONDA_PREFIX PYTHONHOME PYTHONPATH
 
 BIN := .venv/bin
 PY := $(BIN)/python
-FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/targets/*.rs)))
 
 # What the extension module is built from: a change here, and only here, builds it again.
 ENGINE_SOURCES := $(shell find crates/codec crates/engine crates/server crates/python -type f \
@@ -108,7 +108,7 @@ fuzzing:
 		cargo +nightly fuzz run --fuzz-dir fuzz "$$target" -- -max_total_time=$(FUZZ_S); \
 	done
 
-bench: setup ## Measure this machine: the codec, the engine and a broker on loopback.
+bench: setup ## Measure a broker on loopback with mqload (MQLOAD=path); fails on any loss.
 	@$(PY) tools/bench.py $(ARGUMENTS)
 
 soak: setup ## Long suites: simulator, planted faults, fuzzing, soak tests, proof of statements.
