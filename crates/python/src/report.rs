@@ -1,7 +1,7 @@
 //! What the server tells: events and counters.
 
-use casemate_engine::EventKind as EngineKind;
-use casemate_server::{self as server, EventKind, ServerCounters};
+use casemate_engine::{Counters, EventKind as EngineKind};
+use casemate_server::{self as server, EventKind, ServerCounters, ShellCounters};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -73,3 +73,82 @@ fn describe_engine(kind: &EngineKind) -> (&'static str, String) {
     }
 }
 
+/// Writes every field of a struct into a dictionary; a field that is left out does not compile.
+macro_rules! export {
+    ($dict:ident, $from:expr => $struct:ident { $($field:ident),+ $(,)? }) => {
+        let $struct { $($field),+ } = $from;
+        $($dict.set_item(stringify!($field), $field)?;)+
+    };
+}
+
+/// Gives all counters by name; those of the shell stand beside those of the engine.
+pub(crate) fn counters<'py>(
+    py: Python<'py>,
+    counted: &ServerCounters,
+) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    // The shell's come first: of the two tallies of handovers the engine's is the one to keep.
+    shell_counters(&dict, &counted.shell)?;
+    engine_counters(&dict, &counted.engine)?;
+    Ok(dict)
+}
+
+fn shell_counters(dict: &Bound<'_, PyDict>, counted: &ShellCounters) -> PyResult<()> {
+    export!(dict, counted => ShellCounters {
+        accepted,
+        refused_full,
+        evicted,
+        refused_descriptors,
+        accept_errors,
+        handshakes,
+        handshakes_resumed,
+        handshake_failures,
+        handshake_timeouts,
+        plain_on_tls,
+        tls_on_plain,
+        empty_records,
+        questions,
+        questions_refused,
+        questions_now,
+        accounts_gone,
+        handed_over,
+        adoptions_refused,
+        events_lost,
+    });
+    Ok(())
+}
+
+fn engine_counters(dict: &Bound<'_, PyDict>, counted: &Counters) -> PyResult<()> {
+    export!(dict, counted => Counters {
+        connections_now,
+        connections_total,
+        sessions_now,
+        subscriptions_now,
+        retained_now,
+        retained_bytes_now,
+        bytes_received,
+        bytes_sent,
+        packets_received,
+        publishes_received,
+        publishes_sent,
+        dropped_oldest,
+        refused_newest,
+        dropped_expired,
+        dropped_too_large,
+        publish_denied,
+        subscribe_denied,
+        delivery_denied,
+        will_denied,
+        authentication_refused,
+        malformed,
+        keep_alive_timeouts,
+        connect_deadlines,
+        slow_readers,
+        taken_over,
+        handed_over,
+        forwarded,
+        paused,
+        limit_refusals,
+    });
+    Ok(())
+}

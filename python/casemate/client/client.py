@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from casemate import native
-from casemate.client.exchange import ALIASES_MAX, Exchange
+from casemate.client.exchange import ALIASES_MAX, Answer, Encode, Exchange
 from casemate.client.inbox import Inbox
 from casemate.client.link import Limits, Link
 from casemate.client.message import (

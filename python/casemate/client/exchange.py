@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from casemate import native
 from casemate.client.inbox import Inbox
@@ -146,7 +147,8 @@ class Exchange:
             link.write(encode(packet_id, link.limits.packet_bytes_max))
             self.inbox.wake()
             await link.drain()
-            await asyncio.wait([answer, link.lost], return_when=asyncio.FIRST_COMPLETED)
+            either: list[asyncio.Future[Any]] = [answer, link.lost]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
                 return answer.result()
             raise link.lost.result()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
 from casemate import native
 from casemate.client.inbox import Inbox
@@ -170,8 +171,8 @@ class Link:
     def start(self, receiver: Receiver) -> None:
         """Begins to read and to ping."""
         self._tasks = [
-            asyncio.create_task(self._guard(self._read(receiver))),
-            asyncio.create_task(self._guard(self._ping())),
+            asyncio.create_task(self._guard(partial(self._read, receiver))),
+            asyncio.create_task(self._guard(self._ping)),
         ]
 
     def write(self, data: bytes) -> None:
@@ -285,9 +286,9 @@ class Link:
                 else:
                     await asyncio.sleep(min(left_s, _PING_LOOK_S))
 
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except ProtocolViolation as error:
             if self._version == 5:
                 self.write(native.encode_disconnect(5, reason=_PROTOCOL_ERROR))

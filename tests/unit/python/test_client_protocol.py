@@ -1,0 +1,616 @@
+"""The client against a broker that misbehaves or cuts at the worst moment.
+
+What a real broker never says is said by a scripted one, byte by byte; what it does say is tested
+against the real one in test_client.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from casemate.client import Client, Message, Will
+from casemate.client import link as link_room
+from casemate.errors import (
+    ClientError,
+    ConnectionLost,
+    DeadlinePassed,
+    NotConnected,
+    ProtocolViolation,
+    Refused,
+    Unreachable,
+    Untrusted,
+)
+from tests.unit.python.scripted import (
+    CONNACK_4,
+    CONNACK_5,
+    CONNACK_5_RESUMED,
+    Peer,
+    scripted,
+)
+
+
+def client(port: int, **options: Any) -> Client:
+    return Client("127.0.0.1", port, tls=False, **{"connect_timeout_s": 5.0, **options})
+
+
+def publish(qos: int, packet_id: int, payload: bytes = b"x", *, dup: bool = False) -> bytes:
+    """Gives a PUBLISH of 5.0 on the topic `t`."""
+    body = b"\x00\x01t" + (packet_id.to_bytes(2) if qos else b"") + b"\x00" + payload
+    return bytes([0x30 | dup << 3 | qos << 1, len(body)]) + body
+
+
+async def take(one: Client, count: int) -> list[Message]:
+    async with asyncio.timeout(5):
+        return [await anext(one.messages) for _ in range(count)]
+
+
+async def test_cve_2024_10525_a_suback_without_codes_ends_the_connection() -> None:
+    async def story(peer: Peer) -> None:
+        await peer.accept()
+        _, body = await peer.expect(8)
+        await peer.say(b"\x90\x03" + body[:2] + b"\x00")
+        assert await peer.gone()
+
+    async with scripted(story) as port, client(port, reconnect=False) as one:
+        with pytest.raises(ProtocolViolation):
+            await one.subscribe("a")
+
+
+async def test_a_suback_with_other_codes_than_asked_is_refused() -> None:
+    async def story(peer: Peer) -> None:
+        await peer.accept()
+        _, body = await peer.expect(8)
+        await peer.say(b"\x90\x05" + body[:2] + b"\x00\x00\x00")
+
+    async with scripted(story) as port, client(port, reconnect=False) as one:
+        with pytest.raises(ProtocolViolation, match="another number"):
+            await one.subscribe("a")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "30 03 00 01 74",  # PUBLISH before CONNACK
+        "20 ff ff ff 7f",  # a CONNACK of 256 MiB
+        "48 54 54 50 2f 31 2e 31 20 34 30 30 0d 0a",  # HTTP
+        "10 00",  # CONNECT from a broker
+        "20 03 01 87 00",  # session present in a refusal
+        "20 03 02 00 00",  # a reserved flag
+    ],
+)
+async def test_an_answer_to_connect_that_is_no_connack_is_refused(answer: str) -> None:
+    async def story(peer: Peer) -> None:
+        await peer.expect(1)
+        await peer.say(answer)
+
+    async with scripted(story) as port:
+        with pytest.raises(ProtocolViolation):
+            await client(port).connect()
+
+
+async def test_a_broker_that_closes_before_connack_is_a_lost_connection() -> None:
+    async def story(peer: Peer) -> None:
+        await peer.expect(1)
+
+    async with scripted(story) as port:
+        with pytest.raises(ConnectionLost, match="closed the connection"):
+            await client(port).connect()
+
+
+async def test_a_broker_that_never_answers_connect_ends_at_the_deadline() -> None:
+    async def story(peer: Peer) -> None:
+        assert await peer.gone()
+
+    async with scripted(story) as port:
+        with pytest.raises(DeadlinePassed, match="did not answer CONNECT"):
+            await client(port, connect_timeout_s=0.2).connect()
+
+
+async def test_nothing_listening_is_said_in_words() -> None:
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+    with pytest.raises(Unreachable, match="nothing listens on 127.0.0.1"):
+        await client(port).connect()
+    with pytest.raises(Unreachable, match="nothing listens on localhost"):
+        await Client("localhost", port, tls=False).connect()
+
+
+async def test_a_refusal_is_raised_with_its_reason_in_words() -> None:
+    async def story(peer: Peer) -> None:
+        await peer.expect(1)
+        await peer.say("20 0a 00 87 07 1f 00 04 6e 6f 70 65")
+
+    async with scripted(story) as port:
+        with pytest.raises(Refused, match="not authorized") as refused:
+            await client(port).connect()
+    assert refused.value.reason_code == 0x87
+    assert refused.value.cause == "nope"
+
+
+async def test_a_return_code_of_3_1_1_is_raised_as_its_reason() -> None:
+    async def story(peer: Peer) -> None:
+        await peer.expect(1)
+        await peer.say("20 02 00 04")
+
+    async with scripted(story) as port:
+        with pytest.raises(Refused) as refused:
+            await client(port, version=4).connect()
+    assert refused.value.reason_code == 0x86
+
+
+def test_plaintext_off_loopback_needs_its_name() -> None:
+    with pytest.raises(Untrusted, match="plaintext"):
+        Client("192.0.2.1", tls=False)
+    Client("192.0.2.1", tls=False, insecure_plaintext=True)
+    for host in ("localhost", "127.0.0.1", "127.9.9.9", "::1"):
+        Client(host, tls=False)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"version": 6},
+        {"keep_alive_s": 65_536},
+        {"keep_alive_s": -1},
+        {"receive_max": 0},
+        {"receive_max": 65_536},
+        {"queue_messages_max": 0},
+    ],
+)
+def test_numbers_out_of_range_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="[0-9]"):
+        Client("localhost", tls=False, **options)  # type: ignore[arg-type]
+
+
+async def test_a_message_is_acknowledged_when_the_program_takes_it() -> None:
+    async def story(peer: Peer) -> None:
+        await peer.accept()
+        await peer.say(publish(1, 7) + publish(2, 8))
+        assert await peer.is_silent()
+        taken.set()
+        first, body = await peer.packet()
+        assert (first, body[:2]) == (0x40, b"\x00\x07")
+        first, body = await peer.packet()
+        assert (first, body[:2]) == (0x50, b"\x00\x08")
+        await peer.say("62 02 00 08")
+        first, body = await peer.packet()
+        assert (first, body[:2]) == (0x70, b"\x00\x08")
+
+    taken = asyncio.Event()
+    async with scripted(story) as port, client(port) as one:
+        await taken.wait()
+        await take(one, 2)
+        await asyncio.sleep(0.1)
+
+
+async def test_a_repeated_qos_2_publish_reaches_the_program_once() -> None:
+    async def story(peer: Peer) -> None:
+        await peer.accept()
+        await peer.say(publish(2, 8) + publish(2, 8, dup=True) + publish(2, 8, dup=True))
+        await peer.expect(5)
+        # The broker has not seen our PUBREC: it repeats, and gets it again.
+        await peer.say(publish(2, 8, dup=True))
+        await peer.expect(5)
+        await peer.say("62 02 00 08" + "30 04 00 01 74 00")
+        await peer.expect(7)
+
+    async with scripted(story) as port, client(port) as one:
+        messages = await take(one, 2)
+        assert [message.qos for message in messages] == [2, 0]
+
+
+async def test_a_qos_2_message_is_not_doubled_by_a_cut_between_publish_and_pubrel() -> None:
+    async def cut(peer: Peer) -> None:
+        await peer.accept()
+        await peer.say(publish(2, 8) + publish(2, 9) + publish(1, 10))
+        await peer.expect(5)
+        peer.cut()
+
+    async def resumed(peer: Peer) -> None:
+        await peer.accept(CONNACK_5_RESUMED)
+        await peer.say(publish(2, 8, dup=True) + publish(2, 9, dup=True))
+        await peer.say(publish(1, 10, dup=True))
+        first, body = await peer.expect(5)
+        assert body[:2] == b"\x00\x08"
+        read_on.set()
+        first, body = await peer.expect(5)
+        assert body[:2] == b"\x00\x09"
+        await peer.expect(4)
+        await peer.say("62 02 00 08" + "62 02 00 09" + "30 05 00 01 74 00 7a")
+        await peer.expect(7)
+        await peer.expect(7)
+
+    read_on = asyncio.Event()
+    async with (
+        scripted(cut, resumed) as port,
+        client(port, client_id="c", clean_start=False, session_expiry_s=60) as one,
+    ):
+        await take(one, 1)
+        await read_on.wait()
+        rest = await take(one, 3)
+        assert [message.qos for message in rest] == [2, 1, 0]
+
+
+async def test_unacknowledged_messages_are_sent_again_with_dup_and_in_order() -> None:
+    async def cut(peer: Peer) -> None:
+        await peer.accept()
+        ids.extend([(await peer.expect(3))[1][3:5] for _ in range(3)])
+        await peer.say(b"\x50\x02" + ids[1])
+        await peer.expect(6)
+        peer.cut()
+
+    async def resumed(peer: Peer) -> None:
+        await peer.accept(CONNACK_5_RESUMED)
+        first, body = await peer.packet()
+        assert (first, body[3:5]) == (0x3A, ids[0])
+        first, body = await peer.packet()
+        assert (first, body) == (0x62, ids[1])
+        first, body = await peer.packet()
+        assert (first, body[3:5]) == (0x3A, ids[2])
+        await peer.say(b"\x40\x02" + ids[0] + b"\x70\x02" + ids[1] + b"\x40\x02" + ids[2])
+        await peer.gone()
+
+    ids: list[bytes] = []
+    async with (
+        scripted(cut, resumed) as port,
+        client(port, client_id="c", clean_start=False, session_expiry_s=60) as one,
+    ):
+        work = [asyncio.create_task(one.publish("t", qos=qos)) for qos in (1, 2, 1)]
+        async with asyncio.timeout(5):
+            assert await asyncio.gather(*work) == [0, 0, 0]
+
+
+async def test_a_lost_session_publishes_qos_1_anew_and_tells_of_qos_2() -> None:
+    async def cut(peer: Peer) -> None:
+        await peer.accept()
+        await peer.expect(3)
+        await peer.expect(3)
+        peer.cut()
+
+    async def forgotten(peer: Peer) -> None:
+        await peer.accept(CONNACK_5)
+        first, body = await peer.packet()
+        assert first == 0x32, "a message of a new session is no repetition"
+        await peer.say(b"\x40\x02" + body[3:5])
+        await peer.gone()
+
+    async with scripted(cut, forgotten) as port, client(port) as one:
+        once = asyncio.create_task(one.publish("t", qos=2))
+        again = asyncio.create_task(one.publish("t", qos=1))
+        with pytest.raises(ConnectionLost, match="forgot the session"):
+            await once
+        assert await again == 0
+
+
+async def test_subscriptions_are_restored_where_the_session_is_gone() -> None:
+    async def cut(peer: Peer) -> None:
+        await peer.accept()
+        _, body = await peer.expect(8)
+        await peer.say(b"\x90\x04" + body[:2] + b"\x00\x01")
+        peer.cut()
+
+    async def forgotten(peer: Peer) -> None:
+        await peer.accept(CONNACK_5)
+        _, body = await peer.expect(8)
+        assert body[3:] == b"\x00\x03a/b\x01"
+        await peer.say(b"\x90\x04" + body[:2] + b"\x00\x01" + publish(0, 0))
+        await peer.gone()
+
+    async with scripted(cut, forgotten) as port, client(port) as one:
+        assert await one.subscribe("a/b", qos=1) == [1]
+        await take(one, 1)
+
+
+async def test_a_restored_subscription_that_is_refused_fails_the_client() -> None:
+    async def cut(peer: Peer) -> None:
+        await peer.accept()
+        _, body = await peer.expect(8)
+        await peer.say(b"\x90\x04" + body[:2] + b"\x00\x00")
+        peer.cut()
+
+    async def refused(peer: Peer) -> None:
+        await peer.accept(CONNACK_5)
+        _, body = await peer.expect(8)
+        await peer.say(b"\x90\x04" + body[:2] + b"\x00\x87")
+        await peer.gone()
+
+    async with scripted(cut, refused) as port, client(port) as one:
+        await one.subscribe("a/b")
+        with pytest.raises(Refused, match="a/b"):
+            await take(one, 1)
+        with pytest.raises(Refused):
+            await one.publish("t")
+
+
+async def test_the_brokers_receive_maximum_is_honoured() -> None:
+    """[MQTT-3.3.4-7] With room for one, the second message waits for the first PUBACK."""
+
+    async def story(peer: Peer) -> None:
+        await peer.accept(bytes.fromhex("20 06 00 00 03 21 00 01"))
+        _, body = await peer.expect(3)
+        assert await peer.is_silent()
+        await peer.say(b"\x40\x02" + body[3:5])
+        _, body = await peer.expect(3)
+        await peer.say(b"\x40\x02" + body[3:5])
+        await peer.gone()
+
+    async with scripted(story) as port, client(port) as one:
+        await asyncio.gather(one.publish("t", qos=1), one.publish("t", qos=1))
+
+
+async def test_the_brokers_limits_refuse_before_anything_is_sent() -> None:
+    """[MQTT-3.2.2-11] [MQTT-3.2.2-14] [MQTT-3.2.2-15]"""
+
+    async def story(peer: Peer) -> None:
+        await peer.accept(bytes.fromhex("20 0c 00 00 09 24 01 25 00 27 00 00 00 20"))
+        assert await peer.is_silent()
+        await peer.gone()
+
+    async with scripted(story) as port, client(port) as one:
+        with pytest.raises(Refused, match="QoS above 1"):
+            await one.publish("t", qos=2)
+        with pytest.raises(Refused, match="stores no messages"):
+            await one.publish("t", retain=True)
+        for qos in (0, 1):
+            with pytest.raises(Refused, match="32 bytes") as refused:
+                await one.publish("t", b"x" * 32, qos=qos)
+            assert refused.value.reason_code == 0x95
+        with pytest.raises(Refused, match="32 bytes"):
+            await one.subscribe("x" * 32)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        "40 02 00 01",  # PUBACK for a QoS 2 message
+        "70 02 00 01",  # PUBCOMP before PUBREC
+        "20 03 00 00 00",  # a second CONNACK
+        "f0 00",  # AUTH that nobody began
+        "30 07 00 00 03 23 00 01 78",  # an alias without a topic
+        "30 08 00 01 74 03 23 00 ff 78",  # an alias that was not offered
+        "82 06 00 01 00 00 01 74",  # SUBSCRIBE from a broker
+    ],
+)
+async def test_a_packet_that_does_not_fit_ends_the_connection(packet: str) -> None:
+    async def story(peer: Peer) -> None:
+        await peer.accept()
+        await peer.expect(3)
+        await peer.say(packet)
+        assert await peer.gone()
+
+    async with scripted(story) as port, client(port, reconnect=False) as one:
+        with pytest.raises(ProtocolViolation):
+            await one.publish("t", qos=2)
+
+
+async def test_more_than_the_receive_maximum_ends_the_connection() -> None:
+    async def story(peer: Peer) -> None:
+        await peer.accept()
+        await peer.say(publish(1, 1) + publish(1, 2) + publish(1, 3))
+        await peer.gone()
+
+    async with scripted(story) as port, client(port, receive_max=2, reconnect=False) as one:
+        await take(one, 2)
+        with pytest.raises(ProtocolViolation, match="more at once"):
+            await take(one, 1)
+
+
+async def test_messages_before_a_fault_still_reach_the_program() -> None:
+    async def story(peer: Peer) -> None:
+        await peer.accept()
+        await peer.say(publish(0, 0, b"last") + b"\x00\x00")
+        await peer.gone()
+
+    async with scripted(story) as port, client(port, reconnect=False) as one:
+        assert [message.payload for message in await take(one, 1)] == [b"last"]
+        with pytest.raises(ProtocolViolation):
+            await take(one, 1)
+
+
+async def test_a_program_that_does_not_read_stops_the_broker_and_loses_nothing() -> None:
+    # Far more than the buffers of two sockets on loopback can hold.
+    total, at_once = 200_000, 100
+    payload = b"x" * 100
+
+    async def story(peer: Peer) -> None:
+        await peer.accept()
+        for _ in range(total):
+            await peer.say(publish(0, 0, payload))
+            nonlocal sent
+            sent += 1
+        await peer.gone()
+
+    sent = 0
+    async with scripted(story) as port, client(port, queue_messages_max=10) as one:
+        await asyncio.sleep(0.3)
+        # A read of 64 KiB may stand above the ten, and what lies in the sockets' buffers.
+        assert len(one.inbox) < 10 + 65_536 // 100
+        assert sent < total
+        async with asyncio.timeout(30):
+            for _ in range(total):
+                await anext(one.messages)
+
+
+async def test_a_publish_between_two_messages_of_a_full_queue_is_answered() -> None:
+    async def story(peer: Peer) -> None:
+        await peer.accept()
+        await peer.say(publish(0, 0) * 60)
+        _, body = await peer.expect(3)
+        await peer.say(publish(0, 0) * 5 + b"\x40\x02" + body[3:5])
+        await peer.gone()
+
+    async with scripted(story) as port, client(port, queue_messages_max=20) as one:
+        await take(one, 1)
+        async with asyncio.timeout(5):
+            assert await one.publish("t", qos=1) == 0
+        await take(one, 64)
+
+
+async def test_an_answer_that_cannot_be_read_any_more_fails_in_words() -> None:
+    async def story(peer: Peer) -> None:
+        await peer.accept()
+        _, body = await peer.expect(3)
+        for _ in range(40):
+            await peer.say(publish(0, 0, b"x" * 60) * 1_000)
+        await peer.say(b"\x40\x02" + body[3:5])
+        await peer.gone()
+
+    async with scripted(story) as port, client(port, queue_messages_max=5) as one:
+        async with asyncio.timeout(10):
+            with pytest.raises(ClientError, match="wait to be taken"):
+                await one.publish("t", qos=1)
+
+
+async def test_a_ping_without_an_answer_loses_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(peer: Peer) -> None:
+        await peer.accept()
+        await peer.expect(12)
+        assert await peer.gone()
+
+    monkeypatch.setattr(link_room, "_PING_ANSWER_S_MIN", 0.2)
+    async with scripted(story) as port, client(port, keep_alive_s=1, reconnect=False) as one:
+        with pytest.raises(ConnectionLost, match="ping"):
+            await take(one, 1)
+
+
+async def test_the_brokers_keep_alive_stands_above_ours() -> None:
+    """[MQTT-3.1.2-21]"""
+
+    async def story(peer: Peer) -> None:
+        await peer.accept(bytes.fromhex("20 06 00 00 03 13 00 01"))
+        await peer.expect(12)
+        await peer.say("d0 00")
+        await peer.expect(12)
+        await peer.say("d0 00")
+        told.set()
+        await peer.gone()
+
+    told = asyncio.Event()
+    async with scripted(story) as port, client(port, keep_alive_s=600) as one:
+        assert one.limits.keep_alive_s == 1
+        async with asyncio.timeout(5):
+            await told.wait()
+
+
+async def test_a_session_that_is_taken_over_is_not_fought_for() -> None:
+    async def story(peer: Peer) -> None:
+        await peer.accept()
+        await peer.say("e0 01 8e")
+        await peer.gone()
+
+    async with scripted(story) as port, client(port) as one:
+        with pytest.raises(Refused, match="session taken over"):
+            await take(one, 1)
+
+
+async def test_a_broker_that_goes_away_for_a_moment_is_waited_for() -> None:
+    async def leaving(peer: Peer) -> None:
+        await peer.accept()
+        await peer.say("e0 01 8b")
+        await peer.gone()
+
+    async def busy(peer: Peer) -> None:
+        await peer.expect(1)
+        await peer.say("20 03 00 89 00")
+
+    async def back(peer: Peer) -> None:
+        await peer.accept()
+        await peer.say(publish(0, 0, b"back"))
+        await peer.gone()
+
+    async with scripted(leaving, busy, back) as port, client(port) as one:
+        assert (await take(one, 1))[0].payload == b"back"
+
+
+async def test_without_reconnect_the_first_loss_is_the_last() -> None:
+    async def story(peer: Peer) -> None:
+        await peer.accept()
+        peer.cut()
+
+    async with scripted(story) as port, client(port, reconnect=False) as one:
+        with pytest.raises(ConnectionLost):
+            await take(one, 1)
+        with pytest.raises(ConnectionLost):
+            await one.subscribe("a")
+
+
+async def test_closing_ends_iteration_and_refuses_what_follows() -> None:
+    async def story(peer: Peer) -> None:
+        await peer.accept()
+        await peer.say(publish(0, 0))
+        first, body = await peer.expect(14)
+        assert body == b""
+
+    async with scripted(story) as port:
+        one = client(port)
+        await one.connect()
+        await asyncio.sleep(0.1)
+        await one.close()
+        assert [message.payload async for message in one.messages] == [b"x"]
+        with pytest.raises(NotConnected):
+            await one.publish("t")
+        await one.close()
+
+
+async def test_a_cancelled_publish_that_was_not_sent_is_forgotten() -> None:
+    async def story(peer: Peer) -> None:
+        await peer.accept(bytes.fromhex("20 06 00 00 03 21 00 01"))
+        _, body = await peer.expect(3)
+        await peer.say(b"\x40\x02" + body[3:5])
+        assert await peer.is_silent()
+        await peer.gone()
+
+    async with scripted(story) as port, client(port) as one:
+        first = asyncio.create_task(one.publish("t", b"1", qos=1))
+        second = asyncio.create_task(one.publish("t", b"2", qos=1))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        second.cancel()
+        await first
+        with pytest.raises(asyncio.CancelledError):
+            await second
+
+
+async def test_connect_says_what_it_was_told_to() -> None:
+    async def story(peer: Peer) -> None:
+        body = await peer.accept(CONNACK_4)
+        assert body == (
+            b"\x00\x04MQTT\x04" + bytes([0b1110_1110 & ~0b10_0000 | 0b1000]) + b"\x00\x1e"
+            b"\x00\x01c\x00\x01w\x00\x03bye\x00\x01u\x00\x01p"
+        )
+        await peer.gone()
+
+    will = Will("w", b"bye", qos=1)
+    async with (
+        scripted(story) as port,
+        client(
+            port, version=4, client_id="c", username="u", password="p", will=will, keep_alive_s=30
+        ),
+    ):
+        pass
+
+
+async def test_what_cannot_be_a_topic_or_filter_is_refused_here() -> None:
+    async def story(peer: Peer) -> None:
+        await peer.accept()
+        assert await peer.is_silent()
+        await peer.gone()
+
+    async with scripted(story) as port, client(port) as one:
+        for topic in ("", "a/+", "#", "a\0b", "x" * 65_536):
+            with pytest.raises(ValueError, match="topic name"):
+                await one.publish(topic)
+        for wrong in ("", "a/#/b", "a+", "$share//a", "$share/g/"):
+            with pytest.raises(ValueError, match="topic filter"):
+                await one.subscribe(wrong)
+        with pytest.raises(ValueError, match="qos"):
+            await one.publish("t", qos=3)
+        with pytest.raises(ValueError, match="at least one"):
+            await one.subscribe()
