@@ -1,1 +1,52 @@
 //! The I/O shell: shards on threads, listeners, TLS, timers.
+//!
+//! The engine decides everything that is MQTT; this crate moves bytes and answers the questions
+//! that the engine cannot: what time is it, who is this, is the socket still there.
+//!
+//! The tour, along the way of a byte:
+//!
+//! 1. [`Server::start`] binds each listener of [`Options`] and starts one thread per shard.
+//! 2. `worker` is the loop of one thread: a readiness poll, a read into one large buffer, the
+//!    engine, and one write per turn for each connection that has something to say.
+//! 3. `transport` stands between socket and engine: `plain` and `tls` are siblings of one shape.
+//! 4. `gate` decides who a CONNECT is from: by certificate at once, by password through a
+//!    [`Question`] that a thread of the caller answers.
+//! 5. `inbox` is how everything else reaches a shard: decisions, neighbours' batches, connections
+//!    handed over, new policies, the order to stop.
+//!
+//! Nothing here waits for a peer, and nothing a peer sends makes anything here grow without bound.
+
+mod announcer;
+mod broker;
+mod clock;
+mod connection;
+mod counters;
+mod error;
+mod event;
+mod expulsion;
+mod gate;
+mod inbox;
+mod listening;
+mod lock;
+mod options;
+mod question;
+mod random;
+mod ring;
+mod server;
+mod slots;
+mod token;
+mod transport;
+mod trust;
+mod worker;
+
+pub use casemate_codec::Reason;
+pub use casemate_engine::policy::Policy;
+pub use casemate_engine::{Counters, Secret, Settings};
+pub use counters::{ServerCounters, ShellCounters};
+pub use error::StartError;
+pub use event::{Event, EventKind};
+pub use options::{
+    Account, ClientCertificates, Listener, Options, Security, TlsOptions, TlsVersions,
+};
+pub use question::{Answer, Question};
+pub use server::Server;

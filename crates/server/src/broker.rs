@@ -1,0 +1,254 @@
+//! What the shards of one server share.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use casemate_engine::{Counters, Millis, Settings, ShardIndex};
+
+use crate::clock::Clock;
+use crate::counters::{add, ServerCounters, Tally};
+use crate::expulsion::Expulsions;
+use crate::gate::{Entrance, Gate};
+use crate::inbox::{Inbox, Letter};
+use crate::lock::lock;
+use crate::question::Questions;
+use crate::ring::Ring;
+
+/// Addresses that are remembered as told about; beyond them the memory starts anew.
+const STRANGERS_MAX: usize = 4096;
+
+/// How long an address is remembered as told about, ms.
+const STRANGERS_MS: Millis = 3_600_000;
+
+/// Everything that more than one thread touches.
+pub(crate) struct Broker {
+    /// One clock for all.
+    pub clock: Clock,
+    /// Who comes in.
+    pub gate: Gate,
+    /// Password checks.
+    pub questions: Questions,
+    /// Who was expelled lately.
+    pub expulsions: Expulsions,
+    /// What is told.
+    pub ring: Ring,
+    /// What is counted here.
+    pub tally: Tally,
+    /// One for each shard.
+    pub posts: Vec<Post>,
+    /// One for each listener.
+    pub entrances: Vec<Entrance>,
+    /// Limits of the engine.
+    pub settings: Arc<Settings>,
+    /// See [`crate::Options::handshakes_per_turn`].
+    pub handshakes_per_turn: usize,
+    /// See [`crate::Options::sys_interval_s`].
+    pub sys_interval_s: u32,
+    /// Seeds of keyed hashing, the same for all shards.
+    pub seeds: [u64; 4],
+    progress: Mutex<Progress>,
+    progressed: Condvar,
+    strangers: Mutex<Strangers>,
+}
+
+/// Where one shard is reached.
+pub(crate) struct Post {
+    /// Its letters.
+    pub inbox: Inbox,
+    /// Its counters as of the last time it looked up.
+    pub counters: Mutex<Counters>,
+}
+
+/// How far the shards have come.
+struct Progress {
+    /// The policy that each shard obeys.
+    epochs: Vec<Option<u64>>,
+    /// Shards that have not ended.
+    running: usize,
+    /// Some shard ended with connections that had not closed in time.
+    cut_off: bool,
+    /// Why the server failed.
+    failure: Option<String>,
+}
+
+#[derive(Default)]
+struct Strangers {
+    told: HashSet<(IpAddr, Oddity)>,
+    since: Millis,
+}
+
+/// What is told only once for each address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Oddity {
+    /// A failed handshake.
+    Handshake,
+    /// A handshake that did not end.
+    Timeout,
+    /// Something else on a TLS port.
+    PlainOnTls,
+    /// TLS on a plain port.
+    TlsOnPlain,
+}
+
+/// What [`Broker::new`] needs.
+pub(crate) struct Parts {
+    pub clock: Clock,
+    pub gate: Gate,
+    pub questions: Questions,
+    pub ring: Ring,
+    pub inboxes: Vec<Inbox>,
+    pub entrances: Vec<Entrance>,
+    pub settings: Settings,
+    pub handshakes_per_turn: usize,
+    pub sys_interval_s: u32,
+    pub seeds: [u64; 4],
+}
+
+impl Broker {
+    /// Nothing runs yet, but every shard counts as running.
+    pub fn new(parts: Parts) -> Broker {
+        let shards = parts.inboxes.len();
+        let posts = parts.inboxes.into_iter().map(|inbox| Post {
+            inbox,
+            counters: Mutex::default(),
+        });
+        Broker {
+            clock: parts.clock,
+            gate: parts.gate,
+            questions: parts.questions,
+            expulsions: Expulsions::default(),
+            ring: parts.ring,
+            tally: Tally::default(),
+            posts: posts.collect(),
+            entrances: parts.entrances,
+            settings: Arc::new(parts.settings),
+            handshakes_per_turn: parts.handshakes_per_turn,
+            sys_interval_s: parts.sys_interval_s,
+            seeds: parts.seeds,
+            progress: Mutex::new(Progress {
+                epochs: vec![None; shards],
+                running: shards,
+                cut_off: false,
+                failure: None,
+            }),
+            progressed: Condvar::new(),
+            strangers: Mutex::default(),
+        }
+    }
+
+    /// Sends a letter to one shard.
+    pub fn post(&self, to: ShardIndex, letter: Letter) {
+        if let Some(post) = self.posts.get(usize::from(to)) {
+            post.inbox.post(letter);
+        }
+    }
+
+    /// Sends a letter to every shard.
+    pub fn post_all(&self, letter: impl Fn() -> Letter) {
+        for post in &self.posts {
+            post.inbox.post(letter());
+        }
+    }
+
+    /// Expels a principal from every shard, and from what is under way between them.
+    pub fn expel(&self, name: &str, end_sessions: bool) {
+        let expulsion = self.expulsions.record(name, end_sessions);
+        self.post_all(|| Letter::Expel(expulsion.clone()));
+    }
+
+    /// A shard obeys the policy of this epoch.
+    pub fn policy_in_force(&self, shard: ShardIndex, epoch: u64) {
+        if let Some(row) = lock(&self.progress).epochs.get_mut(usize::from(shard)) {
+            *row = Some(epoch);
+        }
+        self.progressed.notify_all();
+    }
+
+    /// Waits until every shard obeys the policy of this epoch or a later one.
+    pub fn wait_policy_in_force(&self, epoch: u64, timeout: Duration) -> bool {
+        self.wait(timeout, |progress| {
+            progress
+                .epochs
+                .iter()
+                .all(|row| row.is_some_and(|now| now >= epoch))
+        })
+    }
+
+    /// A shard has ended; `orderly` where all its connections had closed.
+    pub fn ended(&self, orderly: bool) {
+        let mut progress = lock(&self.progress);
+        progress.running = progress.running.saturating_sub(1);
+        progress.cut_off |= !orderly;
+        drop(progress);
+        self.progressed.notify_all();
+    }
+
+    /// Waits until every shard has ended; true where all of them did and in order.
+    pub fn wait_ended(&self, timeout: Duration) -> bool {
+        self.wait(timeout, |progress| progress.running == 0) && !lock(&self.progress).cut_off
+    }
+
+    /// True once every shard has ended.
+    pub fn has_ended(&self) -> bool {
+        lock(&self.progress).running == 0
+    }
+
+    fn wait(&self, timeout: Duration, done: impl Fn(&Progress) -> bool) -> bool {
+        let until = Instant::now().checked_add(timeout);
+        let mut progress = lock(&self.progress);
+        while !done(&progress) {
+            let left = until.map_or(Duration::from_secs(3600), |until| {
+                until.saturating_duration_since(Instant::now())
+            });
+            if left.is_zero() {
+                return false;
+            }
+            progress = match self.progressed.wait_timeout(progress, left) {
+                Ok((progress, _)) => progress,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+        true
+    }
+
+    /// Records that a shard broke, and stops all others: half a broker must not go on.
+    pub fn fail(&self, cause: String) {
+        lock(&self.progress).failure.get_or_insert(cause);
+        self.stop_by(self.clock.now());
+    }
+
+    /// Why the server failed, if it did.
+    pub fn failure(&self) -> Option<String> {
+        lock(&self.progress).failure.clone()
+    }
+
+    /// Orders every shard to say good-bye and to end at `until` at the latest.
+    pub fn stop_by(&self, until: Millis) {
+        self.questions.close();
+        self.post_all(|| Letter::Stop { until });
+    }
+
+    /// True where this address was not yet told about for this oddity.
+    pub fn is_news(&self, address: IpAddr, oddity: Oddity) -> bool {
+        let now = self.clock.now();
+        let mut strangers = lock(&self.strangers);
+        if strangers.told.len() >= STRANGERS_MAX || now >= strangers.since + STRANGERS_MS {
+            strangers.told.clear();
+            strangers.since = now;
+        }
+        strangers.told.insert((address, oddity))
+    }
+
+    /// Everything that is counted, as of the last time each shard looked up.
+    pub fn counters(&self) -> ServerCounters {
+        let mut engine = Counters::default();
+        for post in &self.posts {
+            add(&mut engine, &lock(&post.counters));
+        }
+        let mut shell = self.tally.snapshot();
+        shell.questions_now = self.questions.len() as u64;
+        ServerCounters { engine, shell }
+    }
+}

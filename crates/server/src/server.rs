@@ -1,0 +1,359 @@
+//! The handle of a running server: start, ask, answer, install, stop.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use casemate_engine::policy::Policy;
+use mio::{Poll, Waker};
+use rustls::ServerConfig;
+
+use crate::broker::{Broker, Parts};
+use crate::clock::Clock;
+use crate::counters::ServerCounters;
+use crate::error::StartError;
+use crate::event::Event;
+use crate::gate::{Entrance, Gate};
+use crate::inbox::{Inbox, Letter};
+use crate::listening::bind;
+use crate::lock::lock;
+use crate::options::{Account, Options, Security};
+use crate::question::{Answer, Question, Questions};
+use crate::random;
+use crate::ring::Ring;
+use crate::token;
+use crate::trust::server_config;
+use crate::worker::{Door, Worker};
+
+/// The most shards that one server has; the engine numbers neighbours in 64 bits.
+const SHARDS_MAX: usize = 64;
+
+/// How long a drop waits for shards to say good-bye.
+const DROP_DEADLINE: Duration = Duration::from_secs(1);
+
+/// What threads get beyond the stop deadline to cut off what is left.
+const CUT_OFF_GRACE: Duration = Duration::from_secs(2);
+
+/// A running server.
+///
+/// Every method may be called from any thread, several at a time. Dropping it stops it.
+pub struct Server {
+    broker: Arc<Broker>,
+    addresses: Vec<(String, SocketAddr)>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Server {
+    /// Binds every listener and starts every shard.
+    ///
+    /// When it returns, clients can connect. `accounts` are those that certificates prove.
+    ///
+    /// # Errors
+    /// A [`StartError`] that says what an operator can do; nothing is left behind then.
+    pub fn start(options: Options, accounts: Vec<Account>) -> Result<Server, StartError> {
+        check(&options)?;
+        let shards = options.shards;
+        let mut polls = Vec::with_capacity(shards);
+        let mut inboxes = Vec::with_capacity(shards);
+        for shard in 0..shards {
+            let poll = Poll::new().map_err(|cause| StartError::shard(shard, cause))?;
+            let waker = Waker::new(poll.registry(), token::WAKER)
+                .map_err(|cause| StartError::shard(shard, cause))?;
+            inboxes.push(Inbox::new(waker));
+            polls.push(poll);
+        }
+        let (doors, addresses) = open_doors(&options)?;
+        let clock = Clock::new();
+        let entrances = options.listeners.iter().map(|listener| Entrance {
+            name: listener.name.as_str().into(),
+            anonymous_role: listener.anonymous_role.as_deref().map(Into::into),
+        });
+        let broker = Arc::new(Broker::new(Parts {
+            clock,
+            gate: Gate::new(accounts, clock),
+            questions: Questions::new(options.question_max),
+            ring: Ring::new(options.events_max),
+            inboxes,
+            entrances: entrances.collect(),
+            settings: options.settings,
+            handshakes_per_turn: options.handshakes_per_turn,
+            sys_interval_s: options.sys_interval_s,
+            seeds: random::seeds().map_err(|_| StartError::NoRandomness)?,
+        }));
+        let server = Server {
+            broker: Arc::clone(&broker),
+            addresses,
+            threads: Mutex::default(),
+        };
+        for (index, (poll, doors)) in polls.into_iter().zip(doors).enumerate() {
+            let thread = start_shard(&broker, index, poll, doors, Arc::clone(&options.policy));
+            match thread {
+                Ok(thread) => lock(&server.threads).push(thread),
+                Err(cause) => {
+                    // The shards that never started will not report their end.
+                    (index..shards).for_each(|_| broker.ended(true));
+                    return Err(StartError::shard(index, cause));
+                }
+            }
+        }
+        Ok(server)
+    }
+
+    /// Name and real address of each listener, in the order of the options.
+    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        self.addresses.clone()
+    }
+
+    /// The oldest password check that nobody has taken yet.
+    ///
+    /// Waits at most `timeout`; `None` when the time is over or the server stops. A question whose
+    /// client has gone or has waited beyond the connect deadline is dropped by itself.
+    pub fn next_question(&self, timeout: Duration) -> Option<Question> {
+        self.broker.questions.next(timeout)
+    }
+
+    /// Answers a question; false where nobody waits for it any more.
+    pub fn answer(&self, question: u64, answer: Answer) -> bool {
+        let Some(asker) = self.broker.questions.settle(question) else {
+            return false;
+        };
+        let verdict = self.broker.gate.verdict(answer);
+        self.broker.post(
+            asker.shard,
+            Letter::Decided {
+                id: asker.id,
+                step: asker.step,
+                verdict,
+            },
+        );
+        true
+    }
+
+    /// Replaces the accounts that certificates prove.
+    ///
+    /// Live connections whose account is gone or has changed in any way are closed, and every
+    /// connection of a name that has no account left.
+    pub fn install_accounts(&self, accounts: Vec<Account>) {
+        let former = self.broker.gate.install(accounts);
+        self.broker.post_all(|| Letter::Accounts);
+        for name in former.names_gone(&self.broker.gate.accounts()) {
+            self.broker.expel(&name, false);
+        }
+    }
+
+    /// Sends a policy to every shard; see [`Server::wait_policy_in_force`].
+    pub fn install_policy(&self, policy: Arc<Policy>) {
+        self.broker.post_all(|| Letter::Policy(Arc::clone(&policy)));
+    }
+
+    /// Waits until every shard obeys the policy of this epoch or of a later one; false when the
+    /// time is over first.
+    pub fn wait_policy_in_force(&self, epoch: u64, timeout: Duration) -> bool {
+        self.broker.wait_policy_in_force(epoch, timeout)
+    }
+
+    /// Closes every connection of an account, and forgets its sessions where asked.
+    ///
+    /// A password check that is under way does not escape: it is looked at when it is answered.
+    pub fn expel(&self, name: &str, end_sessions: bool) {
+        self.broker.expel(name, end_sessions);
+    }
+
+    /// At most `max` events, oldest first, and how many were lost since the last call.
+    ///
+    /// Waits at most `timeout` for the first one; returns at once when the server has ended.
+    pub fn next_events(&self, max: usize, timeout: Duration) -> (Vec<Event>, u64) {
+        let (events, lost) = self.broker.ring.fetch(max, timeout);
+        let counter = &self.broker.tally.events_lost;
+        counter.fetch_add(lost, std::sync::atomic::Ordering::Relaxed);
+        (events, lost)
+    }
+
+    /// Everything that is counted; at most about 0.1 s old under load.
+    pub fn counters(&self) -> ServerCounters {
+        self.broker.counters()
+    }
+
+    /// True once every shard has ended, by [`Server::stop`] or by itself.
+    pub fn has_ended(&self) -> bool {
+        self.broker.has_ended()
+    }
+
+    /// Why the server stopped by itself: a shard broke. `None` while all is well.
+    pub fn failed(&self) -> Option<String> {
+        self.broker.failure()
+    }
+
+    /// Tells every client that the server goes away (0x8B), writes what is left, closes.
+    ///
+    /// What has not closed within `deadline` is cut off. True where everything closed in time;
+    /// further calls wait for the same end.
+    pub fn stop(&self, deadline: Duration) -> bool {
+        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        self.broker
+            .stop_by(self.broker.clock.now().saturating_add(deadline_ms));
+        let orderly = self
+            .broker
+            .wait_ended(deadline.saturating_add(CUT_OFF_GRACE));
+        if self.broker.has_ended() {
+            for thread in lock(&self.threads).drain(..) {
+                // A panic was caught and recorded inside the thread.
+                let _ = thread.join();
+            }
+        }
+        self.broker.ring.close();
+        orderly
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop(DROP_DEADLINE);
+    }
+}
+
+/// Refuses options that cannot work, before anything is opened.
+fn check(options: &Options) -> Result<(), StartError> {
+    let refuse = |option, cause: &str| {
+        Err(StartError::Option {
+            option,
+            cause: cause.into(),
+        })
+    };
+    if !(1..=SHARDS_MAX).contains(&options.shards) {
+        return refuse("shards", "must be from 1 to 64");
+    }
+    if options.listeners.is_empty() {
+        return refuse("listeners", "there must be at least one");
+    }
+    if options.listeners.len() > usize::from(u16::MAX) {
+        return refuse("listeners", "there are too many");
+    }
+    if options.handshakes_per_turn == 0 {
+        return refuse("handshakes_per_turn", "must be at least 1");
+    }
+    let mut names = HashSet::new();
+    for listener in &options.listeners {
+        if !names.insert(listener.name.as_str()) {
+            return Err(StartError::ListenerName {
+                name: listener.name.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// For each shard the doors that it serves.
+type Doors = Vec<Vec<Door>>;
+
+/// Binds every listener and gives each shard its sockets.
+fn open_doors(options: &Options) -> Result<(Doors, Vec<(String, SocketAddr)>), StartError> {
+    let mut doors: Doors = (0..options.shards).map(|_| Vec::new()).collect();
+    let mut addresses = Vec::with_capacity(options.listeners.len());
+    // Certificates first: a wrong one must not open a port even for a moment.
+    let configs = options
+        .listeners
+        .iter()
+        .map(|listener| match &listener.security {
+            Security::Plain => Ok(None),
+            Security::Tls(tls) => server_config(&listener.name, tls).map(Some),
+        })
+        .collect::<Result<Vec<Option<Arc<ServerConfig>>>, _>>()?;
+    for ((listener, config), id) in options.listeners.iter().zip(configs).zip(0..) {
+        let (address, sockets) = bind(listener, options.shards)?;
+        for (shard, socket) in doors.iter_mut().zip(sockets) {
+            shard.push(Door::new(
+                mio::net::TcpListener::from_std(socket),
+                id,
+                config.clone(),
+            ));
+        }
+        addresses.push((listener.name.clone(), address));
+    }
+    Ok((doors, addresses))
+}
+
+/// Starts one shard's thread; whatever happens in it, its end is reported.
+fn start_shard(
+    broker: &Arc<Broker>,
+    index: usize,
+    poll: Poll,
+    doors: Vec<Door>,
+    policy: Arc<Policy>,
+) -> std::io::Result<JoinHandle<()>> {
+    let broker = Arc::clone(broker);
+    thread::Builder::new()
+        .name(format!("casemate-shard-{index}"))
+        .spawn(move || {
+            // Numbers up to 64 fit.
+            let shard = index as u16;
+            let work = AssertUnwindSafe(|| {
+                Worker::new(Arc::clone(&broker), shard, poll, doors, policy)?.run()
+            });
+            let outcome = match catch_unwind(work) {
+                Ok(Ok(orderly)) => Ok(orderly),
+                Ok(Err(error)) => Err(format!("shard {index}: {error}")),
+                Err(panic) => Err(format!("shard {index} panicked: {}", panic_text(&*panic))),
+            };
+            broker.posts[index].inbox.close();
+            let orderly = match outcome {
+                Ok(orderly) => orderly,
+                Err(cause) => {
+                    broker.fail(cause);
+                    false
+                }
+            };
+            broker.ended(orderly);
+            if broker.has_ended() {
+                broker.ring.close();
+            }
+        })
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (None, Some(text)) => text,
+        (None, None) => "for an unknown cause",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_shared<T: Send + Sync>() {}
+
+    #[test]
+    fn a_server_can_be_used_from_every_thread() {
+        is_shared::<Server>();
+    }
+
+    #[test]
+    fn options_that_cannot_work_are_refused_before_anything_is_opened() {
+        let base = Options::default();
+        for shards in [0, 65, usize::MAX] {
+            let options = Options {
+                shards,
+                ..base.clone()
+            };
+            assert!(matches!(
+                check(&options),
+                Err(StartError::Option {
+                    option: "shards",
+                    ..
+                })
+            ));
+        }
+        assert!(matches!(
+            check(&base),
+            Err(StartError::Option {
+                option: "listeners",
+                ..
+            })
+        ));
+    }
+}

@@ -1,0 +1,59 @@
+//! TCP without anything: the bytes of the socket are the bytes of MQTT.
+
+use std::io::IoSlice;
+
+use mio::net::TcpStream;
+
+use super::{write_once, End, Fault, Flow, Received, Sent};
+
+/// The first byte of every TLS handshake record; as MQTT it is a CONNECT with wrong flags.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// A transport that changes nothing.
+#[derive(Default)]
+pub(crate) struct Plain {
+    /// The first byte was seen, and it was not TLS.
+    sniffed: bool,
+}
+
+impl Plain {
+    /// See [`super::Transport::receive`].
+    pub fn receive(
+        &mut self,
+        input: &mut [u8],
+        sink: &mut dyn FnMut(&[u8]) -> Flow,
+    ) -> Result<Received, Fault> {
+        if !self.sniffed {
+            match input.first() {
+                Some(&TLS_HANDSHAKE) => return Err(Fault::TlsOnPlain),
+                Some(_) => self.sniffed = true,
+                None => {}
+            }
+        }
+        let end = match sink(input) {
+            Flow::Onward => End::Blocked,
+            Flow::Halt => End::Halted,
+        };
+        Ok(Received {
+            taken: input.len(),
+            end,
+        })
+    }
+
+    /// See [`super::Transport::send`].
+    pub fn send(&mut self, stream: &TcpStream, slices: &[IoSlice<'_>]) -> Result<Sent, Fault> {
+        let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
+        if wanted == 0 {
+            return Ok(Sent {
+                bytes: 0,
+                blocked: false,
+            });
+        }
+        let bytes = write_once(stream, slices)?.unwrap_or(0);
+        // A short write means that the socket is full: asking again would only cost a call.
+        Ok(Sent {
+            bytes,
+            blocked: bytes < wanted,
+        })
+    }
+}

@@ -1,0 +1,182 @@
+//! Taking connections from the listeners, and what happens when that fails.
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use casemate_engine::{ConnectionId, ListenerId, Millis};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+use rustls::ServerConfig;
+
+use super::Worker;
+use crate::connection::Connection;
+use crate::event::EventKind;
+use crate::token;
+use crate::transport::{Plain, Tls, Transport};
+
+/// Connections taken from one listener in one turn.
+const BATCH: usize = 64;
+
+/// Connections taken and closed at once when descriptors have run out.
+const SHED: usize = 16;
+
+/// How long accepting rests after a failure that will not pass by itself, ms.
+const REST_MS: Millis = 100;
+
+/// One shard's socket of one listener.
+pub(crate) struct Door {
+    socket: TcpListener,
+    id: ListenerId,
+    tls: Option<Arc<ServerConfig>>,
+    /// Connections may be waiting.
+    pub ready: bool,
+}
+
+impl Door {
+    /// A socket that already listens; with `tls` its connections begin with a handshake.
+    pub fn new(socket: TcpListener, id: ListenerId, tls: Option<Arc<ServerConfig>>) -> Door {
+        // Connections may have come before the poll looks.
+        Door {
+            socket,
+            id,
+            tls,
+            ready: true,
+        }
+    }
+
+    /// Joins a poll.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.socket, token, Interest::READABLE)
+    }
+}
+
+impl Worker {
+    /// Takes a batch from each listener that has connections.
+    pub(super) fn accept(&mut self) {
+        if self.accept_after.is_some_and(|after| self.now < after) {
+            return;
+        }
+        self.accept_after = None;
+        for number in 0..self.doors.len() {
+            for _ in 0..BATCH {
+                let door = &mut self.doors[number];
+                if !door.ready || self.accept_after.is_some() {
+                    break;
+                }
+                match door.socket.accept() {
+                    Ok((stream, address)) => self.welcome(number, stream, address),
+                    Err(error) => self.accept_failed(number, &error),
+                }
+                self.settle();
+            }
+        }
+    }
+
+    /// Sets a new connection up, or closes it where there are as many as may be.
+    fn welcome(&mut self, number: usize, stream: TcpStream, address: SocketAddr) {
+        self.count(|tally| &tally.accepted);
+        let listener = self.doors[number].id;
+        self.accept_told = false;
+        let full = self.connections.len() >= self.broker.settings.connections_max;
+        if full && !self.evict_stranger() {
+            self.count(|tally| &tally.refused_full);
+            if !std::mem::replace(&mut self.full_told, true) {
+                self.tell(Some(listener), Some(address), EventKind::ConnectionsFull);
+            }
+            return;
+        }
+        self.full_told = false;
+        let transport = match &self.doors[number].tls {
+            None => Transport::Plain(Plain::default()),
+            Some(config) => match Tls::new(Arc::clone(config)) {
+                Ok(tls) => Transport::Tls(Box::new(tls)),
+                Err(_) => {
+                    self.count(|tally| &tally.handshake_failures);
+                    return;
+                }
+            },
+        };
+        // Without it small messages would wait for the acknowledgement of the last ones; where
+        // it fails they come later, and nothing else changes.
+        let _ = stream.set_nodelay(true);
+        let connection = Connection::new(stream, transport, listener, address);
+        if let Some(id) = self.install(connection) {
+            let deadline = self.now + self.broker.settings.connect_deadline_ms;
+            self.strangers.push_back((deadline, id));
+            let established = self
+                .connections
+                .get_mut(id)
+                .is_some_and(|connection| connection.transport.is_established());
+            if established {
+                self.open(id);
+            }
+        }
+    }
+
+    /// Gives a connection a number and joins it to the poll.
+    pub(super) fn install(&mut self, connection: Connection) -> Option<ConnectionId> {
+        let id = self.connections.insert(connection)?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let connection = self.connections.get_mut(id)?;
+        let token = token::connection(id);
+        if self
+            .poll
+            .registry()
+            .register(&mut connection.stream, token, interest)
+            .is_err()
+        {
+            self.connections.remove(id);
+            self.count(|tally| &tally.accept_errors);
+            return None;
+        }
+        Some(id)
+    }
+
+    fn accept_failed(&mut self, number: usize, error: &io::Error) {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                self.doors[number].ready = false;
+                return;
+            }
+            io::ErrorKind::Interrupted => return,
+            _ => self.count(|tally| &tally.accept_errors),
+        }
+        // The peer has gone before we took it; the next one may still be there.
+        let passing = matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+        );
+        if passing {
+            return;
+        }
+        // Everything else, descriptors above all, does not pass by asking again at once.
+        if crate::error::is_descriptor_limit(error) {
+            self.shed(number);
+        }
+        self.accept_after = Some(self.now + REST_MS);
+        if !std::mem::replace(&mut self.accept_told, true) {
+            let cause = error.to_string().into_boxed_str();
+            let listener = self.doors[number].id;
+            self.tell(Some(listener), None, EventKind::AcceptFailed { cause });
+        }
+    }
+
+    /// Uses the reserved descriptor to take and close connections: their peers see an end now
+    /// instead of waiting for a time-out, and try again later.
+    fn shed(&mut self, number: usize) {
+        for _ in 0..SHED {
+            self.reserve = None;
+            let outcome = self.doors[number].socket.accept();
+            let taken = outcome.is_ok();
+            drop(outcome);
+            self.reserve = File::open("/dev/null").ok();
+            if !taken {
+                return;
+            }
+            self.count(|tally| &tally.accepted);
+            self.count(|tally| &tally.refused_descriptors);
+        }
+    }
+}

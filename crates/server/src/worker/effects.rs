@@ -1,0 +1,192 @@
+//! Serving what the engine asks for.
+
+use std::sync::Arc;
+
+use casemate_codec::Reason;
+use casemate_engine::{ConnectionId, Credentials, Effect, Input, Parcel, ShardIndex, Verdict};
+
+use super::{InHand, Worker};
+use crate::clock::wall_unix_ms;
+use crate::connection::Moved;
+use crate::event::{Event, EventKind};
+use crate::gate::Decision;
+use crate::inbox::Letter;
+use crate::question::{Asker, Question};
+
+impl Worker {
+    /// Serves one effect; what comes of it is appended to the effects.
+    pub(super) fn serve(&mut self, effect: Effect) {
+        match effect {
+            Effect::Authenticate {
+                id,
+                step,
+                credentials,
+            } => {
+                self.authenticate(id, step, &credentials);
+            }
+            Effect::HandOver { id, to, parcel } => self.hand_over(id, to, parcel),
+            Effect::Forward { to, batch } => {
+                self.broker.post(
+                    to,
+                    Letter::Forwarded {
+                        from: self.index,
+                        batch,
+                    },
+                );
+            }
+            // Nothing outlives this process yet, so everything is as durable as it will be.
+            Effect::Persist { seq } => {
+                self.shard
+                    .handle(self.now, Input::Persisted { seq }, &mut self.effects);
+            }
+            Effect::Flush { id } => self.write(id),
+            Effect::Pause { id } => {
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.paused = true;
+                }
+            }
+            Effect::Resume { id } => {
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.paused = false;
+                    self.queue_reading(id);
+                }
+            }
+            Effect::Close { id } => self.close(id),
+            Effect::Event(event) => self.tell_engine_event(*event),
+            Effect::PolicyInForce { epoch } => self.broker.policy_in_force(self.index, epoch),
+        }
+    }
+
+    fn tell_engine_event(&mut self, event: casemate_engine::Event) {
+        let entrance = event
+            .listener
+            .and_then(|id| self.broker.entrances.get(usize::from(id)));
+        self.events.push(Event {
+            time_unix_ms: wall_unix_ms(),
+            shard: self.index,
+            listener: entrance.map(|entrance| Arc::clone(&entrance.name)),
+            address: event.address,
+            client_id: event.client_id,
+            principal: event.principal,
+            kind: EventKind::Engine(event.kind),
+        });
+    }
+
+    /// Decides who somebody is, or asks.
+    fn authenticate(&mut self, id: ConnectionId, step: u32, credentials: &Credentials) {
+        // Taken before anything is looked at: what changes from here on is looked up again.
+        let expulsions_seen = self.broker.expulsions.count();
+        let listener = usize::from(credentials.origin.listener);
+        let decision = match self.broker.entrances.get(listener) {
+            Some(entrance) => self.broker.gate.decide(credentials, entrance),
+            None => Decision::Settled(Verdict::Refused(Reason::NotAuthorized)),
+        };
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        connection.expulsions_seen = expulsions_seen;
+        if let Some(question) = connection.question.take() {
+            self.broker.questions.settle(question);
+        }
+        match decision {
+            Decision::Settled(verdict) => self.decided(id, step, verdict),
+            Decision::Certified(verdict, account) => {
+                connection.account = Some(account);
+                self.decided(id, step, verdict);
+            }
+            Decision::Ask(question) => self.ask(id, step, *question),
+        }
+    }
+
+    fn ask(&mut self, id: ConnectionId, step: u32, question: Question) {
+        self.count(|tally| &tally.questions);
+        match self.broker.questions.ask(
+            Asker {
+                shard: self.index,
+                id,
+                step,
+            },
+            question,
+        ) {
+            Ok(number) => {
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.question = Some(number);
+                }
+            }
+            Err(_) => {
+                self.count(|tally| &tally.questions_refused);
+                self.decided(id, step, Verdict::Refused(Reason::ServerBusy));
+            }
+        }
+    }
+
+    /// Gives the engine a verdict.
+    pub(super) fn decided(&mut self, id: ConnectionId, step: u32, verdict: Verdict) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        connection.question = None;
+        connection.granted |= matches!(verdict, Verdict::Granted(_));
+        let seen = connection.expulsions_seen;
+        self.shard.handle(
+            self.now,
+            Input::Decided { id, step, verdict },
+            &mut self.effects,
+        );
+        self.expel_again(id, seen);
+    }
+
+    /// Repeats the orders to expel that were given while a decision or a handover was under way:
+    /// this shard may have obeyed them before the connection was there to be closed.
+    pub(super) fn expel_again(&mut self, id: ConnectionId, seen: u64) {
+        if self.broker.expulsions.count() == seen {
+            return;
+        }
+        match self.broker.expulsions.since(seen) {
+            Some(orders) => {
+                for order in orders {
+                    self.expel_here(&order);
+                }
+            }
+            // Nobody can say any more whether it was meant.
+            None => self.lose(id),
+        }
+    }
+
+    /// Moves a connection to its home with everything in it.
+    fn hand_over(&mut self, id: ConnectionId, to: ShardIndex, parcel: Box<Parcel>) {
+        let Some(mut connection) = self.connections.remove(id) else {
+            return;
+        };
+        self.count(|tally| &tally.handed_over);
+        // A socket that the poll does not let go cannot join another one.
+        if self
+            .poll
+            .registry()
+            .deregister(&mut connection.stream)
+            .is_err()
+        {
+            return;
+        }
+        if let Some(InHand { start, end, .. }) = self.in_hand.take_if(|hand| hand.id == id) {
+            if connection
+                .transport
+                .keep_ahead(&self.buffer[start..end])
+                .is_err()
+            {
+                return;
+            }
+        }
+        let moved = Moved {
+            stream: connection.stream,
+            transport: connection.transport,
+            listener: connection.listener,
+            address: connection.address,
+            account: connection.account,
+            expulsions_seen: connection.expulsions_seen,
+            half_closed: connection.half_closed,
+            parcel,
+        };
+        self.broker.post(to, Letter::Adopted(Box::new(moved)));
+    }
+}

@@ -1,0 +1,167 @@
+//! Reading the inbox.
+
+use casemate_codec::Reason;
+use casemate_engine::{Input, Loss, Millis, ShardIndex};
+
+use super::Worker;
+use crate::connection::{Connection, Moved, Phase};
+use crate::event::EventKind;
+use crate::expulsion::Expulsion;
+use crate::gate::ACCOUNT_REALM;
+use crate::inbox::Letter;
+
+impl Worker {
+    /// Serves every letter that is there.
+    pub(super) fn open_letters(&mut self) {
+        let mut letters = std::mem::take(&mut self.letters);
+        self.broker.posts[usize::from(self.index)]
+            .inbox
+            .swap(&mut letters);
+        for letter in letters.drain(..) {
+            self.open_letter(letter);
+            self.settle();
+        }
+        self.letters = letters;
+    }
+
+    fn open_letter(&mut self, letter: Letter) {
+        match letter {
+            Letter::Decided { id, step, verdict } => self.decided(id, step, verdict),
+            Letter::Adopted(moved) => self.adopt(*moved),
+            Letter::Forwarded { from, batch } => self.take_batch(from, &batch),
+            Letter::Drained { to, bytes } => {
+                let input = Input::Drained { to, bytes };
+                self.shard.handle(self.now, input, &mut self.effects);
+            }
+            Letter::Accounts => self.check_accounts(),
+            Letter::Policy(policy) => {
+                self.shard
+                    .handle(self.now, Input::Policy(policy), &mut self.effects);
+            }
+            Letter::Expel(order) => self.expel_here(&order),
+            Letter::Stop { until } => self.stop(until),
+        }
+    }
+
+    /// Hands a neighbour's batch to the engine and tells the neighbour that its pipe has room.
+    fn take_batch(&mut self, from: ShardIndex, batch: &[u8]) {
+        self.shard.handle(
+            self.now,
+            Input::Forwarded { from, batch },
+            &mut self.effects,
+        );
+        self.settle();
+        self.broker.post(
+            from,
+            Letter::Drained {
+                to: self.index,
+                bytes: batch.len(),
+            },
+        );
+    }
+
+    /// Takes in a connection that belongs here.
+    fn adopt(&mut self, moved: Moved) {
+        let full = self.connections.len() >= self.broker.settings.connections_max;
+        if self.stopping.is_some() || full {
+            self.count(|tally| &tally.adoptions_refused);
+            return;
+        }
+        let Moved {
+            stream,
+            transport,
+            listener,
+            address,
+            account,
+            expulsions_seen,
+            ..
+        } = moved;
+        let mut connection = Connection::new(stream, transport, listener, address);
+        connection.phase = Phase::Open;
+        connection.told = false;
+        connection.granted = true;
+        connection.half_closed = moved.half_closed;
+        connection.unread = connection.transport.is_ahead();
+        connection.account = account;
+        connection.expulsions_seen = expulsions_seen;
+        let Some(id) = self.install(connection) else {
+            self.count(|tally| &tally.adoptions_refused);
+            return;
+        };
+        let input = Input::Adopted {
+            id,
+            parcel: moved.parcel,
+        };
+        self.shard.handle(self.now, input, &mut self.effects);
+        // Both may have changed while it was between the shards.
+        self.expel_again(id, expulsions_seen);
+        self.check_account(id);
+        self.settle();
+        // What came along may be whole packets already; and handshake bytes may wait to leave.
+        self.queue_reading(id);
+        self.dirty.push(id);
+    }
+
+    /// Closes every connection whose account no longer stands as it was.
+    fn check_accounts(&mut self) {
+        let ids: Vec<_> = self
+            .connections
+            .iter_mut()
+            .filter(|(_, connection)| connection.account.is_some())
+            .map(|(id, _)| id)
+            .collect();
+        for id in ids {
+            self.check_account(id);
+        }
+    }
+
+    fn check_account(&mut self, id: casemate_engine::ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        let Some(account) = connection.account.as_ref().filter(|_| connection.is_open()) else {
+            return;
+        };
+        if self.broker.gate.accounts().hold(account) {
+            return;
+        }
+        let (listener, address) = (connection.listener, connection.address);
+        self.count(|tally| &tally.accounts_gone);
+        self.tell(Some(listener), Some(address), EventKind::AccountGone);
+        self.say_closed(id, Loss::Refused(Reason::NotAuthorized));
+        self.drain(id, Vec::new(), false);
+    }
+
+    /// Obeys an order to expel in this shard.
+    pub(super) fn expel_here(&mut self, order: &Expulsion) {
+        let input = Input::Expel {
+            realm: ACCOUNT_REALM,
+            name: &order.name,
+            end_sessions: order.end_sessions,
+            reason: Reason::AdministrativeAction,
+        };
+        self.shard.handle(self.now, input, &mut self.effects);
+    }
+
+    /// Closes the listeners and tells every client; the loop ends when all have gone.
+    fn stop(&mut self, until: Millis) {
+        let until = self.stopping.map_or(until, |earlier| earlier.min(until));
+        let first = self.stopping.replace(until).is_none();
+        if !first {
+            return;
+        }
+        self.doors.clear();
+        let shaking: Vec<_> = self
+            .connections
+            .iter_mut()
+            .filter(|(_, connection)| matches!(connection.phase, Phase::Handshake))
+            .map(|(id, _)| id)
+            .collect();
+        for id in shaking {
+            self.lose(id);
+        }
+        let reason = Reason::ServerShuttingDown;
+        self.shard
+            .handle(self.now, Input::Stop { reason }, &mut self.effects);
+    }
+}

@@ -1,0 +1,503 @@
+//! TLS from both sides: what is let in, what is not, and what a hostile peer may try.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod peer;
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use casemate_codec::{Packet, QoS, Reason};
+use casemate_server::{ClientCertificates, Options, Security, Server, StartError, TlsOptions};
+use peer::papers::{in_an_hour, now_unix_s, Authority, Paper};
+use peer::{connect, connect_silent, dial, listener, plain_options, House, Peer, Wire, PATIENCE};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind};
+use rustls_pki_types::ServerName;
+
+fn tls_house(authority: &Authority, certificates: ClientCertificates, shards: usize) -> House {
+    let tls = authority.tls_options(certificates);
+    let listeners = vec![listener("tls", Security::Tls(tls))];
+    House::open(Options {
+        listeners,
+        ..plain_options(shards)
+    })
+}
+
+/// Connects with a certificate; the reason of the CONNACK, or `None` where TLS refuses.
+fn knock(address: SocketAddr, config: &Arc<ClientConfig>) -> Option<Reason> {
+    let mut peer = Peer::new(Wire::tls(address, config));
+    let bytes = peer.bytes(&Packet::Connect(connect_silent("device")));
+    peer.wire.write_all(&bytes).ok()?;
+    peer.wire.flush().ok()?;
+    let bytes = peer.next().ok()??;
+    Some(match bytes[3] {
+        0 => Reason::Success,
+        0x87 => Reason::NotAuthorized,
+        code => panic!("CONNACK {code:#x}"),
+    })
+}
+
+#[test]
+fn a_required_certificate_is_required() {
+    let authority = Authority::new("test");
+    let house = tls_house(&authority, ClientCertificates::Required, 2);
+    let paper = authority.client("device");
+    house
+        .server
+        .install_accounts(vec![paper.account("device", in_an_hour())]);
+    let address = house.address("tls");
+    assert_eq!(knock(address, &authority.trusted_by(None)), None);
+    let config = authority.trusted_by(Some(&paper));
+    assert_eq!(knock(address, &config), Some(Reason::Success));
+    house.wait_for(|counters| counters.shell.handshake_failures == 1);
+}
+
+#[test]
+fn a_certificate_of_another_ca_is_refused() {
+    let (authority, stranger) = (Authority::new("test"), Authority::new("test"));
+    for certificates in [ClientCertificates::Optional, ClientCertificates::Required] {
+        let house = tls_house(&authority, certificates, 1);
+        let paper = stranger.client("device");
+        // Even an account does not help a certificate that nobody vouches for.
+        house
+            .server
+            .install_accounts(vec![paper.account("device", in_an_hour())]);
+        let config = authority.trusted_by(Some(&paper));
+        assert_eq!(knock(house.address("tls"), &config), None);
+        house.wait_for(|counters| counters.shell.handshake_failures == 1);
+    }
+}
+
+#[test]
+fn a_server_certificate_does_not_pass_as_a_clients() {
+    let authority = Authority::new("test");
+    let house = tls_house(&authority, ClientCertificates::Required, 1);
+    let paper = authority.server();
+    house
+        .server
+        .install_accounts(vec![paper.account("device", in_an_hour())]);
+    assert_eq!(
+        knock(house.address("tls"), &authority.trusted_by(Some(&paper))),
+        None
+    );
+}
+
+#[test]
+fn an_unregistered_certificate_is_refused_by_mqtt() {
+    let authority = Authority::new("test");
+    let house = tls_house(&authority, ClientCertificates::Required, 2);
+    let config = authority.trusted_by(Some(&authority.client("device")));
+    assert_eq!(
+        knock(house.address("tls"), &config),
+        Some(Reason::NotAuthorized)
+    );
+}
+
+/// Lets a device in and keeps its connection.
+fn enter(house: &House, config: &Arc<ClientConfig>, client_id: &str) -> Peer {
+    let mut peer = Peer::new(Wire::tls(house.address("tls"), config));
+    peer.send(&Packet::Connect(connect_silent(client_id)));
+    assert_eq!(peer.connack(), Reason::Success);
+    peer
+}
+
+fn handshake_kind(peer: &Peer) -> HandshakeKind {
+    match &peer.wire {
+        Wire::Tls(stream) => stream.conn.handshake_kind().unwrap(),
+        Wire::Plain(_) => panic!("not TLS"),
+    }
+}
+
+/// Goal: revocation ends the live connection and is not undone by a ticket.
+#[test]
+fn a_revoked_account_is_closed_and_its_ticket_opens_nothing() {
+    for shards in [1, 2] {
+        let authority = Authority::new("test");
+        let house = tls_house(&authority, ClientCertificates::Required, shards);
+        let (paper, other) = (authority.client("device"), authority.client("other"));
+        let accounts = vec![
+            paper.account("device", in_an_hour()),
+            other.account("other", in_an_hour()),
+        ];
+        house.server.install_accounts(accounts.clone());
+        let config = authority.trusted_by(Some(&paper));
+        let mut live = enter(&house, &config, "device");
+        let mut bystander = enter(&house, &authority.trusted_by(Some(&other)), "other");
+        live.ping();
+        house.server.install_accounts(vec![accounts[1].clone()]);
+        live.ends();
+        bystander.ping();
+        let mut again = Peer::new(Wire::tls(house.address("tls"), &config));
+        again.send(&Packet::Connect(connect_silent("device")));
+        assert_eq!(again.connack(), Reason::NotAuthorized);
+        assert_eq!(handshake_kind(&again), HandshakeKind::Resumed);
+        house.server.install_accounts(accounts);
+        enter(&house, &config, "device").ping();
+    }
+}
+
+/// Goal: one certificate of an account is revoked; the connections of its others stay.
+#[test]
+fn only_the_revoked_certificate_of_an_account_is_closed() {
+    let authority = Authority::new("test");
+    let house = tls_house(&authority, ClientCertificates::Required, 2);
+    let papers = [authority.client("old"), authority.client("new")];
+    let accounts: Vec<_> = papers
+        .iter()
+        .map(|paper| paper.account("device", in_an_hour()))
+        .collect();
+    house.server.install_accounts(accounts.clone());
+    let config = |paper: &Paper| authority.trusted_by(Some(paper));
+    let mut old = enter(&house, &config(&papers[0]), "a");
+    let mut new = enter(&house, &config(&papers[1]), "b");
+    house.server.install_accounts(vec![accounts[1].clone()]);
+    old.ends();
+    new.ping();
+    house.wait_for(|counters| counters.shell.accounts_gone == 1);
+}
+
+#[test]
+fn an_account_whose_roles_change_must_come_in_anew() {
+    let authority = Authority::new("test");
+    let house = tls_house(&authority, ClientCertificates::Required, 1);
+    let paper = authority.client("device");
+    let mut account = paper.account("device", in_an_hour());
+    house.server.install_accounts(vec![account.clone()]);
+    let mut peer = enter(&house, &authority.trusted_by(Some(&paper)), "device");
+    account.roles.clear();
+    house.server.install_accounts(vec![account]);
+    peer.ends();
+}
+
+#[test]
+fn an_expired_account_is_refused_and_a_live_one_ends_at_its_time() {
+    let authority = Authority::new("test");
+    let house = tls_house(&authority, ClientCertificates::Required, 2);
+    let paper = authority.client("device");
+    let config = authority.trusted_by(Some(&paper));
+    house
+        .server
+        .install_accounts(vec![paper.account("device", now_unix_s() - 1)]);
+    assert_eq!(
+        knock(house.address("tls"), &config),
+        Some(Reason::NotAuthorized)
+    );
+    house
+        .server
+        .install_accounts(vec![paper.account("device", now_unix_s() + 3)]);
+    let mut peer = enter(&house, &config, "device");
+    let began = Instant::now();
+    peer.ends();
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert_eq!(
+        knock(house.address("tls"), &config),
+        Some(Reason::NotAuthorized)
+    );
+}
+
+#[test]
+fn an_optional_certificate_leaves_passwords_to_those_who_show_none() {
+    let authority = Authority::new("test");
+    let house = tls_house(&authority, ClientCertificates::Optional, 1);
+    let wire = Wire::tls(house.address("tls"), &authority.trusted_by(None));
+    Peer::login(wire, "c").disconnect();
+}
+
+#[test]
+fn mqtt_on_a_tls_port_is_closed_and_told_once() {
+    let authority = Authority::new("test");
+    let house = tls_house(&authority, ClientCertificates::None, 1);
+    for _ in 0..3 {
+        let mut peer = Peer::new(Wire::plain(house.address("tls")));
+        peer.send(&Packet::Connect(connect("c")));
+        peer.ends();
+    }
+    house.wait_for(|counters| counters.shell.plain_on_tls == 3);
+    let (events, _) = house.server.next_events(100, PATIENCE);
+    assert_eq!(events.len(), 1, "{events:?}");
+}
+
+#[test]
+fn tls_on_a_plain_port_is_closed_and_told_once() {
+    let authority = Authority::new("test");
+    let house = House::open(plain_options(1));
+    for _ in 0..3 {
+        let config = authority.trusted_by(None);
+        assert_eq!(knock(house.address("plain"), &config), None);
+    }
+    house.wait_for(|counters| counters.shell.tls_on_plain == 3);
+    let (events, _) = house.server.next_events(100, PATIENCE);
+    let kinds: Vec<_> = events
+        .iter()
+        .map(|event| format!("{:?}", event.kind))
+        .collect();
+    assert_eq!(
+        kinds.iter().filter(|kind| *kind == "TlsOnPlain").count(),
+        1,
+        "{kinds:?}"
+    );
+}
+
+/// Everything a client says until its handshake is over, as one run of bytes per flight.
+fn client_hello(config: &Arc<ClientConfig>) -> Vec<u8> {
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut connection = ClientConnection::new(Arc::clone(config), name).unwrap();
+    let mut bytes = Vec::new();
+    connection.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+fn ends(stream: &mut TcpStream) {
+    let mut bytes = [0; 4096];
+    loop {
+        match stream.read(&mut bytes) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return,
+            Err(error) => panic!("the connection did not end: {error}"),
+        }
+    }
+}
+
+/// Goal: a handshake that stops anywhere ends at the deadline, and holds nobody up meanwhile.
+#[test]
+fn truncated_and_slow_handshakes_end_at_the_deadline() {
+    let authority = Authority::new("test");
+    let tls = authority.tls_options(ClientCertificates::None);
+    let listeners = vec![listener("tls", Security::Tls(tls))];
+    let mut options = Options {
+        listeners,
+        ..plain_options(1)
+    };
+    options.settings.connect_deadline_ms = 1_500;
+    let house = House::open(options);
+    let config = authority.trusted_by(None);
+    let hello = client_hello(&config);
+    let cuts = [0, 1, 4, 5, 6, hello.len() / 2, hello.len() - 1, hello.len()];
+    let began = Instant::now();
+    let mut streams: Vec<_> = cuts
+        .iter()
+        .map(|&cut| {
+            let mut stream = dial(house.address("tls"));
+            stream.write_all(&hello[..cut]).unwrap();
+            stream
+        })
+        .collect();
+    Peer::login(Wire::tls(house.address("tls"), &config), "c").ping();
+    for stream in &mut streams {
+        ends(stream);
+    }
+    assert!(began.elapsed() >= Duration::from_millis(1_400));
+    house.wait_for(|counters| counters.shell.handshake_timeouts == cuts.len() as u64);
+    house.wait_for(|counters| counters.engine.connections_now == 0);
+}
+
+/// A byte per second keeps a handshake alive no longer than silence does.
+#[test]
+fn a_trickled_handshake_ends_at_the_deadline() {
+    let authority = Authority::new("test");
+    let tls = authority.tls_options(ClientCertificates::None);
+    let listeners = vec![listener("tls", Security::Tls(tls))];
+    let mut options = Options {
+        listeners,
+        ..plain_options(1)
+    };
+    options.settings.connect_deadline_ms = 1_000;
+    let house = House::open(options);
+    let hello = client_hello(&authority.trusted_by(None));
+    let mut stream = dial(house.address("tls"));
+    let began = Instant::now();
+    for byte in &hello {
+        if stream.write_all(&[*byte]).is_err() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(began.elapsed() < Duration::from_secs(15));
+    house.wait_for(|counters| counters.shell.handshake_timeouts == 1);
+}
+
+#[test]
+fn garbage_on_a_tls_port_is_closed() {
+    let authority = Authority::new("test");
+    let house = tls_house(&authority, ClientCertificates::None, 1);
+    let hello = client_hello(&authority.trusted_by(None));
+    let mut flipped = hello.clone();
+    flipped[20] ^= 0xFF;
+    flipped.truncate(hello.len());
+    let mut runs: Vec<Vec<u8>> = vec![
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        vec![0; 100],
+        vec![0x16, 3, 1, 0xFF, 0xFF, 0, 0],
+        [&[0x16, 3, 1, 0, 4][..], &[1, 0xFF, 0xFF, 0xFF]].concat(),
+        [&[0x17, 3, 3, 0, 4][..], &[0; 4]].concat(),
+        [&hello[..], &hello[..]].concat(),
+    ];
+    runs.push([&[0x16, 3, 3, 0, 0][..]].concat().repeat(1000));
+    for bytes in runs {
+        let mut stream = dial(house.address("tls"));
+        // The server may close before all of it is written.
+        let _ = stream.write_all(&bytes);
+        ends(&mut stream);
+    }
+    let wire = Wire::tls(house.address("tls"), &authority.trusted_by(None));
+    Peer::login(wire, "c").disconnect();
+}
+
+/// A socket that takes one byte at a time.
+struct Dribble(TcpStream);
+
+impl Read for Dribble {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.0.read(&mut bytes[..1])
+    }
+}
+
+impl Write for Dribble {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(&bytes[..1])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[test]
+fn a_handshake_byte_by_byte_comes_through() {
+    let authority = Authority::new("test");
+    let house = tls_house(&authority, ClientCertificates::Required, 2);
+    let paper = authority.client("device");
+    house
+        .server
+        .install_accounts(vec![paper.account("device", in_an_hour())]);
+    let name = ServerName::try_from("localhost").unwrap();
+    let config = authority.trusted_by(Some(&paper));
+    let mut connection = ClientConnection::new(config, name).unwrap();
+    let mut socket = Dribble(dial(house.address("tls")));
+    let mut stream = rustls::Stream::new(&mut connection, &mut socket);
+    let mut hello = Vec::new();
+    let packet = Packet::Connect(connect_silent("device"));
+    casemate_codec::encode(casemate_codec::Version::V5, &packet, u32::MAX, &mut hello).unwrap();
+    stream.write_all(&hello).unwrap();
+    let mut connack = [0; 4];
+    stream.read_exact(&mut connack).unwrap();
+    assert_eq!((connack[0], connack[3]), (0x20, 0));
+}
+
+fn refresh_keys(peer: &mut Peer) {
+    match &mut peer.wire {
+        Wire::Tls(stream) => stream.conn.refresh_traffic_keys().unwrap(),
+        Wire::Plain(_) => panic!("not TLS"),
+    }
+}
+
+#[test]
+fn cve_2026_39304_a_flood_of_key_updates_is_cut_off() {
+    let authority = Authority::new("test");
+    let house = tls_house(&authority, ClientCertificates::None, 1);
+    let wire = Wire::tls(house.address("tls"), &authority.trusted_by(None));
+    let mut peer = Peer::login(wire, "c");
+    for _ in 0..1000 {
+        refresh_keys(&mut peer);
+    }
+    let _ = peer.wire.flush();
+    let _ = peer.wire.write_all(&[0xC0, 0]);
+    peer.ends();
+    let wire = Wire::tls(house.address("tls"), &authority.trusted_by(None));
+    Peer::login(wire, "c").disconnect();
+}
+
+#[test]
+fn cve_2026_39304_key_updates_between_messages_are_bounded_too() {
+    let authority = Authority::new("test");
+    let house = tls_house(&authority, ClientCertificates::None, 1);
+    let wire = Wire::tls(house.address("tls"), &authority.trusted_by(None));
+    let mut peer = Peer::login(wire, "c");
+    for _ in 0..100 {
+        for _ in 0..20 {
+            refresh_keys(&mut peer);
+        }
+        if peer
+            .wire
+            .write_all(&[0xC0, 0])
+            .and_then(|()| peer.wire.flush())
+            .is_err()
+        {
+            break;
+        }
+    }
+    peer.ends();
+    house.wait_for(|counters| counters.shell.empty_records == 1);
+}
+
+#[test]
+fn a_key_update_now_and_then_is_no_flood() {
+    let authority = Authority::new("test");
+    let house = tls_house(&authority, ClientCertificates::None, 1);
+    let wire = Wire::tls(house.address("tls"), &authority.trusted_by(None));
+    let mut peer = Peer::login(wire, "c");
+    peer.subscribe("a", QoS::AtMostOnce);
+    for number in 0..50_u8 {
+        refresh_keys(&mut peer);
+        peer.publish("a", &[number; 40_000]);
+        assert_eq!(peer.message(), vec![number; 40_000]);
+    }
+}
+
+#[test]
+fn a_stop_ends_handshakes_too() {
+    let authority = Authority::new("test");
+    let house = tls_house(&authority, ClientCertificates::None, 2);
+    let mut stream = dial(house.address("tls"));
+    stream
+        .write_all(&client_hello(&authority.trusted_by(None))[..50])
+        .unwrap();
+    house.wait_for(|counters| counters.shell.accepted == 1);
+    assert!(house.server.stop(PATIENCE));
+    ends(&mut stream);
+}
+
+fn start(tls: TlsOptions) -> StartError {
+    let listeners = vec![listener("tls", Security::Tls(tls))];
+    Server::start(
+        Options {
+            listeners,
+            ..plain_options(1)
+        },
+        Vec::new(),
+    )
+    .err()
+    .unwrap()
+}
+
+#[test]
+fn material_that_cannot_be_used_is_refused_by_name() {
+    let authority = Authority::new("test");
+    let good = || authority.tls_options(ClientCertificates::Required);
+    let garbage = || b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec();
+    let mut tls = good();
+    tls.key_pem = authority.server().key_pem.into_bytes();
+    assert!(matches!(start(tls), StartError::KeyMismatch { .. }));
+    for pem in [Vec::new(), b"nothing".to_vec(), garbage()] {
+        let mut tls = good();
+        tls.certificate_pem = pem.clone();
+        assert!(matches!(start(tls), StartError::Certificate { .. }));
+        let mut tls = good();
+        tls.key_pem = pem.clone();
+        assert!(matches!(start(tls), StartError::Key { .. }));
+        let mut tls = good();
+        tls.client_ca_pem = Some(pem);
+        assert!(matches!(start(tls), StartError::ClientCa { .. }));
+    }
+    let mut tls = good();
+    tls.client_ca_pem = None;
+    assert!(matches!(start(tls), StartError::ClientCa { .. }));
+}
