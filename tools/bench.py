@@ -64,7 +64,8 @@ def lab(core: int, tls: bool) -> Iterator[tuple[int, list[str]]]:
     Yields:
         Its process id, and the generator's arguments that reach it.
     """
-    command = on_core(core, [sys.executable, "-m", "casemate", "lab", "--shards", "1"])
+    program = str(Path(sys.executable).with_name("casemate"))
+    command = on_core(core, [program, "lab", "--shards", "1"])
     broker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         if broker.stdout is None:
