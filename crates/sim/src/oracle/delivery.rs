@@ -1,0 +1,548 @@
+//! Deliveries: each PUBLISH that arrives is held against all that was said before.
+
+use casemate_codec::{QoS, Version};
+use casemate_engine::Millis;
+
+use super::message::{self, Author, Fate, Luggage, Message};
+use super::session::{Copies, Flight, Options, Session};
+use super::will::WillFate;
+use super::Oracle;
+use crate::history::{ensure, Violation};
+use crate::law::Answer;
+use crate::shell::Link;
+use crate::topic;
+
+/// A PUBLISH as it arrived, its alias resolved.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)] // The names are the specification's own.
+pub struct Delivery {
+    pub client: usize,
+    pub link: usize,
+    pub topic: String,
+    pub payload: Vec<u8>,
+    pub qos: QoS,
+    pub retain: bool,
+    pub dup: bool,
+    pub packet_id: Option<u16>,
+    pub expiry_s: Option<u32>,
+    pub ids: Vec<u32>,
+    pub luggage: Luggage,
+    /// When its bytes left the engine.
+    pub left_at: Millis,
+}
+
+/// What may have brought a message to a session.
+struct Paths<'a> {
+    /// Ordinary subscriptions, in each of their versions that may have counted.
+    normal: Vec<&'a Options>,
+    /// Shared subscriptions, likewise.
+    shared: Vec<&'a Options>,
+    /// How many groups may have chosen the session.
+    groups: u32,
+    /// How often it may be replayed from the retained store.
+    replays: u32,
+}
+
+impl Paths<'_> {
+    /// Every version that may have counted.
+    fn all(&self) -> impl Iterator<Item = &Options> {
+        self.normal.iter().chain(&self.shared).copied()
+    }
+
+    /// How many new copies may arrive.
+    fn copies_max(&self, message: &Message) -> u32 {
+        (u32::from(!self.normal.is_empty()) + self.groups) * message.causes() + self.replays
+    }
+}
+
+impl Session {
+    /// What may bring a message to this session.
+    fn paths(&self, client: usize, message: &Message) -> Paths<'_> {
+        let mut paths = Paths {
+            normal: Vec::new(),
+            shared: Vec::new(),
+            groups: 0,
+            replays: 0,
+        };
+        let own = message.author == Author::Client(client);
+        for slot in &self.slots {
+            let possible = slot.possible(message);
+            if slot.share.is_some() {
+                paths.groups += u32::from(!possible.is_empty());
+                paths.shared.extend(possible);
+            } else {
+                paths
+                    .normal
+                    .extend(possible.into_iter().filter(|one| !(own && one.no_local)));
+            }
+            paths.replays += slot.replays(message);
+        }
+        paths
+    }
+}
+
+impl Oracle {
+    /// Judges a delivery.
+    ///
+    /// # Errors
+    /// It must not have happened, or not like this.
+    pub fn delivered(
+        &mut self,
+        now: Millis,
+        links: &[Link],
+        delivery: &Delivery,
+    ) -> Result<(), Violation> {
+        let serial = message::serial(&delivery.payload);
+        let Some(message) = serial.and_then(|serial| self.message(serial)) else {
+            return self.delivered_foreign(now, delivery);
+        };
+        let message = message.clone();
+        let session = &self.sessions[delivery.client];
+        check_content(session, &message, delivery)?;
+        self.check_fate(now, links, &message)?;
+        self.check_law(now, &message, delivery)?;
+        let paths = session.paths(delivery.client, &message);
+        let is_new = check_flight(session, &message, paths.replays, delivery, &self.messages)?;
+        let count = session
+            .copies
+            .get(&message.serial)
+            .map_or(0, |copies| copies.count);
+        let (most, client) = (paths.copies_max(&message), delivery.client);
+        ensure!(
+            most > 0,
+            Stranger,
+            "client {client} got message {} to {} without a subscription",
+            message.serial,
+            message.topic
+        );
+        if is_new {
+            ensure!(
+                count < most,
+                Duplicate,
+                "client {client} got message {} a {}. time, {most} expected",
+                message.serial,
+                count + 1
+            );
+            self.check_manner(now, &paths, &message, delivery)?;
+            check_order(session, &paths, &message, delivery)?;
+        }
+        check_expiry(session, &message, delivery)?;
+        self.note(now, &message, is_new, delivery);
+        Ok(())
+    }
+
+    /// A message without a serial number: from a hostile author, or an empty one.
+    fn delivered_foreign(&mut self, now: Millis, delivery: &Delivery) -> Result<(), Violation> {
+        let session = &self.sessions[delivery.client];
+        let (topic, client) = (&delivery.topic, delivery.client);
+        let matching = |slot: &super::Slot| topic::matches(&slot.filter, topic);
+        ensure!(
+            session.slots.iter().any(matching),
+            Stranger,
+            "client {client} got a message to {topic} without a subscription"
+        );
+        let start = session.link.map_or(0, |(_, sent_at)| sent_at);
+        ensure!(
+            self.law.receive(&session.asker, topic, (start, now)) != Answer::Never,
+            Denied,
+            "client {client} got a message to {topic}, which it must not see"
+        );
+        if !topic.starts_with("h/") && !topic.starts_with("$SYS/") {
+            let empty = |message: &Message| {
+                message.is_empty() && message.topic == *topic && message.tenant == session.tenant()
+            };
+            ensure!(
+                delivery.payload.is_empty() && self.messages.iter().any(empty),
+                Integrity,
+                "client {client} got a message to {topic} that nobody sent"
+            );
+        }
+        let session = &mut self.sessions[delivery.client];
+        keep_flight(session, 0, delivery);
+        Ok(())
+    }
+
+    /// A message that was refused, or a will before its time, must not arrive.
+    fn check_fate(&self, now: Millis, links: &[Link], message: &Message) -> Result<(), Violation> {
+        let serial = message.serial;
+        if let (Author::Will(client), Some(will)) = (message.author, self.will(serial)) {
+            let from = match self.will_fate(will, links) {
+                WillFate::NotYet | WillFate::Never => Millis::MAX,
+                WillFate::Must { from, .. } | WillFate::May { from } => from,
+            };
+            ensure!(
+                from <= now,
+                Will,
+                "the will {serial} of client {client} was published"
+            );
+            return Ok(());
+        }
+        ensure!(
+            message.fate != Fate::Refused,
+            Denied,
+            "message {serial} to {} was refused and delivered",
+            message.topic
+        );
+        Ok(())
+    }
+
+    /// Both ends of the way must be allowed.
+    fn check_law(
+        &self,
+        now: Millis,
+        message: &Message,
+        delivery: &Delivery,
+    ) -> Result<(), Violation> {
+        let session = &self.sessions[delivery.client];
+        let start = session.link.map_or(0, |(_, sent_at)| sent_at);
+        let window = (
+            start.max(message.sent_at).min(delivery.left_at),
+            delivery.left_at,
+        );
+        ensure!(
+            self.law.receive(&session.asker, &message.topic, window) != Answer::Never,
+            Denied,
+            "client {} got message {} to {}, which it must not see",
+            delivery.client,
+            message.serial,
+            message.topic
+        );
+        ensure!(
+            self.may_publish(message, now) != Answer::Never,
+            Denied,
+            "message {} to {} was delivered, its author must not send there",
+            message.serial,
+            message.topic
+        );
+        Ok(())
+    }
+
+    /// QoS, retain flag and subscription identifiers must follow from a subscription.
+    fn check_manner(
+        &self,
+        now: Millis,
+        paths: &Paths<'_>,
+        message: &Message,
+        delivery: &Delivery,
+    ) -> Result<(), Violation> {
+        let session = &self.sessions[delivery.client];
+        let (client, serial) = (delivery.client, message.serial);
+        let window = (message.sent_at, now);
+        let caps = self
+            .law
+            .receive_caps(&session.asker, &message.topic, window);
+        let replayed = || {
+            session
+                .slots
+                .iter()
+                .filter(|slot| slot.replays(message) > 0)
+        };
+        let versions = || {
+            paths
+                .all()
+                .chain(replayed().flat_map(|slot| &slot.versions))
+        };
+        let fits = |one: &Options| {
+            let exact = |granted: QoS| {
+                let plain = granted.min(message.qos);
+                caps.iter().any(|cap| plain.min(*cap) == delivery.qos)
+            };
+            match one.granted {
+                Some(granted) => exact(granted),
+                None => delivery.qos <= one.qos.min(message.qos),
+            }
+        };
+        ensure!(
+            versions().any(fits),
+            Integrity,
+            "client {client} got message {serial} of {:?} with {:?}",
+            message.qos,
+            delivery.qos
+        );
+        let as_published = versions().any(|one| one.retain_as_published) || paths.replays > 0;
+        let cleared = paths.all().any(|one| !one.retain_as_published);
+        let just = match (delivery.retain, message.retain) {
+            (true, true) => as_published,
+            (true, false) => false,
+            (false, true) => cleared,
+            (false, false) => true,
+        };
+        ensure!(
+            just,
+            Integrity,
+            "client {client} got message {serial} with the retain flag {}",
+            delivery.retain
+        );
+        for id in &delivery.ids {
+            ensure!(
+                versions().any(|one| one.id == Some(*id)),
+                Integrity,
+                "client {client} got message {serial} with the strange subscription id {id}"
+            );
+        }
+        let steady = paths.replays == 0
+            && paths.groups == 0
+            && session.version == Version::V5
+            && self.law.receive(&session.asker, &message.topic, window) == Answer::Always;
+        if steady {
+            check_steady(session, message, &caps, delivery)?;
+        }
+        Ok(())
+    }
+
+    /// Remembers a delivery.
+    fn note(&mut self, now: Millis, message: &Message, is_new: bool, delivery: &Delivery) {
+        let session = &mut self.sessions[delivery.client];
+        keep_flight(session, message.serial, delivery);
+        if is_new {
+            let copies = session.copies.entry(message.serial).or_default();
+            copies.count += 1;
+            copies.last_at = now;
+            self.arrived += 1;
+            let key = (
+                message.author,
+                message.topic.clone(),
+                message.qos,
+                delivery.qos,
+            );
+            if message.retain {
+                let last = session.stored.entry(key.clone()).or_insert(0);
+                *last = (*last).max(message.serial);
+            }
+            let last = session.order.entry(key).or_insert(0);
+            *last = (*last).max(message.serial);
+        }
+    }
+}
+
+/// Topic, tenant, payload and properties must be what was sent.
+fn check_content(
+    session: &Session,
+    message: &Message,
+    delivery: &Delivery,
+) -> Result<(), Violation> {
+    let (client, serial) = (delivery.client, message.serial);
+    ensure!(
+        message.tenant == session.tenant(),
+        Stranger,
+        "client {client} got message {serial} of another tenant"
+    );
+    ensure!(
+        message.topic == delivery.topic,
+        Integrity,
+        "message {serial} to {} arrived on {}",
+        message.topic,
+        delivery.topic
+    );
+    ensure!(
+        message.payload == delivery.payload,
+        Integrity,
+        "message {serial} arrived with another payload"
+    );
+    ensure!(
+        session.version != Version::V5 || message.luggage == delivery.luggage,
+        Integrity,
+        "message {serial} was sent with {:?} and arrived with {:?}",
+        message.luggage,
+        delivery.luggage
+    );
+    Ok(())
+}
+
+/// What a subscription that was there all the time demands of the QoS and the identifiers.
+fn check_steady(
+    session: &Session,
+    message: &Message,
+    caps: &[QoS],
+    delivery: &Delivery,
+) -> Result<(), Violation> {
+    let own = message.author == Author::Client(delivery.client);
+    for slot in &session.slots {
+        let [only] = slot.versions.as_slice() else {
+            continue;
+        };
+        let counts =
+            slot.share.is_none() && slot.surely_matches(message) && !(only.no_local && own);
+        if !counts {
+            continue;
+        }
+        let cap = caps.iter().min().copied().unwrap_or(QoS::AtMostOnce);
+        let least = only
+            .granted
+            .unwrap_or(QoS::AtMostOnce)
+            .min(message.qos)
+            .min(cap);
+        ensure!(
+            delivery.qos >= least,
+            Integrity,
+            "client {} got message {} with {:?} instead of {least:?}",
+            delivery.client,
+            message.serial,
+            delivery.qos
+        );
+        ensure!(
+            only.id.is_none_or(|id| delivery.ids.contains(&id)),
+            Integrity,
+            "client {} got message {} without the id of {}",
+            delivery.client,
+            message.serial,
+            slot.filter
+        );
+    }
+    Ok(())
+}
+
+/// Packet id and DUP must follow the rules of redelivery; says whether the copy is a new one.
+fn check_flight(
+    session: &Session,
+    message: &Message,
+    replays: u32,
+    delivery: &Delivery,
+    messages: &[Message],
+) -> Result<bool, Violation> {
+    let (client, serial) = (delivery.client, message.serial);
+    let Some(packet_id) = delivery.packet_id else {
+        return Ok(true);
+    };
+    let Some(flight) = session.flights.get(&packet_id) else {
+        return Ok(true);
+    };
+    if flight.link == delivery.link {
+        ensure!(
+            flight.answered,
+            Window,
+            "client {client} got message {serial} under the packet id {packet_id} in use by {}",
+            flight.serial
+        );
+        return Ok(true);
+    }
+    if delivery.dup {
+        ensure!(
+            flight.serial == serial || flight.answered || is_excused(messages, flight),
+            Window,
+            "client {client} got message {serial} again under the packet id {packet_id} of {}",
+            flight.serial
+        );
+        return Ok(flight.serial != serial);
+    }
+    let redelivered = flight.serial == serial && message.causes() == 1 && replays == 0;
+    ensure!(
+        !redelivered,
+        Protocol,
+        "client {client} got message {serial} again without DUP"
+    );
+    ensure!(
+        flight.answered || is_excused(messages, flight),
+        Window,
+        "client {client} has not answered message {} under the packet id {packet_id} of {serial}",
+        flight.serial
+    );
+    Ok(true)
+}
+
+/// A message in flight may vanish where it expired or where nobody can tell.
+fn is_excused(messages: &[Message], flight: &Flight) -> bool {
+    let place = (flight.serial as usize).wrapping_sub(1);
+    messages
+        .get(place)
+        .is_none_or(|message| message.expiry_s.is_some())
+}
+
+/// Remembers what a packet id stands for.
+fn keep_flight(session: &mut Session, serial: u64, delivery: &Delivery) {
+    if let Some(packet_id) = delivery.packet_id {
+        let (qos, link) = (delivery.qos, delivery.link);
+        session.flights.insert(
+            packet_id,
+            Flight {
+                serial,
+                qos,
+                link,
+                answered: false,
+            },
+        );
+    }
+}
+
+/// Messages of one author, topic and QoS arrive in order; an old retained value never follows a
+/// newer one.
+fn check_order(
+    session: &Session,
+    paths: &Paths<'_>,
+    message: &Message,
+    delivery: &Delivery,
+) -> Result<(), Violation> {
+    let key = (
+        message.author,
+        message.topic.clone(),
+        message.qos,
+        delivery.qos,
+    );
+    let last = session.order.get(&key).copied().unwrap_or(0);
+    if last <= message.serial || paths.groups > 0 || message.causes() > 1 {
+        return Ok(());
+    }
+    let newer = session.stored.get(&key).copied().unwrap_or(0);
+    ensure!(
+        !message.retain || newer <= message.serial || !delivery.retain,
+        Retained,
+        "client {} got the retained message {} to {} after {newer}",
+        delivery.client,
+        message.serial,
+        message.topic
+    );
+    ensure!(
+        delivery.retain && paths.replays > 0,
+        Order,
+        "client {} got message {} to {} after {last}",
+        delivery.client,
+        message.serial,
+        message.topic
+    );
+    Ok(())
+}
+
+/// The time left to live is told, and a message that has none left does not arrive.
+fn check_expiry(
+    session: &Session,
+    message: &Message,
+    delivery: &Delivery,
+) -> Result<(), Violation> {
+    let Some(expiry_s) = message.expiry_s else {
+        ensure!(
+            delivery.expiry_s.is_none(),
+            Expiry,
+            "message {} arrived with an expiry that it never had",
+            message.serial
+        );
+        return Ok(());
+    };
+    let start = session.link.map_or(0, |(_, sent_at)| sent_at);
+    let waited_least = match message.done_at {
+        Some(done_at) => start.saturating_sub(done_at),
+        None => 0,
+    };
+    let life = Millis::from(expiry_s) * 1_000;
+    ensure!(
+        waited_least < life + 1_000 || delivery.dup,
+        Expiry,
+        "message {} of {expiry_s} s arrived at client {} after {waited_least} ms",
+        message.serial,
+        delivery.client
+    );
+    if session.version != Version::V5 {
+        return Ok(());
+    }
+    let waited_most = delivery.left_at.saturating_sub(message.sent_at);
+    let least = life.saturating_sub(waited_most) / 1_000;
+    let most = (life.saturating_sub(waited_least)).div_ceil(1_000) + 1;
+    let told = delivery.expiry_s.map(Millis::from);
+    ensure!(
+        told.is_some_and(|told| (least..=most.min(u64::from(expiry_s))).contains(&told))
+            || delivery.dup && told.is_some(),
+        Expiry,
+        "message {} of {expiry_s} s arrived with {told:?} s left, {least} to {most} expected",
+        message.serial
+    );
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! The verdict: when everything has come to rest, what is missing?
+
+use casemate_codec::QoS;
+use casemate_engine::Millis;
+
+use super::retained::has_expired;
+use super::session::{Options, Session};
+use super::{Author, Fate, Message, Oracle, Slot};
+use crate::history::{ensure, Violation};
+use crate::law::Answer;
+use crate::shell::Link;
+
+impl Oracle {
+    /// Judges the whole run after it has come to rest.
+    ///
+    /// `nothing_dropped` says that no shard counted a dropped QoS 0 message.
+    ///
+    /// # Errors
+    /// Something that had to arrive did not.
+    pub fn verdict(
+        &mut self,
+        now: Millis,
+        links: &[Link],
+        nothing_dropped: bool,
+    ) -> Result<(), Violation> {
+        self.settle_wills(now, links);
+        for client in 0..self.sessions.len() {
+            for message in &self.messages {
+                self.check_arrival(client, message, now, nothing_dropped)?;
+            }
+            self.check_replays(client, now, nothing_dropped)?;
+            self.check_flights(client, now)?;
+        }
+        self.check_groups(now)
+    }
+
+    /// An accepted message must have reached each session that must have it.
+    fn check_arrival(
+        &self,
+        client: usize,
+        message: &Message,
+        now: Millis,
+        nothing_dropped: bool,
+    ) -> Result<(), Violation> {
+        let session = &self.sessions[client];
+        let countable = message.fate == Fate::Accepted
+            && message.tenant == session.tenant()
+            && !message.is_empty()
+            && !session.copies.contains_key(&message.serial);
+        if !countable || session.overflowed || session.is_doubtful {
+            return Ok(());
+        }
+        let own = message.author == Author::Client(client);
+        let bound = |slot: &&Slot| slot.share.is_none() && slot.surely_matches(message);
+        let Some(slot) = session.slots.iter().find(bound) else {
+            return Ok(());
+        };
+        let counts = |one: &&Options| {
+            one.refused_at.is_none() && one.confirmed_at.is_none_or(|at| at >= message.sent_at)
+        };
+        // The version in force when the message was sent, and all that followed it.
+        let before = slot
+            .versions
+            .iter()
+            .rev()
+            .find(|one| !counts(one) && one.granted.is_some());
+        let versions: Vec<&Options> = slot.versions.iter().filter(counts).chain(before).collect();
+        if own && versions.iter().any(|one| one.no_local) {
+            return Ok(());
+        }
+        let window = (message.sent_at, now);
+        let lawful = self.law.receive(&session.asker, &message.topic, window) == Answer::Always;
+        if !lawful || message.bytes() > session.packet_bytes_least {
+            return Ok(());
+        }
+        if message.expiry_s.is_some() {
+            return Ok(());
+        }
+        let caps = self
+            .law
+            .receive_caps(&session.asker, &message.topic, window);
+        let kept = message.qos > QoS::AtMostOnce
+            && caps.iter().all(|cap| *cap > QoS::AtMostOnce)
+            && versions
+                .iter()
+                .all(|one| one.granted > Some(QoS::AtMostOnce));
+        let heard = nothing_dropped
+            && session
+                .link
+                .is_some_and(|(_, sent_at)| sent_at <= message.sent_at)
+            && slot.must_from.is_some();
+        ensure!(
+            !kept && !heard,
+            Loss,
+            "message {} of {:?} to {} by {:?}, sent at {} ms, accepted at {:?} ms, never reached \
+             client {client}, who had {} since {:?} ms",
+            message.serial,
+            message.qos,
+            message.topic,
+            message.author,
+            message.sent_at,
+            message.done_at,
+            slot.wire_filter(),
+            slot.must_from
+        );
+        Ok(())
+    }
+
+    /// A subscription must have been sent what was surely retained.
+    fn check_replays(
+        &self,
+        client: usize,
+        now: Millis,
+        nothing_dropped: bool,
+    ) -> Result<(), Violation> {
+        let session = &self.sessions[client];
+        let start = session.link.map_or(Millis::MAX, |(_, sent_at)| sent_at);
+        for slot in &session.slots {
+            for one in &slot.versions {
+                let counts = one.confirmed_at.is_some()
+                    && slot.ending_at.is_none()
+                    && start <= one.sent_at
+                    && !one.no_local
+                    && !session.overflowed
+                    && !session.is_doubtful;
+                if !counts {
+                    continue;
+                }
+                for serial in &one.expected {
+                    self.check_replay(client, one, *serial, now, nothing_dropped)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One retained message that one subscription must have been sent.
+    fn check_replay(
+        &self,
+        client: usize,
+        one: &Options,
+        serial: u64,
+        now: Millis,
+        nothing_dropped: bool,
+    ) -> Result<(), Violation> {
+        let session = &self.sessions[client];
+        let Some(message) = self.message(serial) else {
+            return Ok(());
+        };
+        let window = (one.sent_at, now);
+        let caps = self
+            .law
+            .receive_caps(&session.asker, &message.topic, window);
+        let kept = message.qos > QoS::AtMostOnce
+            && one.granted > Some(QoS::AtMostOnce)
+            && caps.iter().all(|cap| *cap > QoS::AtMostOnce);
+        let counts = self.law.receive(&session.asker, &message.topic, window) == Answer::Always
+            && message.bytes() <= session.packet_bytes_least
+            && (kept || nothing_dropped);
+        // What has since been replaced need not have been sent.
+        let stands = || {
+            let candidates = self.retained_candidates(message.tenant, &message.topic, now);
+            candidates.len() == 1 && candidates.contains(&serial)
+        };
+        let seen = session
+            .copies
+            .get(&serial)
+            .is_some_and(|copies| copies.last_at >= one.sent_at);
+        ensure!(
+            seen || !counts || !stands(),
+            Retained,
+            "client {client} subscribed at {} ms and was not sent the retained message {serial} \
+             to {}",
+            one.sent_at,
+            message.topic
+        );
+        Ok(())
+    }
+
+    /// What a client never acknowledged must have come again when its session was resumed.
+    fn check_flights(&self, client: usize, now: Millis) -> Result<(), Violation> {
+        let session: &Session = &self.sessions[client];
+        let Some((link, _)) = session.link else {
+            return Ok(());
+        };
+        for (packet_id, flight) in &session.flights {
+            if flight.answered || flight.link == link || session.is_doubtful {
+                continue;
+            }
+            let Some(message) = self.message(flight.serial) else {
+                continue;
+            };
+            let window = (message.sent_at, now);
+            let excused = message.expiry_s.is_some()
+                || has_expired(message, now)
+                || message.bytes() > session.packet_bytes_least
+                || self.law.receive(&session.asker, &message.topic, window) != Answer::Always;
+            ensure!(
+                excused,
+                Loss,
+                "message {} under the packet id {packet_id} was never acknowledged by client \
+                 {client} and never sent again",
+                flight.serial
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,320 @@
+//! The plan: everything that is decided before a run begins.
+
+use std::sync::Arc;
+
+use casemate_codec::Version;
+use casemate_engine::{Millis, Principal, Settings};
+
+use crate::chance::Chance;
+use crate::feature::{Feature, Features};
+use crate::law::Asker;
+use crate::stream::Weather;
+
+/// How often something answers late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promptness {
+    /// Within the same turn.
+    AtOnce,
+    /// Each answer up to so many ms later.
+    Late(u64),
+    /// All answers together, every so many ms.
+    Batches(u64),
+}
+
+/// Somebody with a name and a password.
+#[derive(Clone, Debug)]
+pub struct Person {
+    /// Who.
+    pub principal: Arc<Principal>,
+    /// What proves it.
+    pub password: Vec<u8>,
+    /// Whether `%c` may speak for the client id.
+    pub client_id_bound: bool,
+    /// How long a proof holds, ms.
+    pub proof_ms: Option<Millis>,
+}
+
+/// One well-behaved client: a person with a device.
+#[derive(Clone, Debug)]
+pub struct Persona {
+    /// Index into [`Plan::people`].
+    pub person: usize,
+    /// Unique for the person, not in the world.
+    pub client_id: String,
+    /// Protocol version.
+    pub version: Version,
+    /// Its habits, in percent.
+    pub habits: Habits,
+}
+
+/// What a client is inclined to.
+#[derive(Clone, Copy, Debug)]
+pub struct Habits {
+    /// Longest pause between two acts, ms.
+    pub pause_ms_max: u64,
+    /// Longest pause between two reads, ms; 0 reads at once.
+    pub read_pause_ms_max: u64,
+    /// Acknowledges up to so much later, ms.
+    pub acknowledge_ms_max: u64,
+    /// Of 100 acts, how many publish.
+    pub publish_percent: u64,
+    /// Of 100 CONNECTs, how many start clean.
+    pub clean_percent: u64,
+    /// Whether the session outlives the connection.
+    pub persistent: bool,
+    /// Uses the challenge of enhanced authentication.
+    pub challenged: bool,
+}
+
+/// All that a seed decides at the start.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What may happen.
+    pub features: Features,
+    /// Shards, 1 to 4.
+    pub shards: usize,
+    /// The engine's limits.
+    pub settings: Settings,
+    /// Who may log in.
+    pub people: Vec<Person>,
+    /// The well-behaved clients.
+    pub personas: Vec<Persona>,
+    /// Hostile connections at a time.
+    pub hostile: usize,
+    /// Client to broker, and back.
+    pub weather: Weather,
+    /// How the store answers.
+    pub store: Promptness,
+    /// Of 1,000 answers of the store, how many are failures.
+    pub store_failures_permille: u64,
+    /// How the authenticator answers.
+    pub gate: Promptness,
+    /// Longest way of a batch between shards, ms.
+    pub pipe_ms_max: u64,
+    /// Most bytes that the shell reads from one connection in a turn.
+    pub read_bytes_max: usize,
+    /// Whether losses of QoS 0 and refusals for full queues are to be expected.
+    pub tight: bool,
+}
+
+/// Index of the person who looks at everything in the end; one for each tenant.
+pub const PROBES: [usize; 2] = [0, 1];
+
+impl Plan {
+    /// Decides everything that is decided at the start.
+    pub fn new(chance: &mut Chance, features: Features) -> Plan {
+        let shards = if features.has(Feature::Shards) {
+            *chance.pick(&[1, 1, 2, 2, 3, 4])
+        } else {
+            1
+        };
+        let tight = features.has(Feature::Tight) && chance.percent(30);
+        let people = people(chance, features);
+        let personas = personas(chance, features, &people);
+        let late = |chance: &mut Chance, feature, most: u64| {
+            if !features.has(feature) {
+                return Promptness::AtOnce;
+            }
+            match chance.below(4) {
+                0 | 1 => Promptness::AtOnce,
+                2 => Promptness::Late(chance.between(1, most)),
+                _ => Promptness::Batches(chance.between(2, most)),
+            }
+        };
+        let fails = features.has(Feature::FailingStore) && chance.percent(10);
+        Plan {
+            features,
+            shards,
+            settings: settings(chance, features, tight),
+            people,
+            personas,
+            hostile: match features.has(Feature::Hostile) {
+                true => *chance.pick(&[0, 0, 1, 3]),
+                false => 0,
+            },
+            weather: weather(chance, features),
+            store: late(chance, Feature::LateStore, 300),
+            store_failures_permille: if fails { chance.between(1, 20) } else { 0 },
+            gate: late(chance, Feature::LateGate, 600),
+            pipe_ms_max: *chance.pick(&[0, 1, 5, 50]),
+            read_bytes_max: match features.has(Feature::Splitting) {
+                true => *chance.pick(&[1 << 18, 4096, 100, 7]),
+                false => 1 << 18,
+            },
+            tight,
+        }
+    }
+
+    /// Who a persona is in the eyes of the law.
+    pub fn asker(&self, persona: &Persona) -> Asker {
+        let person = &self.people[persona.person];
+        let client_id = person.client_id_bound.then(|| persona.client_id.clone());
+        Asker {
+            principal: Arc::clone(&person.principal),
+            client_id,
+        }
+    }
+}
+
+/// How bytes travel.
+fn weather(chance: &mut Chance, features: Features) -> Weather {
+    let piece_bytes_max = match features.has(Feature::Splitting) {
+        true => *chance.pick(&[0, 0, 1000, 20, 3]),
+        false => 0,
+    };
+    let capacity = match features.has(Feature::SlowReaders) {
+        true => *chance.pick(&[1 << 16, 1 << 16, 4096, 300]),
+        false => 1 << 16,
+    };
+    Weather {
+        delay_ms_max: *chance.pick(&[0, 1, 5, 40]),
+        piece_bytes_max,
+        capacity,
+    }
+}
+
+/// The engine's limits, ordinary or tight.
+fn settings(chance: &mut Chance, features: Features, tight: bool) -> Settings {
+    let expiry_s_max = match features.has(Feature::LongSleep) {
+        true => *chance.pick(&[8, 30, 3_600]),
+        false => 86_400,
+    };
+    let packet_bytes_max = chance.between(4, 64) as u32 * 1024;
+    Settings {
+        packet_bytes_max,
+        connect_bytes_max: 4096,
+        connect_deadline_ms: chance.between(3, 10) * 1000,
+        keep_alive_s_max: match features.has(Feature::KeepAlive) {
+            true => *chance.pick(&[0, 5, 60, 1_200]),
+            false => 0,
+        },
+        session_expiry_s_max: expiry_s_max,
+        session_expiry_s_legacy: expiry_s_max,
+        receive_max: *chance.pick(&[3, 10, 100, 1_024]),
+        inflight_max: *chance.pick(&[1, 3, 20, 1_024]),
+        topic_alias_max: *chance.pick(&[0, 1, 3, 32]),
+        topic_alias_out_max: *chance.pick(&[0, 1, 3, 32]),
+        queue_messages_max: if tight {
+            chance.between(3, 30) as usize
+        } else {
+            100_000
+        },
+        queue_bytes_max: match tight && chance.percent(50) {
+            true => chance.between(1, 8) as usize * 1024,
+            false => 1 << 30,
+        },
+        window_bytes: *chance.pick(&[300, 2_000, 16 * 1024, 128 * 1024]),
+        pipe_bytes: match chance.percent(50) {
+            true => 1024 * 1024,
+            false => packet_bytes_max as usize * 2 + chance.between(0, 8) as usize * 1024,
+        },
+        receipts_max: *chance.pick(&[2, 10, 16_384]),
+        slow_reader_ms: *chance.pick(&[8_000, 60_000]),
+        response_information: if chance.percent(30) {
+            "r/".into()
+        } else {
+            "".into()
+        },
+        ..Settings::default()
+    }
+}
+
+/// Who may log in: two who see everything, the hostile ones, then the well-behaved.
+fn people(chance: &mut Chance, features: Features) -> Vec<Person> {
+    let person = |tenant, name: &str, roles: &[&str], bound, proof_ms| Person {
+        principal: Arc::new(Principal {
+            tenant,
+            realm: "account".into(),
+            name: name.into(),
+            roles: roles.iter().map(|role| Box::from(*role)).collect(),
+        }),
+        password: format!("secret of {name}").into_bytes(),
+        client_id_bound: bound,
+        proof_ms,
+    };
+    let mut people = vec![
+        person(0, "probe", &["probe"], false, None),
+        person(1, "probe1", &["probe"], false, None),
+        person(0, "mallory", &["hostile"], false, None),
+        person(0, "nobody", &[], false, None),
+    ];
+    for number in 0..chance.between(2, 5) {
+        let tenant = u32::from(features.has(Feature::Tenants) && chance.percent(15));
+        let roles: &[&str] = match chance.below(10) {
+            0..=6 => &["full"],
+            7 => &["half"],
+            8 => &["half", "own"],
+            _ => &["own"],
+        };
+        let proof_ms = (features.has(Feature::Challenges) && chance.percent(8))
+            .then(|| chance.between(2_000, 20_000));
+        let bound = chance.percent(50);
+        people.push(person(
+            tenant,
+            &format!("u{number}"),
+            roles,
+            bound,
+            proof_ms,
+        ));
+    }
+    people
+}
+
+/// Index of the first person who is neither a probe nor hostile.
+pub const FIRST_GOOD_PERSON: usize = 4;
+
+/// The well-behaved clients; the same client id is used by several people on purpose.
+fn personas(chance: &mut Chance, features: Features, people: &[Person]) -> Vec<Persona> {
+    let mut personas: Vec<Persona> = Vec::new();
+    let wanted = chance.between(2, 8) as usize;
+    while personas.len() < wanted {
+        let good = people.len() - FIRST_GOOD_PERSON;
+        let person = FIRST_GOOD_PERSON + chance.index(good);
+        let version = match chance.below(10) {
+            _ if !features.has(Feature::Version5) => Version::V311,
+            0 => Version::V31,
+            1..=3 => Version::V311,
+            _ => Version::V5,
+        };
+        // MQTT 3.1 has no way to ask for an identifier.
+        let anonymous = version != Version::V31 && chance.percent(6);
+        let client_id = match anonymous {
+            true => String::new(),
+            false => format!("c{}", chance.below(4)),
+        };
+        let same = |other: &Persona| other.person == person && other.client_id == client_id;
+        if personas.iter().any(same) {
+            if personas.len() >= good * 3 {
+                break;
+            }
+            continue;
+        }
+        let mut habits = habits(chance, features);
+        habits.persistent &= !anonymous;
+        personas.push(Persona {
+            person,
+            client_id,
+            version,
+            habits,
+        });
+    }
+    personas
+}
+
+/// The habits of one client.
+fn habits(chance: &mut Chance, features: Features) -> Habits {
+    let slow = features.has(Feature::SlowReaders) && chance.percent(25);
+    let late = features.has(Feature::LateAcks) && chance.percent(35);
+    Habits {
+        pause_ms_max: *chance.pick(&[2, 10, 60, 400]),
+        read_pause_ms_max: if slow { chance.between(20, 1_500) } else { 0 },
+        acknowledge_ms_max: if late { chance.between(10, 800) } else { 0 },
+        publish_percent: *chance.pick(&[25, 50, 70]),
+        clean_percent: match features.has(Feature::CleanStarts) {
+            true => *chance.pick(&[0, 10, 60]),
+            false => 0,
+        },
+        persistent: chance.percent(75),
+        challenged: features.has(Feature::Challenges) && chance.percent(20),
+    }
+}

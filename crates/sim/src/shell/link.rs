@@ -1,0 +1,196 @@
+//! A link: one connection as the network sees it, and what the shell remembers about it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use casemate_engine::{ConnectionId, Loss, Millis};
+
+use crate::stream::{Stream, Weather};
+
+/// Whose connection it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// A well-behaved client, by index.
+    Client(usize),
+    /// A hostile one, by index.
+    Hostile(usize),
+}
+
+/// Where the broker's end of a link is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Accepted, or on its way between two shards.
+    Moving,
+    /// At a shard.
+    Seated,
+    /// The engine is done with it; the last bytes leave until this moment.
+    Lingering(Millis),
+    /// Closed, and the engine was told.
+    Gone,
+}
+
+/// Something that the client wrote, known by where it ends in the stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    /// Offset behind the last byte.
+    pub end: u64,
+    /// The message that a PUBLISH carries.
+    pub serial: Option<u64>,
+    /// The exchange that it begins.
+    pub packet_id: Option<u16>,
+    /// It is a DISCONNECT.
+    pub goodbye: bool,
+}
+
+/// When an exchange reached the engine: which shard, and what that shard had asked to persist.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    /// The shard.
+    pub shard: usize,
+    /// The last `seq` that it had asked for by then.
+    pub issued: u64,
+}
+
+/// Bytes left the engine up to `end` when `persisted` was durable.
+#[derive(Clone, Copy, Debug)]
+pub struct Departure {
+    /// Offset behind the last byte.
+    pub end: u64,
+    /// When.
+    pub at: Millis,
+    /// The shard that wrote them.
+    pub shard: usize,
+    /// What was durable in the shard.
+    pub persisted: u64,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Link {
+    /// Whose.
+    pub owner: Owner,
+    /// Client to broker.
+    pub up: Stream,
+    /// Broker to client.
+    pub down: Stream,
+    /// What the client wrote and the engine has not been handed yet.
+    pub marks: VecDeque<Mark>,
+    /// What the engine has been handed.
+    pub stamps: BTreeMap<u16, Stamp>,
+    /// How the bytes to the client left.
+    pub departures: VecDeque<Departure>,
+    /// Messages handed over since the oracle last looked.
+    pub handed: Vec<u64>,
+    /// The broker's end.
+    pub side: Side,
+    /// Shard and id, while seated.
+    pub shard: usize,
+    /// See `shard`.
+    pub id: ConnectionId,
+    /// The engine asked not to read it.
+    pub paused: bool,
+    /// The step of the open question to the gate.
+    pub question: Option<u32>,
+    /// The last bytes of a connection that the engine closed.
+    pub rest: Vec<u8>,
+    /// The client's end is closed or cut.
+    pub client_gone: bool,
+    /// Cut rather than closed.
+    pub was_cut: bool,
+    /// When the transport came up.
+    pub opened_at: Millis,
+    /// When the engine last got bytes.
+    pub heard_at: Millis,
+    /// When a whole packet of a well-behaved client was last handed over.
+    pub packet_at: Millis,
+    /// When the engine last asked to stop or go on reading.
+    pub paused_at: Millis,
+    /// When bytes last left to the client.
+    pub written_at: Millis,
+    /// When the engine gave the connection up, or was told that it is gone.
+    pub over_at: Option<Millis>,
+    /// The engine has had the client's DISCONNECT: surely, or perhaps (it was paused).
+    pub goodbye_handed: Option<bool>,
+    /// Why the engine says that it ended.
+    pub loss: Option<Loss>,
+    /// When the engine said that the client is connected.
+    pub connected_at: Option<Millis>,
+    /// Keep alive in force, s; 0 is none.
+    pub keep_alive_s: Option<u16>,
+    /// When the proof of the client ends.
+    pub proven_until: Option<Millis>,
+}
+
+impl Link {
+    /// A link that a client has just asked for.
+    pub fn new(owner: Owner, weather: Weather, now: Millis, shard: usize) -> Link {
+        Link {
+            owner,
+            up: Stream::new(weather),
+            down: Stream::new(weather),
+            marks: VecDeque::new(),
+            stamps: BTreeMap::new(),
+            departures: VecDeque::new(),
+            handed: Vec::new(),
+            side: Side::Moving,
+            shard,
+            id: ConnectionId {
+                slot: 0,
+                generation: 0,
+            },
+            paused: false,
+            question: None,
+            rest: Vec::new(),
+            client_gone: false,
+            was_cut: false,
+            opened_at: now,
+            heard_at: now,
+            packet_at: now,
+            paused_at: now,
+            written_at: now,
+            over_at: None,
+            goodbye_handed: None,
+            loss: None,
+            connected_at: None,
+            keep_alive_s: None,
+            proven_until: None,
+        }
+    }
+
+    /// Notes which of the client's packets the engine now has, `issued` being the shard's newest
+    /// `seq` before it got them.
+    pub fn hand(&mut self, now: Millis, issued: u64) {
+        while let Some(mark) = self.marks.front().copied() {
+            if mark.end > self.up.read {
+                break;
+            }
+            self.marks.pop_front();
+            self.packet_at = now;
+            if let Some(serial) = mark.serial {
+                self.handed.push(serial);
+            }
+            if let Some(packet_id) = mark.packet_id {
+                self.stamps.insert(
+                    packet_id,
+                    Stamp {
+                        shard: self.shard,
+                        issued,
+                    },
+                );
+            }
+            if mark.goodbye {
+                self.goodbye_handed = Some(true);
+            }
+        }
+    }
+
+    /// What was durable when the byte before offset `end` left, and in which shard.
+    pub fn departure(&mut self, end: u64) -> Option<Departure> {
+        while let Some(departure) = self.departures.front().copied() {
+            if departure.end >= end {
+                return Some(departure);
+            }
+            self.departures.pop_front();
+        }
+        None
+    }
+}

@@ -1,0 +1,77 @@
+//! The pipe between two shards: batches in order, late, within a bound.
+
+use casemate_engine::Millis;
+
+use crate::chance::Chance;
+use crate::history::{ensure, Violation};
+
+/// One direction between two shards.
+#[derive(Clone, Debug)]
+pub struct Pipe {
+    delay_ms_max: u64,
+    capacity: usize,
+    inside: usize,
+    arrives_at: Millis,
+    drains_at: Millis,
+}
+
+impl Pipe {
+    /// An empty pipe.
+    pub fn new(delay_ms_max: u64, capacity: usize) -> Pipe {
+        Pipe {
+            delay_ms_max,
+            capacity,
+            inside: 0,
+            arrives_at: 0,
+            drains_at: 0,
+        }
+    }
+
+    /// Takes a batch and says when it arrives.
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub fn put(
+        &mut self,
+        now: Millis,
+        chance: &mut Chance,
+        bytes: usize,
+    ) -> Result<Millis, Violation> {
+        ensure!(bytes > 0, Door, "an empty batch was forwarded");
+        self.inside += bytes;
+        ensure!(
+            self.inside <= self.capacity,
+            Bound,
+            "{} bytes in a pipe of {}",
+            self.inside,
+            self.capacity
+        );
+        self.arrives_at = self
+            .arrives_at
+            .max(now + chance.between(0, self.delay_ms_max));
+        Ok(self.arrives_at)
+    }
+
+    /// When the writer learns that a batch was taken.
+    pub fn taken(&mut self, now: Millis, chance: &mut Chance) -> Millis {
+        self.drains_at = self
+            .drains_at
+            .max(now + chance.between(0, self.delay_ms_max));
+        self.drains_at
+    }
+
+    /// The writer has learnt it.
+    pub fn drained(&mut self, bytes: usize) {
+        self.inside -= bytes;
+    }
+
+    /// Bytes inside.
+    pub fn inside(&self) -> usize {
+        self.inside
+    }
+
+    /// No delay from now on; what is under way keeps its time.
+    pub fn heal(&mut self) {
+        self.delay_ms_max = 0;
+    }
+}
