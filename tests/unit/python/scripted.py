@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
+
+from casemate.client import Client, Message
 
 CONNACK_5 = bytes.fromhex("20 03 00 00 00")
 CONNACK_5_RESUMED = bytes.fromhex("20 03 01 00 00")
@@ -105,3 +108,18 @@ async def scripted(*stories: Story) -> AsyncIterator[int]:
         for task in told:
             task.cancel()
         server.close()
+
+
+def client(port: int, **options: Any) -> Client:  # noqa: ANN401 - as for Client.
+    return Client("127.0.0.1", port, tls=False, **{"connect_timeout_s": 5.0, **options})
+
+
+def publish(qos: int, packet_id: int, payload: bytes = b"x", *, dup: bool = False) -> bytes:
+    """Gives a PUBLISH of 5.0 on the topic `t`."""
+    body = b"\x00\x01t" + (packet_id.to_bytes(2) if qos else b"") + b"\x00" + payload
+    return bytes([0x30 | dup << 3 | qos << 1, len(body)]) + body
+
+
+async def take(one: Client, count: int) -> list[Message]:
+    async with asyncio.timeout(5):
+        return [await anext(one.messages) for _ in range(count)]
