@@ -34,7 +34,11 @@ impl Decoder {
     #[new]
     #[pyo3(signature = (version, packet_bytes_max))]
     fn new(version: u8, packet_bytes_max: u32) -> PyResult<Decoder> {
-        Ok(Decoder { version: read_version(version)?, packet_bytes_max, state: Mutex::default() })
+        Ok(Decoder {
+            version: read_version(version)?,
+            packet_bytes_max,
+            state: Mutex::default(),
+        })
     }
 
     /// Takes bytes in; returns the packets that they complete, in order.
@@ -43,7 +47,10 @@ impl Decoder {
     /// what came before them is not lost.
     #[pyo3(signature = (data, /))]
     fn feed<'py>(&self, py: Python<'py>, data: &[u8]) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self
+            .state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(fault) = state.fault {
             return Err(fault::malformed(fault));
         }
@@ -67,8 +74,13 @@ impl Decoder {
 
     /// Raises `Malformed` where the bytes taken in so far cannot go on.
     fn check(&self) -> PyResult<()> {
-        let state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        state.fault.map_or(Ok(()), |fault| Err(fault::malformed(fault)))
+        let state = self
+            .state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        state
+            .fault
+            .map_or(Ok(()), |fault| Err(fault::malformed(fault)))
     }
 }
 

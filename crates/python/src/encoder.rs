@@ -41,7 +41,10 @@ impl Will {
     #[pyo3(signature = (topic, payload, *, qos=0, retain=false, delay_s=None,
         payload_is_text=None, message_expiry_s=None, content_type=None, response_topic=None,
         correlation_data=None, user=Vec::new()))]
-    #[allow(clippy::too_many_arguments, reason = "keyword arguments, one for each property")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "keyword arguments, one for each property"
+    )]
     fn new(
         topic: PyBackedStr,
         payload: PyBackedBytes,
@@ -77,7 +80,10 @@ impl Will {
     password=None, will=None, session_expiry_s=None, receive_max=None, packet_bytes_max=None,
     topic_alias_max=None, request_response_information=None, request_problem_information=None,
     user=Vec::new(), authentication_method=None, authentication_data=None))]
-#[allow(clippy::too_many_arguments, reason = "keyword arguments, one for each property")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "keyword arguments, one for each property"
+)]
 pub fn encode_connect<'py>(
     py: Python<'py>,
     version: u8,
@@ -144,7 +150,10 @@ pub fn encode_connect<'py>(
     packet_bytes_max=WIRE_BYTES_MAX, payload_is_text=None, message_expiry_s=None,
     topic_alias=None, response_topic=None, correlation_data=None, user=Vec::new(),
     content_type=None))]
-#[allow(clippy::too_many_arguments, reason = "keyword arguments, one for each property")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "keyword arguments, one for each property"
+)]
 pub fn encode_publish<'py>(
     py: Python<'py>,
     version: u8,
@@ -165,7 +174,9 @@ pub fn encode_publish<'py>(
 ) -> PyResult<Bound<'py, PyBytes>> {
     let qos = read_qos(qos)?;
     if (qos == QoS::AtMostOnce) != packet_id.is_none() {
-        return Err(PyValueError::new_err("a packet id belongs to QoS 1 and 2, and only there"));
+        return Err(PyValueError::new_err(
+            "a packet id belongs to QoS 1 and 2, and only there",
+        ));
     }
     let user = slices(&user);
     let packet = Packet::Publish(codec::Publish {
@@ -210,7 +221,11 @@ pub fn encode_ack<'py>(
         "pubrec" => Packet::Pubrec(ack),
         "pubrel" => Packet::Pubrel(ack),
         "pubcomp" => Packet::Pubcomp(ack),
-        _ => return Err(PyValueError::new_err("kind is puback, pubrec, pubrel or pubcomp")),
+        _ => {
+            return Err(PyValueError::new_err(
+                "kind is puback, pubrec, pubrel or pubcomp",
+            ))
+        }
     };
     write(py, read_version(version)?, &packet, WIRE_BYTES_MAX)
 }
@@ -245,7 +260,9 @@ pub fn encode_subscribe<'py>(
         });
     }
     if lines.is_empty() {
-        return Err(PyValueError::new_err("a SUBSCRIBE names at least one filter"));
+        return Err(PyValueError::new_err(
+            "a SUBSCRIBE names at least one filter",
+        ));
     }
     let user = slices(&user);
     let packet = Packet::Subscribe(codec::Subscribe {
@@ -271,7 +288,9 @@ pub fn encode_unsubscribe<'py>(
 ) -> PyResult<Bound<'py, PyBytes>> {
     let names: Vec<&str> = filters.iter().map(|filter| &**filter).collect();
     if names.is_empty() {
-        return Err(PyValueError::new_err("an UNSUBSCRIBE names at least one filter"));
+        return Err(PyValueError::new_err(
+            "an UNSUBSCRIBE names at least one filter",
+        ));
     }
     let user = slices(&user);
     let packet = Packet::Unsubscribe(codec::Unsubscribe {
@@ -360,7 +379,9 @@ fn write<'py>(
 }
 
 fn slices(user: &Pairs) -> Vec<(&str, &str)> {
-    user.iter().map(|(name, value)| (&**name, &**value)).collect()
+    user.iter()
+        .map(|(name, value)| (&**name, &**value))
+        .collect()
 }
 
 fn read_qos(qos: u8) -> PyResult<QoS> {
@@ -368,6 +389,5 @@ fn read_qos(qos: u8) -> PyResult<QoS> {
 }
 
 fn read_reason(reason: u8) -> PyResult<Reason> {
-    Reason::from_byte(reason)
-        .ok_or_else(|| PyValueError::new_err("there is no such reason code"))
+    Reason::from_byte(reason).ok_or_else(|| PyValueError::new_err("there is no such reason code"))
 }

@@ -39,9 +39,7 @@ mod _engine {
     #[pymodule_export]
     use crate::options::{Listener, Policy};
     #[pymodule_export]
-    use crate::packet::{
-        Ack, Auth, Connack, Disconnect, Pingresp, Publish, Suback, Unsuback,
-    };
+    use crate::packet::{Ack, Auth, Connack, Disconnect, Pingresp, Publish, Suback, Unsuback};
     #[pymodule_export]
     use crate::report::Event;
     #[pymodule_export]

@@ -30,7 +30,10 @@ impl Listener {
     #[new]
     #[pyo3(signature = (name, host, port, *, certificate_pem=None, key_pem=None,
         client_ca_pem=None, client_certificates="none", tls12=false, anonymous_role=None))]
-    #[allow(clippy::too_many_arguments, reason = "keyword arguments, one for each option")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "keyword arguments, one for each option"
+    )]
     fn new(
         name: String,
         host: &str,
@@ -42,8 +45,9 @@ impl Listener {
         tls12: bool,
         anonymous_role: Option<String>,
     ) -> PyResult<Listener> {
-        let address: IpAddr =
-            host.parse().map_err(|_| PyValueError::new_err("host is an IP address"))?;
+        let address: IpAddr = host
+            .parse()
+            .map_err(|_| PyValueError::new_err("host is an IP address"))?;
         let client_certificates = match client_certificates {
             "none" => ClientCertificates::None,
             "optional" => ClientCertificates::Optional,
@@ -60,7 +64,11 @@ impl Listener {
                 key_pem,
                 client_ca_pem,
                 client_certificates,
-                versions: if tls12 { TlsVersions::Tls12And13 } else { TlsVersions::Tls13 },
+                versions: if tls12 {
+                    TlsVersions::Tls12And13
+                } else {
+                    TlsVersions::Tls13
+                },
             }),
             // A TLS option that is not obeyed would open a door that its owner believes closed.
             (None, None)
@@ -103,14 +111,22 @@ impl Policy {
     fn new(epoch: u64, roles: Vec<(String, Vec<RuleTuple>)>) -> PyResult<Policy> {
         let mut compiled = Vec::with_capacity(roles.len());
         for (name, rules) in roles {
-            let rules = rules.into_iter().map(rule).collect::<PyResult<Vec<Rule>>>()?;
-            compiled.push(Role { name: name.into(), rules });
+            let rules = rules
+                .into_iter()
+                .map(rule)
+                .collect::<PyResult<Vec<Rule>>>()?;
+            compiled.push(Role {
+                name: name.into(),
+                rules,
+            });
         }
         let policy = policy::Policy::compile(epoch, compiled).map_err(|fault| {
             let text = fault.what.to_string();
             PolicyRefused::new_err((text, String::from(fault.role), String::from(fault.place)))
         })?;
-        Ok(Policy { inner: Arc::new(policy) })
+        Ok(Policy {
+            inner: Arc::new(policy),
+        })
     }
 
     /// The number under which it comes into force.
@@ -124,11 +140,21 @@ fn rule((operation, filter, qos_max, retain, place): RuleTuple) -> PyResult<Rule
     let operation = match operation.as_str() {
         "publish" => Operation::Publish,
         "subscribe" => Operation::Subscribe,
-        _ => return Err(PyValueError::new_err("an operation is publish or subscribe")),
+        _ => {
+            return Err(PyValueError::new_err(
+                "an operation is publish or subscribe",
+            ))
+        }
     };
-    let qos_max = QoS::from_bits(qos_max)
-        .ok_or_else(|| PyValueError::new_err("qos_max is 0, 1 or 2"))?;
-    Ok(Rule { operation, filter: filter.into(), qos_max, retain, place: place.into() })
+    let qos_max =
+        QoS::from_bits(qos_max).ok_or_else(|| PyValueError::new_err("qos_max is 0, 1 or 2"))?;
+    Ok(Rule {
+        operation,
+        filter: filter.into(),
+        qos_max,
+        retain,
+        place: place.into(),
+    })
 }
 
 /// Reads accounts; one that cannot be read fails all, so that none is left out unseen.
@@ -137,7 +163,12 @@ pub(crate) fn accounts(tuples: Vec<AccountTuple>) -> PyResult<Vec<server::Accoun
         let fingerprint = fingerprint
             .try_into()
             .map_err(|_| PyValueError::new_err("a fingerprint has 32 bytes"))?;
-        Ok(server::Account { fingerprint, name, roles, not_after_unix_s })
+        Ok(server::Account {
+            fingerprint,
+            name,
+            roles,
+            not_after_unix_s,
+        })
     };
     tuples.into_iter().map(read).collect()
 }

@@ -233,7 +233,9 @@ fn bytes(py: Python<'_>, bytes: Option<&[u8]>) -> Option<Py<PyBytes>> {
 }
 
 fn pairs(user: codec::UserProperties<'_>) -> Pairs {
-    user.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    user.iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 fn codes(py: Python<'_>, codes: codec::Codes<'_>) -> PyResult<Py<PyTuple>> {

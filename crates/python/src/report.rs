@@ -56,8 +56,12 @@ fn describe(kind: &EventKind) -> (&'static str, String) {
 
 fn describe_engine(kind: &EngineKind) -> (&'static str, String) {
     match kind {
-        EngineKind::Connected { session_present: true } => ("connected", "resumed".into()),
-        EngineKind::Connected { session_present: false } => ("connected", String::new()),
+        EngineKind::Connected {
+            session_present: true,
+        } => ("connected", "resumed".into()),
+        EngineKind::Connected {
+            session_present: false,
+        } => ("connected", String::new()),
         EngineKind::Disconnected { loss } => ("disconnected", format!("{loss:?}")),
         EngineKind::AuthenticationRefused { reason } => {
             ("authentication-refused", reason.to_string())

@@ -74,7 +74,10 @@ impl Server {
     #[staticmethod]
     #[pyo3(signature = (listeners, accounts, policy, *, limits, shards=1, question_max=1024,
         events_max=16384, sys_interval_s=10))]
-    #[allow(clippy::too_many_arguments, reason = "keyword arguments, one for each option")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "keyword arguments, one for each option"
+    )]
     fn start(
         py: Python<'_>,
         listeners: Vec<PyRef<'_, Listener>>,
@@ -88,7 +91,10 @@ impl Server {
     ) -> PyResult<Server> {
         let options = Options {
             shards,
-            listeners: listeners.iter().map(|listener| listener.inner.clone()).collect(),
+            listeners: listeners
+                .iter()
+                .map(|listener| listener.inner.clone())
+                .collect(),
             settings: settings(limits)?,
             policy: policy.get().inner.clone(),
             question_max,
@@ -98,13 +104,17 @@ impl Server {
         };
         let accounts = self::accounts(accounts)?;
         let started = py.detach(|| server::Server::start(options, accounts));
-        started.map(|inner| Server { inner }).map_err(|error| refused(&error))
+        started
+            .map(|inner| Server { inner })
+            .map_err(|error| refused(&error))
     }
 
     /// Where it listens: (name of the listener, host, port).
     fn addresses(&self) -> Vec<(String, String, u16)> {
         let addresses = self.inner.addresses().into_iter();
-        addresses.map(|(name, at)| (name, at.ip().to_string(), at.port())).collect()
+        addresses
+            .map(|(name, at)| (name, at.ip().to_string(), at.port()))
+            .collect()
     }
 
     /// Waits for a password to check; None when the time is over or the server stops.
@@ -126,7 +136,12 @@ impl Server {
         client_id_bound: bool,
         until_s: Option<u64>,
     ) -> bool {
-        let answer = Answer::Grant { name, roles, client_id_bound, until_s };
+        let answer = Answer::Grant {
+            name,
+            roles,
+            client_id_bound,
+            until_s,
+        };
         py.detach(|| self.inner.answer(question, answer))
     }
 

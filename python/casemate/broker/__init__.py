@@ -1,0 +1,26 @@
+"""The broker: the Rust engine inside this process, fed from a home and stopped in order.
+
+```
+with Broker("/var/lib/casemate") as broker:      # an existing home
+    print(broker.addresses)
+
+async with Broker() as broker:                   # a throw-away one, for programs and tests
+    async with broker.client("probe") as client:
+        await client.publish("lab/1", "21.5")
+```
+"""
+
+from casemate.broker.broker import Broker, reachable, weakenings
+from casemate.broker.status import Listening, Status, is_served, read_status
+from casemate.broker.watch import Problem
+
+__all__ = [
+    "Broker",
+    "Listening",
+    "Problem",
+    "Status",
+    "is_served",
+    "reachable",
+    "read_status",
+    "weakenings",
+]

@@ -1,0 +1,432 @@
+"""The broker: starts, serves and stops the engine for one home."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from casemate import __version__, config, identity, native, policy
+from casemate.broker import assemble
+from casemate.broker.answers import Answers
+from casemate.broker.status import Claim, Listening, Status, remove_status
+from casemate.broker.watch import Problem, Watch
+from casemate.client import Client
+from casemate.config import Configuration, Listener
+from casemate.errors import BrokerError, BrokerStopped, CasemateError, EngineFailed
+from casemate.home import Home
+from casemate.identity import Accounts, PasswordCost
+
+_LOG = logging.getLogger("casemate.broker")
+
+STOP_S = 5.0
+"""Time for clients to be told and their bytes to be flushed, in seconds."""
+
+EVENTS_KEPT_MAX = 1_000
+
+_EVENTS_AT_ONCE = 256
+_EVENT_WAIT_S = 0.5
+_STATUS_INTERVAL_S = 1.0
+
+_LOOPBACK = "127.0.0.1"
+
+_running: weakref.WeakSet[Broker] = weakref.WeakSet()
+
+
+class Broker:
+    """Serves MQTT from a home, or from a throw-away one that ends with it.
+
+    Works with `with` and `async with`, or by `start` and `stop`. All methods are safe to call
+    from any thread.
+    """
+
+    def __init__(
+        self,
+        home: str | Path | None = None,
+        *,
+        configuration: Configuration | None = None,
+        password_cost: PasswordCost | None = None,
+        password_threads: int = 2,
+        sys_interval_s: int = 10,
+        on_event: Callable[[native.Event], None] | None = None,
+    ) -> None:
+        """Describes a broker; nothing is opened yet.
+
+        Args:
+            home: Folder of an existing home; None makes one in a temporary folder, with its own
+                authority and TLS on a free port of loopback, and removes it at the end.
+            configuration: Used in place of the home's; its paths are absolute.
+            password_cost: Cost of new password hashes; None is the safe default.
+            password_threads: Passwords checked at a time, 1-64.
+            sys_interval_s: Seconds between two reports under `$SYS/`; 0 reports nothing.
+            on_event: Called with each event of the engine, in a thread of the broker. What peers
+                wrote stands in it unescaped.
+        """
+        if not 1 <= password_threads <= 64:
+            raise ValueError("password_threads is 1 to 64")
+        self._folder = None if home is None else Path(home).absolute()
+        self._is_ephemeral = home is None
+        self._given = configuration
+        self._password_cost = password_cost or PasswordCost()
+        self._password_threads = password_threads
+        self._sys_interval_s = sys_interval_s
+        self._on_event = on_event
+        self._lock = threading.RLock()
+        self._server: native.Server | None = None
+        self._configuration: Configuration | None = None
+        self._accounts: Accounts | None = None
+        self._answers: Answers | None = None
+        self._watch: Watch | None = None
+        self._claim: Claim | None = None
+        self._listener: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._pid = os.getpid()
+        self._started_unix_s = 0
+        self._status_due = 0.0
+        self.events: deque[native.Event] = deque(maxlen=EVENTS_KEPT_MAX)
+        self.events_lost = 0
+
+    @property
+    def home(self) -> Path:
+        """The folder that it serves.
+
+        Raises:
+            BrokerStopped: It is a throw-away one and not made yet.
+        """
+        if self._folder is None:
+            raise BrokerStopped("the broker was not started yet")
+        return self._folder
+
+    @property
+    def addresses(self) -> tuple[Listening, ...]:
+        """Where it listens.
+
+        Raises:
+            BrokerStopped: It does not run.
+        """
+        server, configuration = self._running_server(), self._configuration
+        described = dict(_named(configuration)) if configuration is not None else {}
+        return tuple(
+            Listening(name, described[name].kind, host, port, described[name].client_certificates)
+            for name, host, port in server.addresses()
+        )
+
+    @property
+    def problems(self) -> dict[str, Problem]:
+        """Changes on disk that are not in force, by what they concern, and why."""
+        return {} if self._watch is None else self._watch.problems
+
+    def counters(self) -> dict[str, int]:
+        """Totals since the start, and gauges where the name says so.
+
+        Raises:
+            BrokerStopped: It does not run.
+        """
+        return self._running_server().counters()
+
+    def reload(self) -> None:
+        """Looks at accounts and policy now; returns when what has changed is in force.
+
+        Raises:
+            BrokerStopped: It does not run.
+        """
+        server = self._running_server()
+        if self._watch is not None:
+            self._watch.look(server)
+
+    def check(self) -> None:
+        """Says nothing while the broker runs.
+
+        Raises:
+            EngineFailed: The engine ended by itself.
+            BrokerStopped: It does not run.
+        """
+        failed = self._running_server().failed()
+        if failed is not None:
+            raise EngineFailed("the engine ended by itself", cause=failed)
+
+    def start(self) -> None:
+        """Opens the listeners and serves.
+
+        Raises:
+            HomeError: There is no home, or it cannot be used as it is.
+            ConfigurationError: The configuration is wrong.
+            PolicyError: The policy is wrong.
+            PortInUse: Another program listens there.
+            BrokerError: It cannot start for another cause, or runs already.
+        """
+        with self._lock:
+            if self._server is not None:
+                raise BrokerError("the broker runs already")
+            self._pid = os.getpid()
+            self._stopping.clear()
+            try:
+                self._start()
+            except BaseException:
+                self._end(0.0)
+                raise
+            _running.add(self)
+
+    def stop(self, deadline_s: float = STOP_S) -> bool:
+        """Tells every client, closes all and removes a throw-away home; idempotent.
+
+        Args:
+            deadline_s: Seconds for clients to be told.
+
+        Returns:
+            Whether all of them were.
+        """
+        with self._lock:
+            if self._pid != os.getpid():
+                # A forked child has no threads of the engine; what it holds is not its own.
+                self._server = None
+                return False
+            return self._end(deadline_s)
+
+    def __enter__(self) -> Self:
+        """Starts; raises as `start`."""
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stops."""
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        """Starts without blocking the event loop; raises as `start`."""
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stops without blocking the event loop."""
+        await asyncio.to_thread(self.stop)
+
+    def client(self, name: str, *, role: str = "operator", **options: Any) -> Client:  # noqa: ANN401
+        """Gives a client that proves itself by the certificate of a local identity.
+
+        Args:
+            name: Of the identity. A throw-away broker makes it if there is none.
+            role: Its role, where it is made.
+            options: As for `Client`; host and port default to the TLS listener's, the client id
+                to the name.
+
+        Raises:
+            IdentityMissing: The home has no such identity.
+            BrokerStopped: The broker does not run.
+            BrokerError: It has no TLS listener.
+        """
+        listening = next((one for one in self.addresses if one.kind == "tls"), None)
+        if listening is None:
+            raise BrokerError("the broker has no TLS listener")
+        home = Home.open(self.home)
+        if self._is_ephemeral and not (self.home / "identities" / name).is_dir():
+            home.add_device(name, role)
+            self.reload()
+        files = home.local_identity(name)
+        defaults = {
+            "host": reachable(listening.host),
+            "port": listening.port,
+            "client_id": name,
+            "ca_file": files.ca,
+            "cert_file": files.certificate,
+            "key_file": files.key,
+        }
+        return Client(**{**defaults, **options})
+
+    def status(self) -> Status:
+        """Says how the broker is doing.
+
+        Raises:
+            BrokerStopped: It does not run.
+        """
+        return Status(
+            version=__version__,
+            pid=self._pid,
+            started_unix_s=self._started_unix_s,
+            updated_unix_s=int(time.time()),
+            listeners=self.addresses,
+            counters=self.counters(),
+            problems=tuple(problem.message for problem in self.problems.values()),
+            weakenings=() if self._configuration is None else weakenings(self._configuration),
+        )
+
+    # Inside
+
+    def _start(self) -> None:
+        folder = self._make_home() if self._folder is None else self._folder
+        self._folder = folder
+        home = Home.open(folder)
+        self._claim = Claim(folder)
+        configuration = self._configuration = self._given or self._read_configuration(folder)
+        self._accounts = Accounts(folder / identity.FILE_NAME, cost=self._password_cost)
+        self._watch = Watch(self._accounts, folder / policy.FILE_NAME, self._report)
+        self._answers = Answers(self._accounts, self._password_threads, self._password_cost)
+        shards = assemble.shard_count(configuration)
+        trusted = home.client_authorities()
+        try:
+            self._server = native.Server.start(
+                [assemble.listener(name, one, trusted) for name, one in _named(configuration)],
+                assemble.accounts(self._accounts),
+                self._watch.compiled(),
+                limits=assemble.limits(configuration.limits, shards),
+                shards=shards,
+                question_max=self._answers.waiting_max(configuration.limits.connect_deadline_s),
+                sys_interval_s=self._sys_interval_s,
+            )
+        except native.StartRefused as error:
+            raise assemble.start_error(error) from error
+        self._started_unix_s = int(time.time())
+        self._answers.start(self._server)
+        self._watch.start(self._server)
+        self._listener = threading.Thread(
+            target=self._listen, args=(self._server,), name="casemate-events", daemon=True
+        )
+        self._listener.start()
+        self._status_due = 0.0
+        self._report()
+
+    def _make_home(self) -> Path:
+        base = Path(tempfile.mkdtemp(prefix="casemate-"))
+        try:
+            Home.init(base / "home")
+        except BaseException:
+            shutil.rmtree(base, ignore_errors=True)
+            raise
+        return base / "home"
+
+    def _read_configuration(self, folder: Path) -> Configuration:
+        if not self._is_ephemeral:
+            return config.load(folder)
+        listener = Listener(kind="tls", host=_LOOPBACK, port=0)
+        return Configuration(listeners=(listener,)).in_home(folder)
+
+    def _end(self, deadline_s: float) -> bool:
+        """Ends in the order in which nobody is asked any more who has gone."""
+        self._stopping.set()
+        server, self._server = self._server, None
+        flushed = True if server is None else server.stop(deadline_s)
+        for room in (self._watch, self._answers):
+            if room is not None:
+                room.stop()
+        if self._listener is not None and self._listener is not threading.current_thread():
+            # A listener for events that itself waits for this stop must not hold it for ever.
+            self._listener.join(STOP_S)
+        if self._accounts is not None:
+            self._accounts.close()
+        self._watch = self._answers = self._listener = self._accounts = None
+        if self._claim is not None and self._folder is not None:
+            remove_status(self._folder)
+            self._claim.release()
+        self._claim = None
+        if self._is_ephemeral and self._folder is not None:
+            shutil.rmtree(self._folder.parent, ignore_errors=True)
+            self._folder = None
+        _running.discard(self)
+        return flushed
+
+    def _running_server(self) -> native.Server:
+        if self._server is None or self._pid != os.getpid():
+            raise BrokerStopped("the broker does not run in this process")
+        return self._server
+
+    def _report(self) -> None:
+        """Writes the status when it is due."""
+        now = time.monotonic()
+        if now < self._status_due or self._server is None or self._folder is None:
+            return
+        self._status_due = now + _STATUS_INTERVAL_S
+        try:
+            self.status().write(self._folder)
+        except CasemateError as error:
+            # A full disk must not stop the messages; `casemate status` then says how old it is.
+            _LOG.warning("the status cannot be written: %s", error)
+
+    def _listen(self, server: native.Server) -> None:
+        """Takes the engine's events, so that its ring never runs over unseen."""
+        while not self._stopping.is_set():
+            asked = time.monotonic()
+            events, lost = server.next_events(_EVENTS_AT_ONCE, _EVENT_WAIT_S)
+            if not events and time.monotonic() - asked < _EVENT_WAIT_S / 2:
+                # An engine that has ended answers at once; the owner will stop us.
+                self._stopping.wait(_EVENT_WAIT_S)
+            self.events_lost += lost
+            for event in events:
+                self.events.append(event)
+                if self._on_event is not None:
+                    self._tell(event)
+
+    def _tell(self, event: native.Event) -> None:
+        try:
+            if self._on_event is not None:
+                self._on_event(event)
+        except Exception:  # noqa: BLE001 - somebody else's code; the log has it.
+            _LOG.exception("a listener for events failed")
+
+    def _forget_after_fork(self) -> None:
+        """Makes a forked child's copy dead: it has the parent's claim, but none of its threads."""
+        if self._claim is not None:
+            self._claim.release()
+        self._claim = None
+
+
+def weakenings(configuration: Configuration) -> tuple[str, ...]:
+    """Lists what a configuration allows against its safe default, with the written reasons."""
+    found = []
+    for name, listener in _named(configuration):
+        if listener.insecure_plaintext is not None:
+            found.append(f"{name}: plaintext off loopback ({listener.insecure_plaintext})")
+        if listener.anonymous_role is not None:
+            reason = listener.insecure_anonymous or "on loopback"
+            found.append(f"{name}: anonymous as {listener.anonymous_role} ({reason})")
+    return tuple(found)
+
+
+def reachable(host: str) -> str:
+    """Gives the address under which this machine reaches a listener."""
+    return {"0.0.0.0": _LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound.
+
+
+def _named(configuration: Configuration) -> list[tuple[str, Listener]]:
+    """Gives each listener its name: its kind, counted where there are several."""
+    counts: dict[str, int] = {}
+    named = []
+    for listener in configuration.listeners:
+        counts[listener.kind] = count = counts.get(listener.kind, 0) + 1
+        named.append((listener.kind if count == 1 else f"{listener.kind}-{count}", listener))
+    return named
+
+
+def _after_fork() -> None:
+    for broker in list(_running):
+        broker._forget_after_fork()  # noqa: SLF001 - the same room.
+
+
+def _at_exit() -> None:
+    """Stops what a program has left running, so that clients hear of it and no folder stays."""
+    for broker in list(_running):
+        broker.stop()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

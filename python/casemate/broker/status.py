@@ -1,0 +1,158 @@
+"""What a running broker leaves in its home: a claim that there is one, and how it is doing."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from casemate import files
+from casemate.errors import BrokerError, BrokerStopped, CasemateError, HomeError
+
+CLAIM_FILE = "broker.lock"
+STATUS_FILE = "status.json"
+
+_CLAIM_S = 0.3
+"""Time that somebody who only looks may hold the claim, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Names one address that accepts connections.
+
+    Attributes:
+        name: The listener's name.
+        kind: `tls` or `tcp`.
+        host: Address as it is bound.
+        port: The port, the one that the system chose where none was asked for.
+        client_certificates: `none`, `optional` or `required`.
+    """
+
+    name: str
+    kind: str
+    host: str
+    port: int
+    client_certificates: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Says how a broker is doing.
+
+    Attributes:
+        version: Of casemate.
+        pid: Of its process.
+        started_unix_s: When it started, in seconds of Unix time.
+        updated_unix_s: When this was written.
+        listeners: Where it listens.
+        counters: Totals and gauges by name.
+        problems: Changes on disk that are not in force, and why.
+        weakenings: What the configuration allows against its safe default, and the reason given.
+    """
+
+    version: str
+    pid: int
+    started_unix_s: int
+    updated_unix_s: int
+    listeners: tuple[Listening, ...]
+    counters: dict[str, int]
+    problems: tuple[str, ...]
+    weakenings: tuple[str, ...]
+
+    def write(self, home: Path) -> None:
+        """Replaces the status of a home.
+
+        Raises:
+            HomeError: The folder cannot be written.
+        """
+        text = json.dumps(asdict(self), indent=1)
+        files.write_whole(home / STATUS_FILE, text.encode(), files.PRIVATE_MODE)
+
+
+class Claim:
+    """Holds a home for one broker; the system lets go of it when the process ends."""
+
+    def __init__(self, home: Path) -> None:
+        """Takes the claim.
+
+        Raises:
+            BrokerError: Another broker serves this home.
+            HomeError: The folder cannot be written.
+        """
+        path = home / CLAIM_FILE
+        try:
+            self._descriptor: int | None = os.open(
+                path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, files.PRIVATE_MODE
+            )
+        except OSError as error:
+            raise HomeError(f"{path} cannot be opened", cause=files.reason(error)) from error
+        until = time.monotonic() + _CLAIM_S
+        while not _lock(self._descriptor, fcntl.LOCK_EX):
+            if time.monotonic() > until:
+                os.close(self._descriptor)
+                self._descriptor = None
+                raise BrokerError(
+                    f"a broker serves {home} already",
+                    hint=f'see "casemate status --home {home}"',
+                )
+            time.sleep(_CLAIM_S / 10)
+
+    def release(self) -> None:
+        """Lets go; a second time does nothing."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def is_served(home: Path) -> bool:
+    """Says whether a broker serves a home at this moment."""
+    try:
+        descriptor = os.open(home / CLAIM_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not _lock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def read_status(home: Path) -> Status:
+    """Reads how the broker of a home is doing.
+
+    Raises:
+        BrokerStopped: No broker serves this home.
+        HomeError: What it left cannot be read.
+    """
+    if not is_served(home):
+        raise BrokerStopped(f"no broker serves {home}", hint=f'run "casemate run --home {home}"')
+    path = home / STATUS_FILE
+    try:
+        return _parsed(json.loads(files.read_bounded(path)))
+    except FileNotFoundError as error:
+        raise BrokerStopped(f"the broker of {home} is still starting") from error
+    except (OSError, ValueError, TypeError, KeyError, CasemateError) as error:
+        raise HomeError(f"{path} cannot be read", cause=str(error)) from error
+
+
+def remove_status(home: Path) -> None:
+    """Removes the status of a broker that has stopped."""
+    (home / STATUS_FILE).unlink(missing_ok=True)
+
+
+def _parsed(values: dict[str, Any]) -> Status:
+    values["listeners"] = tuple(Listening(**one) for one in values["listeners"])
+    for name in ("problems", "weakenings"):
+        values[name] = tuple(values[name])
+    return Status(**values)
+
+
+def _lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

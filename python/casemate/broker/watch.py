@@ -1,0 +1,195 @@
+"""Changes on disk on their way into the running engine; a bad one keeps the last good state."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from casemate import native
+from casemate.broker import assemble
+from casemate.errors import CasemateError
+from casemate.identity import Account, Accounts
+from casemate.policy import Policy
+
+_LOG = logging.getLogger("casemate.broker")
+
+INTERVAL_S = 0.5
+"""How often accounts and policy are looked at, in seconds."""
+
+POLICY_IN_FORCE_S = 5.0
+"""Time that the shards may take to obey a new policy, in seconds."""
+
+Signature = tuple[int, int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Says why the engine still runs with an older state than the disk has.
+
+    Attributes:
+        since_unix_s: When it was found, in seconds of Unix time.
+        message: In words, without secrets.
+    """
+
+    since_unix_s: int
+    message: str
+
+
+class Watch:
+    """Polls the account store and the policy file, and installs what has changed."""
+
+    def __init__(self, accounts: Accounts, policy_file: Path, tick: Callable[[], None]) -> None:
+        """Reads both as they are now.
+
+        Args:
+            accounts: The store.
+            policy_file: The policy.
+            tick: Called after each look, for what else is done from time to time.
+
+        Raises:
+            PolicyError: The policy is wrong, so that there is nothing to start with.
+            IdentityError: The store cannot answer.
+        """
+        self._accounts = accounts
+        self._policy_file = policy_file
+        self._tick = tick
+        self._epoch = 1
+        # The mark is taken before the content: what changes in between is seen next time.
+        self._signature = _signature(policy_file)
+        self._policy = Policy.load(policy_file)
+        self._generation = accounts.generation
+        self._known = _by_name(accounts)
+        self._problems: dict[str, Problem] = {}
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._looking = threading.Lock()
+        self._check_roles()
+
+    @property
+    def problems(self) -> dict[str, Problem]:
+        """What keeps the engine from the state of the disk, by what it concerns."""
+        return dict(self._problems)
+
+    def compiled(self) -> native.Policy:
+        """Gives the policy for the engine's start.
+
+        Raises:
+            PolicyError: The engine refuses it.
+        """
+        return assemble.policy(self._epoch, self._policy)
+
+    def start(self, server: native.Server) -> None:
+        """Begins to look."""
+        self._thread = threading.Thread(
+            target=self._run, args=(server,), name="casemate-watch", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends looking."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def look(self, server: native.Server) -> None:
+        """Looks now, and returns when what has changed is in force."""
+        with self._looking:
+            self._try("policy", lambda: self._look_at_policy(server))
+            self._try("accounts", lambda: self._look_at_accounts(server))
+
+    def _run(self, server: native.Server) -> None:
+        while not self._stopping.wait(INTERVAL_S):
+            self.look(server)
+            try:
+                self._tick()
+            except Exception:  # noqa: BLE001 - looking must go on; the log has it.
+                _LOG.exception("the status could not be written")
+
+    def _try(self, what: str, look: Callable[[], None]) -> None:
+        try:
+            look()
+        except CasemateError as error:
+            self._tell(what, str(error))
+        except Exception as error:  # noqa: BLE001 - it is told, and the log has it.
+            # The engine keeps what it has; looking must not end because of one bad look.
+            _LOG.exception("looking at the %s failed", what)
+            self._tell(what, f"{type(error).__name__} while looking at the {what}")
+
+    def _tell(self, what: str, message: str) -> None:
+        """Keeps a problem and logs it once, not at every look."""
+        known = self._problems.get(what)
+        if known is None or known.message != message:
+            self._problems[what] = Problem(int(time.time()), message)
+            _LOG.error("the change is not in force, the last good state is kept: %s", message)
+
+    def _look_at_policy(self, server: native.Server) -> None:
+        signature = _signature(self._policy_file)
+        if signature == self._signature and "policy" not in self._problems:
+            return
+        read = Policy.load(self._policy_file)
+        compiled = assemble.policy(self._epoch + 1, read)
+        server.install_policy(compiled)
+        self._epoch += 1
+        self._policy, self._signature = read, signature
+        self._problems.pop("policy", None)
+        self._check_roles()
+        if not server.wait_policy_in_force(self._epoch, POLICY_IN_FORCE_S):
+            self._tell("shards", f"a shard did not take the policy in {POLICY_IN_FORCE_S:g} s")
+            return
+        self._problems.pop("shards", None)
+        _LOG.info("the policy changed and is in force")
+
+    def _look_at_accounts(self, server: native.Server) -> None:
+        generation = self._accounts.generation
+        if generation == self._generation and "accounts" not in self._problems:
+            return
+        certificates = assemble.accounts(self._accounts)
+        known = _by_name(self._accounts)
+        server.install_accounts(certificates)
+        for name, before in self._known.items():
+            after = known.get(name)
+            if after is None:
+                server.expel(name, end_sessions=True)
+            elif _has_less(before, after):
+                server.expel(name, end_sessions=False)
+        self._known, self._generation = known, generation
+        self._problems.pop("accounts", None)
+        self._check_roles()
+        _LOG.info("the accounts changed and are in force")
+
+    def _check_roles(self) -> None:
+        """Tells of roles that nobody defines; they allow nothing."""
+        try:
+            for account in self._known.values():
+                self._policy.require_roles(account.roles, f'account "{account.name}"')
+        except CasemateError as error:
+            self._tell("roles", str(error))
+        else:
+            self._problems.pop("roles", None)
+
+
+def _has_less(before: Account, after: Account) -> bool:
+    """Says whether live connections of an account may rest on what it no longer is."""
+    return (
+        after.disabled
+        or before.roles != after.roles
+        or (before.has_password and not after.has_password)
+    )
+
+
+def _by_name(accounts: Accounts) -> dict[str, Account]:
+    return {account.name: account for account in accounts.list()}
+
+
+def _signature(path: Path) -> Signature:
+    """Gives what changes with a file; None where it cannot be looked at."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

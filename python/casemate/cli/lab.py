@@ -1,0 +1,68 @@
+"""`casemate lab`: a throw-away broker for tests and benchmarks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def lab(
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65_535, help="Plaintext port; else free.")
+    ] = None,
+    tls_port: Annotated[
+        int | None, typer.Option("--tls-port", min=0, max=65_535, help="TLS port; else free.")
+    ] = None,
+    mtls_port: Annotated[
+        int | None,
+        typer.Option(
+            "--mtls-port", min=0, max=65_535, help="TLS port that requires a client certificate."
+        ),
+    ] = None,
+    ws_port: Annotated[
+        int | None, typer.Option("--ws-port", help="Not there yet: refused.")
+    ] = None,
+    wss_port: Annotated[
+        int | None, typer.Option("--wss-port", help="Not there yet: refused.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="Keep the state here.")
+    ] = None,
+    pid_file: Annotated[
+        Path | None, typer.Option("--pid-file", metavar="FILE", help="Write the process id here.")
+    ] = None,
+    shards: Annotated[
+        int, typer.Option("--shards", min=0, max=64, help="Threads; 0: one for each core.")
+    ] = 1,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A limit, as in casemate.toml."),
+    ] = None,
+) -> None:
+    """Run a throw-away broker on loopback, for tests and benchmarks.
+
+    Prints one JSON line when it is ready and lives until SIGTERM or SIGINT. Its two users have
+    random passwords: "all" may do everything; "some" may use users/some/# and public/#, and may
+    read devices/#. A password check costs 1 MiB and one pass of Argon2id, far less than in
+    service; --set argon2_memory_kib=65536 --set argon2_time=3 is what a real broker takes.
+    """
+    from casemate.cli.serve import log_to_stderr, until_stopped
+    from casemate.lab import Lab, LabOptions, remove_pid, write_pid
+
+    if ws_port is not None or wss_port is not None:
+        raise typer.BadParameter("WebSocket is not there yet; leave --ws-port and --wss-port out")
+    log_to_stderr(False)
+    options = LabOptions(port, tls_port, mtls_port, data, shards, tuple(settings or ()))
+    with until_stopped() as stopped, Lab(options) as running:
+        if pid_file is not None:
+            write_pid(pid_file)
+        try:
+            typer.echo(json.dumps(running.ready()))
+            while not stopped.wait(0.5):
+                running.broker.check()
+        finally:
+            if pid_file is not None:
+                remove_pid(pid_file)

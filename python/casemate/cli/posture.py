@@ -1,0 +1,97 @@
+"""What a broker says when it stands: where it listens, and what it allows against its default."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+from casemate import native
+from casemate.broker import Broker, Listening, reachable
+
+_LOG = logging.getLogger("casemate.events")
+
+_CERTIFICATES = {
+    "none": "no client certificates",
+    "optional": "certificate or password",
+    "required": "client certificate required",
+}
+
+
+def print_posture(broker: Broker, *, json_lines: bool) -> None:
+    """Prints listeners, weakenings and problems, for people or as one JSON line."""
+    status = broker.status()
+    if json_lines:
+        typer.echo(json.dumps({**asdict(status), "home": str(broker.home)}))
+        return
+    for listening in status.listeners:
+        typer.echo(f"listening  {describe(listening)}")
+    for weakening in status.weakenings:
+        typer.echo(f"weakened   {weakening}")
+    for problem in status.problems:
+        typer.echo(f"problem    {problem}")
+    if not status.weakenings:
+        typer.echo("posture    nobody is anonymous, nothing in plaintext leaves this machine")
+    typer.echo(f"home       {broker.home} (pid {status.pid}; Ctrl-C stops)")
+
+
+def describe(listening: Listening) -> str:
+    """Gives one listener in a line."""
+    host = f"[{listening.host}]" if ":" in listening.host else listening.host
+    if listening.kind == "tls":
+        return f"{host}:{listening.port}  TLS 1.3, {_CERTIFICATES[listening.client_certificates]}"
+    return f"{host}:{listening.port}  plaintext, password"
+
+
+def next_steps(broker: Broker, device: str, *, viewer: str) -> list[str]:
+    """Gives the lines that a newcomer pastes into another terminal.
+
+    Args:
+        broker: Running.
+        device: Name for the example; where it exists already the lines use it as it is.
+        viewer: A local identity that may read what devices say.
+    """
+    home = broker.home
+    at = "" if home == Path.cwd() else f" --home {shlex.quote(_short(home))}"
+    tls = next((one for one in broker.addresses if one.kind == "tls"), None)
+    known = (home / "identities" / device).is_dir()
+    lines = ["", "Paste next, in another terminal:"]
+    if not known:
+        lines.append(f"  casemate device add {device} --role sensor{at}")
+    lines.append(f"  casemate sub 'devices/#' -v --as {viewer}{at}")
+    lines.append(f"  casemate pub devices/{device}/temp 21.5 --as {device}{at}")
+    if tls is not None:
+        own = shlex.quote(_short(home / "identities" / device))
+        lines += [
+            "or with any other client, such as mosquitto's:",
+            f"  mosquitto_pub -h {reachable(tls.host)} -p {tls.port} --cafile {own}/ca.crt"
+            f" --cert {own}/client.crt --key {own}/client.key"
+            f" -V mqttv5 -t devices/{device}/temp -m 21.5",
+        ]
+    lines += [f"  casemate status{at}", ""]
+    return lines
+
+
+def _short(path: Path) -> str:
+    """Gives a path relative to where the reader stands, if it lies below."""
+    with contextlib.suppress(ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
+
+
+def log_event(event: native.Event) -> None:
+    """Writes an event of the engine to the log, with everything that a peer wrote escaped."""
+    _LOG.info(
+        "%s %s listener=%s address=%s client=%s %s",
+        event.kind,
+        ascii(event.principal) if event.principal else "-",
+        event.listener or "-",
+        event.address or "-",
+        ascii(event.client_id),
+        ascii(event.detail) if event.detail else "",
+    )

@@ -1,0 +1,325 @@
+"""A throw-away broker for tests and benchmarks: on loopback, every transport at once, two users.
+
+It can be reached from this machine only, whatever it is told: no option names an address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from casemate import files, identity, policy
+from casemate.broker import Broker
+from casemate.config import Configuration, Limits, Listener
+from casemate.document import nearest
+from casemate.errors import ConfigurationError, HomeError
+from casemate.home import Home
+from casemate.identity import Accounts, PasswordCost, generate_password
+
+LOOPBACK = "127.0.0.1"
+WS_PATH = "/mqtt"
+
+USERS = ("all", "some")
+DEVICE = "all-device"
+"""The identity with a certificate; its role is `all`."""
+
+ARGON2_TIME = 1
+ARGON2_MEMORY_KIB = 1_024
+"""A password check costs about a millisecond here, where passwords are random and thrown away."""
+
+_STATE_FILE = "lab.json"
+_PASSWORD_THREADS = 2
+_STATE_KEYS = ("port", "tls_port", "mtls_port")
+
+_POLICY = """\
+# The lab's two users.
+
+# May do everything; "#" does not cover topics that begin with $.
+[roles.all]
+allow = [
+    { both = "#", retain = true },
+    { subscribe = "$SYS/#" },
+]
+
+# An ordinary user: its own topics, those that everybody shares, and a look at the devices.
+[roles.some]
+allow = [
+    { both = "users/%u/#", retain = true },
+    { both = "public/#", retain = true },
+    { subscribe = "devices/#" },
+]
+
+# Of the operator that every home has.
+[roles.operator]
+allow = [
+    { both = "#", retain = true },
+    { subscribe = "$SYS/#" },
+]
+"""
+
+
+@dataclass(slots=True)
+class LabOptions:
+    """Describes a lab.
+
+    Attributes:
+        port: Plaintext MQTT on loopback; None takes the port of last time, or a free one.
+        tls_port: MQTT over TLS; client certificates are optional.
+        mtls_port: MQTT over TLS; a client certificate is required.
+        data: Folder that keeps identities, ports and passwords; None is a temporary one.
+        shards: Threads that carry connections, 0-64; 0 is one for each core.
+        settings: `key=value` texts: limits by their names in the configuration, and
+            `argon2_time` and `argon2_memory_kib`.
+    """
+
+    port: int | None = None
+    tls_port: int | None = None
+    mtls_port: int | None = None
+    data: Path | None = None
+    shards: int = 1
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _State:
+    """Holds what a lab keeps over restarts; never shown."""
+
+    ports: dict[str, int] = field(default_factory=dict)
+    passwords: dict[str, str] = field(default_factory=dict)
+
+
+class Lab:
+    """Runs a lab between `start` and `stop`, or inside `with`."""
+
+    def __init__(self, options: LabOptions) -> None:
+        """Reads the options; nothing is opened yet.
+
+        Raises:
+            ConfigurationError: A setting is unknown, no number, or out of range.
+        """
+        limits, cost = _settings(options.settings)
+        self._options = options
+        self._limits = limits
+        self._cost = cost
+        self._data: Path | None = None
+        self._state = _State()
+        self._broker: Broker | None = None
+
+    @property
+    def broker(self) -> Broker:
+        """The broker of this lab.
+
+        Raises:
+            HomeError: It was not started.
+        """
+        if self._broker is None:
+            raise HomeError("the lab was not started")
+        return self._broker
+
+    def start(self) -> None:
+        """Makes or opens the home, and serves.
+
+        Raises:
+            CasemateError: As `Broker.start` and `Home.init`.
+        """
+        try:
+            home = self._prepare()
+            self._broker = Broker(
+                home,
+                configuration=self._configuration(home),
+                password_cost=self._cost,
+                password_threads=_PASSWORD_THREADS,
+            )
+            self._broker.start()
+            self._keep()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stops, and removes what was temporary; idempotent."""
+        if self._broker is not None:
+            self._broker.stop()
+        if self._data is not None and self._options.data is None:
+            shutil.rmtree(self._data, ignore_errors=True)
+            self._data = None
+
+    def __enter__(self) -> Lab:
+        """Starts; raises as `start`."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stops."""
+        self.stop()
+
+    def ready(self) -> dict[str, Any]:
+        """Gives all that a test needs to know, the random passwords included.
+
+        Raises:
+            HomeError: It was not started.
+        """
+        broker = self.broker
+        ports = self._ports()
+        own = Home.open(broker.home).local_identity(DEVICE)
+        return {
+            "host": LOOPBACK,
+            "port": ports["port"],
+            "tls_port": ports["tls_port"],
+            "mtls_port": ports["mtls_port"],
+            "ws_port": None,
+            "wss_port": None,
+            "ws_path": WS_PATH,
+            "ca_file": str(own.ca),
+            "client_cert": str(own.certificate),
+            "client_key": str(own.key),
+            "users": dict(self._state.passwords),
+            "pid": os.getpid(),
+            "data_dir": str(self._data),
+        }
+
+    # Inside
+
+    def _prepare(self) -> Path:
+        if self._options.data is None:
+            self._data = Path(tempfile.mkdtemp(prefix="casemate-lab-"))
+        else:
+            self._data = self._options.data.absolute()
+            try:
+                self._data.mkdir(mode=files.FOLDER_MODE, parents=True, exist_ok=True)
+            except OSError as error:
+                raise HomeError(
+                    f"{self._data} cannot be made", cause=files.reason(error)
+                ) from error
+        home = self._data / "home"
+        state_file = self._data / _STATE_FILE
+        if home.exists() and state_file.exists():
+            self._state = _read_state(state_file)
+        else:
+            # What a start that was cut short has left is not a lab.
+            shutil.rmtree(home, ignore_errors=True)
+            self._make(home)
+            self._keep_state()
+        return home
+
+    def _make(self, home: Path) -> None:
+        Home.init(home)
+        files.write_whole(home / policy.FILE_NAME, _POLICY.encode(), files.PRIVATE_MODE)
+        with Accounts(home / identity.FILE_NAME, cost=self._cost) as accounts:
+            for name in USERS:
+                secret = self._state.passwords[name] = generate_password(name)
+                accounts.add(name, "user", [name], secret)
+        Home.open(home).add_device(DEVICE, "all")
+
+    def _configuration(self, home: Path) -> Configuration:
+        ports = {key: getattr(self._options, key) for key in _STATE_KEYS}
+        chosen = {
+            key: self._state.ports.get(key, 0) if port is None else port
+            for key, port in ports.items()
+        }
+        return Configuration(
+            listeners=(
+                Listener(kind="tcp", host=LOOPBACK, port=chosen["port"]),
+                Listener(kind="tls", host=LOOPBACK, port=chosen["tls_port"]),
+                Listener(
+                    kind="tls",
+                    host=LOOPBACK,
+                    port=chosen["mtls_port"],
+                    client_certificates="required",
+                ),
+            ),
+            limits=self._limits,
+            shards=self._options.shards,
+        ).in_home(home)
+
+    def _ports(self) -> dict[str, int]:
+        ports = {}
+        for one in self.broker.addresses:
+            required = one.client_certificates == "required"
+            key = "port" if one.kind == "tcp" else "mtls_port" if required else "tls_port"
+            ports[key] = one.port
+        return ports
+
+    def _keep(self) -> None:
+        self._state.ports = self._ports()
+        self._keep_state()
+
+    def _keep_state(self) -> None:
+        if self._data is not None:
+            text = json.dumps({"ports": self._state.ports, "passwords": self._state.passwords})
+            files.write_whole(self._data / _STATE_FILE, text.encode(), files.PRIVATE_MODE)
+
+
+def write_pid(path: Path) -> None:
+    """Writes this process's number into a file.
+
+    Raises:
+        HomeError: It cannot be written.
+    """
+    files.write_whole(path, f"{os.getpid()}\n".encode(), files.PUBLIC_MODE)
+
+
+def remove_pid(path: Path) -> None:
+    """Removes the file, if it still names this process."""
+    with contextlib.suppress(OSError):
+        if path.read_text().strip() == str(os.getpid()):
+            path.unlink()
+
+
+def _read_state(path: Path) -> _State:
+    files.require_private(path)
+    try:
+        values = json.loads(files.read_bounded(path))
+        ports = {str(key): int(port) for key, port in values["ports"].items()}
+        passwords = {name: str(values["passwords"][name]) for name in USERS}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HomeError(
+            f"{path} cannot be read", cause=str(error), hint="remove the folder to begin anew"
+        ) from error
+    return _State(ports, passwords)
+
+
+def _settings(texts: tuple[str, ...]) -> tuple[Limits, PasswordCost]:
+    values: dict[str, int] = {}
+    known = (*Limits.model_fields, "argon2_time", "argon2_memory_kib")
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or key not in known:
+            meant = nearest(key, known)
+            raise ConfigurationError(
+                f"there is no setting {key!r}" if equals else f"{text!r} is not key=value",
+                hint=f'did you mean "{meant}"?' if meant else f"settings: {', '.join(known)}",
+            )
+        try:
+            values[key] = int(value)
+        except ValueError as error:
+            raise ConfigurationError(f"{key} is a whole number, found {value!r}") from error
+    cost = PasswordCost(
+        time=_within(values, "argon2_time", ARGON2_TIME, 1, 16),
+        memory_kib=_within(values, "argon2_memory_kib", ARGON2_MEMORY_KIB, 8, 1_048_576),
+    )
+    try:
+        return Limits(**values), cost
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        context: Mapping[str, Any] = first.get("ctx", {})
+        name = str((*first["loc"], *context.get("place", ()))[-1])
+        raise ConfigurationError(
+            f"{name}: {first['msg'].lower()}", hint=str(context.get("hint", ""))
+        ) from error
+
+
+def _within(values: dict[str, int], key: str, default: int, least: int, most: int) -> int:
+    value = values.pop(key, default)
+    if not least <= value <= most:
+        raise ConfigurationError(f"{key} is {least:,} to {most:,}, found {value}")
+    return value
