@@ -59,74 +59,23 @@ impl Announcer {
     ) -> Vec<(&'static str, String)> {
         let elapsed_ms = now.saturating_sub(self.due) + self.interval_ms;
         self.due = now + self.interval_ms;
+        let mut values = totals(now, counters);
         let engine = &counters.engine;
-        let [received, sent, bytes_in, bytes_out] = &mut self.loads;
-        let offline = engine.sessions_now.saturating_sub(engine.connections_now);
-        let values = [
-            (
-                "$SYS/broker/version",
-                concat!("casemate ", env!("CARGO_PKG_VERSION")).to_owned(),
-            ),
-            ("$SYS/broker/uptime", format!("{} seconds", now / 1000)),
-            (
-                "$SYS/broker/clients/connected",
-                engine.connections_now.to_string(),
-            ),
-            ("$SYS/broker/clients/disconnected", offline.to_string()),
-            (
-                "$SYS/broker/clients/total",
-                engine.connections_now.max(engine.sessions_now).to_string(),
-            ),
-            (
-                "$SYS/broker/messages/received",
-                engine.packets_received.to_string(),
-            ),
-            (
-                "$SYS/broker/messages/sent",
-                engine.publishes_sent.to_string(),
-            ),
-            (
-                "$SYS/broker/publish/messages/received",
-                engine.publishes_received.to_string(),
-            ),
-            (
-                "$SYS/broker/publish/messages/sent",
-                engine.publishes_sent.to_string(),
-            ),
-            (
-                "$SYS/broker/publish/messages/dropped",
-                dropped(counters).to_string(),
-            ),
-            (
-                "$SYS/broker/bytes/received",
-                engine.bytes_received.to_string(),
-            ),
-            ("$SYS/broker/bytes/sent", engine.bytes_sent.to_string()),
-            (
-                "$SYS/broker/subscriptions/count",
-                engine.subscriptions_now.to_string(),
-            ),
-            (
-                "$SYS/broker/retained messages/count",
-                engine.retained_now.to_string(),
-            ),
+        let loads = [
             (
                 "$SYS/broker/load/publish/received/1min",
-                received.advance(engine.publishes_received, elapsed_ms),
+                engine.publishes_received,
             ),
-            (
-                "$SYS/broker/load/publish/sent/1min",
-                sent.advance(engine.publishes_sent, elapsed_ms),
-            ),
+            ("$SYS/broker/load/publish/sent/1min", engine.publishes_sent),
             (
                 "$SYS/broker/load/bytes/received/1min",
-                bytes_in.advance(engine.bytes_received, elapsed_ms),
+                engine.bytes_received,
             ),
-            (
-                "$SYS/broker/load/bytes/sent/1min",
-                bytes_out.advance(engine.bytes_sent, elapsed_ms),
-            ),
+            ("$SYS/broker/load/bytes/sent/1min", engine.bytes_sent),
         ];
+        for (load, (topic, total)) in self.loads.iter_mut().zip(loads) {
+            values.push((topic, load.advance(total, elapsed_ms)));
+        }
         let mut changed = Vec::new();
         for (topic, value) in values {
             if self.said.get(topic) != Some(&value) {
@@ -138,9 +87,53 @@ impl Announcer {
     }
 }
 
-fn dropped(counters: &ServerCounters) -> u64 {
+/// What is said as it stands.
+fn totals(now: Millis, counters: &ServerCounters) -> Vec<(&'static str, String)> {
     let engine = &counters.engine;
-    engine.dropped_oldest + engine.refused_newest + engine.dropped_expired
+    let offline = engine.sessions_now.saturating_sub(engine.connections_now);
+    let known = engine.connections_now.max(engine.sessions_now);
+    let dropped = engine.dropped_oldest + engine.refused_newest + engine.dropped_expired;
+    let version = concat!("casemate ", env!("CARGO_PKG_VERSION"));
+    vec![
+        ("$SYS/broker/version", version.to_owned()),
+        ("$SYS/broker/uptime", format!("{} seconds", now / 1000)),
+        (
+            "$SYS/broker/clients/connected",
+            engine.connections_now.to_string(),
+        ),
+        ("$SYS/broker/clients/disconnected", offline.to_string()),
+        ("$SYS/broker/clients/total", known.to_string()),
+        (
+            "$SYS/broker/messages/received",
+            engine.packets_received.to_string(),
+        ),
+        (
+            "$SYS/broker/messages/sent",
+            engine.publishes_sent.to_string(),
+        ),
+        (
+            "$SYS/broker/publish/messages/received",
+            engine.publishes_received.to_string(),
+        ),
+        (
+            "$SYS/broker/publish/messages/sent",
+            engine.publishes_sent.to_string(),
+        ),
+        ("$SYS/broker/publish/messages/dropped", dropped.to_string()),
+        (
+            "$SYS/broker/bytes/received",
+            engine.bytes_received.to_string(),
+        ),
+        ("$SYS/broker/bytes/sent", engine.bytes_sent.to_string()),
+        (
+            "$SYS/broker/subscriptions/count",
+            engine.subscriptions_now.to_string(),
+        ),
+        (
+            "$SYS/broker/retained messages/count",
+            engine.retained_now.to_string(),
+        ),
+    ]
 }
 
 #[cfg(test)]

@@ -477,6 +477,7 @@ fn events_tell_who_came_and_who_was_refused() {
     let mut kinds = Vec::new();
     while kinds.len() < 2 {
         let (events, lost) = house.server.next_events(100, PATIENCE);
+        assert!(!events.is_empty(), "only {kinds:?}");
         assert_eq!(lost, 0);
         for event in events {
             assert_eq!(event.listener.as_deref(), Some("plain"));

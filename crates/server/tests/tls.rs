@@ -438,6 +438,35 @@ fn cve_2026_39304_key_updates_between_messages_are_bounded_too() {
     house.wait_for(|counters| counters.shell.empty_records == 1);
 }
 
+/// Goal: writing to a peer while half of its record is here. Method: the ciphertext of each
+/// message is cut in two, and between the halves the server has something to write.
+#[test]
+fn the_server_writes_while_half_a_record_is_here() {
+    let authority = Authority::new("test");
+    let house = tls_house(&authority, ClientCertificates::None, 1);
+    let config = authority.trusted_by(None);
+    let mut sender = Peer::login(Wire::tls(house.address("tls"), &config), "sender");
+    let mut peer = Peer::login(Wire::tls(house.address("tls"), &config), "c");
+    peer.subscribe("a", QoS::AtMostOnce);
+    let ping = peer.bytes(&Packet::Pingreq);
+    for cut in 1..20 {
+        let mut cipher = Vec::new();
+        let Wire::Tls(stream) = &mut peer.wire else {
+            panic!("not TLS")
+        };
+        stream.conn.writer().write_all(&ping).unwrap();
+        stream.conn.write_tls(&mut cipher).unwrap();
+        stream.sock.write_all(&cipher[..cut]).unwrap();
+        sender.publish("a", &[cut as u8]);
+        assert_eq!(peer.message(), [cut as u8]);
+        let Wire::Tls(stream) = &mut peer.wire else {
+            panic!("not TLS")
+        };
+        stream.sock.write_all(&cipher[cut..]).unwrap();
+        peer.see(|packet| assert!(matches!(packet, Packet::Pingresp), "{packet:?}"));
+    }
+}
+
 #[test]
 fn a_key_update_now_and_then_is_no_flood() {
     let authority = Authority::new("test");

@@ -87,6 +87,12 @@ pub(crate) enum Fault {
     /// Too many TLS records that carry nothing, key updates among them.
     #[error("too many TLS records without content")]
     EmptyRecords,
+    /// A handshake message or record is larger than any can be.
+    #[error("the TLS handshake is too large")]
+    TooLarge,
+    /// TLS is in a state that it cannot be in.
+    #[error("TLS is in an unexpected state")]
+    Confused,
     /// The keys have encrypted as much as they may.
     #[error("the TLS keys are exhausted")]
     Exhausted,
@@ -137,7 +143,7 @@ impl Transport {
     /// false only where nothing at all is left to write.
     ///
     /// # Errors
-    /// [`Fault::Socket`] or [`Fault::Exhausted`].
+    /// Any [`Fault`] but those of `receive`.
     pub fn send(
         &mut self,
         stream: &TcpStream,
@@ -169,7 +175,7 @@ impl Transport {
     /// Keeps what was read but not used.
     ///
     /// # Errors
-    /// [`Fault::Tls`] where it is more than any handshake or record can need.
+    /// [`Fault::TooLarge`] where it is more than any handshake or record can need.
     pub fn keep_ahead(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         match self {
             // A plain transport uses everything that it is given.

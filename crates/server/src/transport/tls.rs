@@ -1,6 +1,7 @@
 //! TLS 1.3 and 1.2 by rustls' unbuffered machine, which keeps no buffer for an idle connection.
 
 use std::io::IoSlice;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -8,7 +9,7 @@ use casemate_engine::PeerCertificate;
 use mio::net::TcpStream;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus,
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
 };
 use rustls::ServerConfig;
 
@@ -39,6 +40,8 @@ pub(crate) struct Tls {
     pending_sent: usize,
     /// Encrypted bytes that were read but not used.
     ahead: Vec<u8>,
+    /// The machine waits for more than it was shown; `ahead` is the beginning of it.
+    blocked: bool,
     records: Records,
     sniffed: bool,
     established: bool,
@@ -56,6 +59,7 @@ impl Tls {
             pending: Vec::new(),
             pending_sent: 0,
             ahead: Vec::new(),
+            blocked: false,
             records: Records::default(),
             sniffed: false,
             established: false,
@@ -75,15 +79,9 @@ impl Tls {
     ) -> Result<Received, Fault> {
         self.sniff(input)?;
         let mut taken = 0;
+        self.blocked = false;
         loop {
-            let (discard, end) = match self.step(&mut input[taken..], sink) {
-                Ok(step) => step,
-                Err(fault) => {
-                    // The machine has an alert to send about it.
-                    self.collect();
-                    return Err(fault);
-                }
-            };
+            let (discard, end) = self.step(&mut input[taken..], sink)?;
             taken += discard;
             if !self.established && !self.connection.is_handshaking() {
                 self.established = true;
@@ -97,7 +95,10 @@ impl Tls {
                 Some(End::Blocked) if self.established && self.records.are_too_empty() => {
                     return Err(Fault::EmptyRecords);
                 }
-                Some(end) => return Ok(Received { taken, end }),
+                Some(end) => {
+                    self.blocked = end == End::Blocked;
+                    return Ok(Received { taken, end });
+                }
             }
         }
     }
@@ -122,8 +123,16 @@ impl Tls {
         input: &mut [u8],
         sink: &mut dyn FnMut(&[u8]) -> Flow,
     ) -> Result<(usize, Option<End>), Fault> {
-        let UnbufferedStatus { mut discard, state } = self.connection.process_tls_records(input);
-        let end = match state.map_err(Fault::Tls)? {
+        let UnbufferedStatus { mut discard, state } = advance(&mut self.connection, input)?;
+        let state = match state {
+            Ok(state) => state,
+            Err(error) => {
+                // The machine may have an alert to send about it.
+                self.collect(&mut input[discard..]);
+                return Err(Fault::Tls(error));
+            }
+        };
+        let end = match state {
             // Nothing is lost: the machine offers the same record again at the next step, when
             // the receiver knows that the handshake is over.
             ConnectionState::ReadTraffic(_) if !self.established => None,
@@ -153,20 +162,18 @@ impl Tls {
             }
             ConnectionState::PeerClosed | ConnectionState::Closed => Some(End::PeerClosed),
             // Early data is never offered, and nothing else is known to this version.
-            _ => {
-                return Err(Fault::Tls(rustls::Error::General(
-                    "unexpected state".into(),
-                )))
-            }
+            _ => return Err(Fault::Confused),
         };
         Ok((discard, end))
     }
 
-    /// Moves what the machine wants to write into `pending`.
-    fn collect(&mut self) {
-        loop {
-            let status = self.connection.process_tls_records(&mut []);
-            match status.state {
+    /// Moves the machine's alert into `pending`, after an error that left `rest` unused.
+    fn collect(&mut self, rest: &mut [u8]) {
+        let mut from = 0;
+        while let Ok(UnbufferedStatus { discard, state }) =
+            advance(&mut self.connection, &mut rest[from..])
+        {
+            match state {
                 Ok(ConnectionState::EncodeTlsData(mut piece)) => {
                     if encode(&mut piece, &mut self.pending).is_err() {
                         return;
@@ -175,6 +182,7 @@ impl Tls {
                 Ok(ConnectionState::TransmitTlsData(piece)) => piece.done(),
                 _ => return,
             }
+            from += discard;
         }
     }
 
@@ -219,27 +227,44 @@ impl Tls {
 
     /// Encrypts a batch; what the machine has to say first goes to `pending`.
     fn encrypt(&mut self, batch: &[u8], cipher: &mut [u8]) -> Result<usize, Fault> {
-        loop {
-            match self
-                .connection
-                .process_tls_records(&mut [])
-                .state
-                .map_err(Fault::Tls)?
-            {
-                ConnectionState::WriteTraffic(mut traffic) => {
-                    return traffic.encrypt(batch, cipher).map_err(|error| match error {
-                        EncryptError::EncryptExhausted => Fault::Exhausted,
-                        error => Fault::Tls(rustls::Error::General(error.to_string())),
-                    });
-                }
+        self.speak(|traffic| {
+            traffic.encrypt(batch, cipher).map_err(|error| match error {
+                EncryptError::EncryptExhausted => Fault::Exhausted,
+                EncryptError::InsufficientSize(_) => Fault::Confused,
+            })
+        })?
+    }
+
+    /// Brings the machine to where it can say something, and lets `act` say it.
+    ///
+    /// While the machine waits for the rest of a message it must be shown the beginning each
+    /// time: it remembers only where it stands. Otherwise what was read ahead is none of its
+    /// business here, and it is shown nothing.
+    fn speak<T>(
+        &mut self,
+        act: impl FnOnce(&mut WriteTraffic<'_, ServerConnectionData>) -> T,
+    ) -> Result<T, Fault> {
+        let mut ahead = match self.blocked {
+            true => std::mem::take(&mut self.ahead),
+            false => Vec::new(),
+        };
+        let outcome = loop {
+            let UnbufferedStatus { discard, state } = advance(&mut self.connection, &mut ahead)?;
+            match state.map_err(Fault::Tls)? {
+                ConnectionState::WriteTraffic(mut traffic) => break act(&mut traffic),
                 ConnectionState::EncodeTlsData(mut piece) => {
                     encode(&mut piece, &mut self.pending)?;
                 }
                 ConnectionState::TransmitTlsData(piece) => piece.done(),
                 ConnectionState::PeerClosed => {}
-                _ => return Err(Fault::Tls(rustls::Error::HandshakeNotComplete)),
+                _ => return Err(Fault::Confused),
             }
+            ahead.drain(..discard);
+        };
+        if self.blocked {
+            self.ahead = ahead;
         }
+        Ok(outcome)
     }
 
     /// Writes what is pending; true where nothing is left.
@@ -258,28 +283,11 @@ impl Tls {
 
     /// See [`super::Transport::finish`].
     pub fn finish(&mut self) {
-        loop {
-            match self.connection.process_tls_records(&mut []).state {
-                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                    let mut notice = [0; 128];
-                    if let Ok(bytes) = traffic.queue_close_notify(&mut notice) {
-                        self.pending.extend_from_slice(&notice[..bytes]);
-                    }
-                    return;
-                }
-                Ok(ConnectionState::EncodeTlsData(mut piece)) => {
-                    if encode(&mut piece, &mut self.pending).is_err() {
-                        return;
-                    }
-                }
-                Ok(ConnectionState::TransmitTlsData(piece)) => piece.done(),
-                Ok(ConnectionState::PeerClosed) => {}
-                // Nobody wants to hear any more what the peer said.
-                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                    while traffic.next_record().is_some() {}
-                }
-                _ => return,
-            }
+        let mut notice = [0; 128];
+        let written = self.speak(|traffic| traffic.queue_close_notify(&mut notice));
+        // Where it cannot be said, the peer sees the connection end without it.
+        if let Ok(Ok(bytes)) = written {
+            self.pending.extend_from_slice(&notice[..bytes]);
         }
     }
 
@@ -293,9 +301,7 @@ impl Tls {
     /// See [`super::Transport::keep_ahead`].
     pub fn keep_ahead(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         if bytes.len() > AHEAD_BYTES_MAX {
-            return Err(Fault::Tls(rustls::Error::General(
-                "handshake too large".into(),
-            )));
+            return Err(Fault::TooLarge);
         }
         if !bytes.is_empty() {
             self.ahead = bytes.to_vec();
@@ -335,6 +341,23 @@ impl Tls {
     }
 }
 
+/// Runs the machine to its next state.
+///
+/// It remembers places in the input between two calls, and panics where what it is shown does not
+/// match. This file keeps to its rules; should it ever fail to, one connection ends and not the
+/// server, as what happens there is up to the peer. The machine is not used again then.
+fn advance<'c, 'i>(
+    connection: &'c mut UnbufferedServerConnection,
+    input: &'i mut [u8],
+) -> Result<UnbufferedStatus<'c, 'i, ServerConnectionData>, Fault> {
+    let shown = AssertUnwindSafe((connection, input));
+    catch_unwind(move || {
+        let AssertUnwindSafe((connection, input)) = { shown };
+        connection.process_tls_records(input)
+    })
+    .map_err(|_| Fault::Confused)
+}
+
 /// The start of `slices` as one piece: the first slice itself where it is long, else gathered.
 fn batch<'a>(slices: &'a [IoSlice<'_>], gathered: &'a mut Vec<u8>) -> &'a [u8] {
     match slices.first() {
@@ -368,7 +391,7 @@ fn encode(
             Err(EncodeError::InsufficientSize(needed)) if start + needed.required_size > room => {
                 pending.resize(start + needed.required_size, 0);
             }
-            Err(error) => return Err(Fault::Tls(rustls::Error::General(error.to_string()))),
+            Err(_) => return Err(Fault::Confused),
         }
     }
 }

@@ -189,8 +189,9 @@ impl Worker {
                 }
             }
         }
-        self.settle();
+        // First of all: whatever is written next may need it.
         self.keep_in_hand(blocked);
+        self.settle();
     }
 
     /// Leaves what is not used with the connection; a handover has taken it already.
@@ -264,7 +265,11 @@ impl Worker {
                 self.count(|tally| &tally.empty_records);
                 (None, EventKind::EmptyRecords)
             }
-            Fault::NotTls { mqtt: false } | Fault::Tls(_) | Fault::Exhausted => {
+            Fault::NotTls { mqtt: false }
+            | Fault::Tls(_)
+            | Fault::TooLarge
+            | Fault::Confused
+            | Fault::Exhausted => {
                 let cause = fault.to_string().into_boxed_str();
                 if handshake {
                     self.count(|tally| &tally.handshake_failures);

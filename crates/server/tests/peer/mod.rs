@@ -1,5 +1,6 @@
-//! The client side of the tests: certificates, a server to talk to, and a peer that speaks MQTT
-//! over a real socket with blocking calls and generous deadlines.
+//! The client side of the tests: a server to talk to and a peer that speaks MQTT to it.
+//!
+//! The peer uses real sockets with blocking calls and generous deadlines.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(
@@ -411,14 +412,4 @@ pub fn subscribe<'a>(lines: &'a [SubscribeFilter<'a>]) -> Subscribe<'a> {
         user: UserProperties::default(),
         filters: Filters::List(lines),
     }
-}
-
-/// Resident memory of this process, KiB.
-pub fn resident_kib() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
