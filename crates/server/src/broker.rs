@@ -190,6 +190,12 @@ impl Broker {
         self.wait(timeout, |progress| progress.running == 0) && !lock(&self.progress).cut_off
     }
 
+    /// Waits until no more than this many shards run.
+    #[cfg(test)]
+    pub fn wait_running(&self, count: usize, timeout: Duration) -> bool {
+        self.wait(timeout, |progress| progress.running <= count)
+    }
+
     /// True once every shard has ended.
     pub fn has_ended(&self) -> bool {
         lock(&self.progress).running == 0

@@ -1,6 +1,7 @@
 //! The handle of a running server: start, ask, answer, install, stop.
 
 use std::collections::HashSet;
+use std::io;
 use std::net::SocketAddr;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Mutex};
@@ -276,41 +277,45 @@ fn open_doors(options: &Options) -> Result<(Doors, Vec<(String, SocketAddr)>), S
     Ok((doors, addresses))
 }
 
-/// Starts one shard's thread; whatever happens in it, its end is reported.
+/// Starts one shard's thread.
 fn start_shard(
     broker: &Arc<Broker>,
     index: usize,
     poll: Poll,
     doors: Vec<Door>,
     policy: Arc<Policy>,
-) -> std::io::Result<JoinHandle<()>> {
+) -> io::Result<JoinHandle<()>> {
     let broker = Arc::clone(broker);
-    thread::Builder::new()
-        .name(format!("casemate-shard-{index}"))
-        .spawn(move || {
-            // Numbers up to 64 fit.
-            let shard = index as u16;
-            let work = AssertUnwindSafe(|| {
-                Worker::new(Arc::clone(&broker), shard, poll, doors, policy)?.run()
-            });
-            let outcome = match catch_unwind(work) {
-                Ok(Ok(orderly)) => Ok(orderly),
-                Ok(Err(error)) => Err(format!("shard {index}: {error}")),
-                Err(panic) => Err(format!("shard {index} panicked: {}", panic_text(&*panic))),
-            };
-            broker.posts[index].inbox.close();
-            let orderly = match outcome {
-                Ok(orderly) => orderly,
-                Err(cause) => {
-                    broker.fail(cause);
-                    false
-                }
-            };
-            broker.ended(orderly);
-            if broker.has_ended() {
-                broker.ring.close();
-            }
-        })
+    let name = format!("casemate-shard-{index}");
+    thread::Builder::new().name(name).spawn(move || {
+        // Numbers up to 64 fit.
+        let shard = index as u16;
+        supervise(&broker, index, || {
+            Worker::new(Arc::clone(&broker), shard, poll, doors, policy)?.run()
+        });
+    })
+}
+
+/// Runs a shard's work; whatever happens in it, its end is reported, and where it breaks the
+/// whole server stops.
+fn supervise(broker: &Broker, index: usize, work: impl FnOnce() -> io::Result<bool>) {
+    let outcome = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(orderly)) => Ok(orderly),
+        Ok(Err(error)) => Err(format!("shard {index}: {error}")),
+        Err(panic) => Err(format!("shard {index} panicked: {}", panic_text(&*panic))),
+    };
+    broker.posts[index].inbox.close();
+    let orderly = match outcome {
+        Ok(orderly) => orderly,
+        Err(cause) => {
+            broker.fail(cause);
+            false
+        }
+    };
+    broker.ended(orderly);
+    if broker.has_ended() {
+        broker.ring.close();
+    }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
@@ -322,8 +327,10 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
+    use crate::options::Listener;
 
     fn is_shared<T: Send + Sync>() {}
 
@@ -355,5 +362,42 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    fn server(shards: usize) -> Server {
+        let listener = Listener {
+            name: "plain".into(),
+            address: ([127, 0, 0, 1], 0).into(),
+            security: Security::Plain,
+            anonymous_role: None,
+            ipv6_only: false,
+        };
+        let options = Options {
+            shards,
+            listeners: vec![listener],
+            ..Options::default()
+        };
+        Server::start(options, Vec::new()).unwrap()
+    }
+
+    /// Goal: a shard that panics is not quietly missing. Method: the same supervision around work
+    /// that panics, beside shards that run.
+    #[test]
+    fn a_shard_that_panics_stops_the_whole_server() {
+        let server = server(3);
+        // It takes the place of the last shard, which hears the order to stop before.
+        server.broker.post(2, Letter::Stop { until: 0 });
+        server.broker.wait_running(2, Duration::from_secs(30));
+        supervise(&server.broker, 2, || panic!("boom"));
+        let text = server.failed().unwrap();
+        assert!(text.contains("shard 2") && text.contains("boom"), "{text}");
+        assert!(
+            !server.stop(Duration::from_secs(30)),
+            "this was no orderly end"
+        );
+        assert!(server.has_ended());
+        assert!(server.next_question(Duration::from_secs(60)).is_none());
+        assert!(server.next_events(1, Duration::from_secs(60)).0.len() <= 1);
+        assert!(std::net::TcpStream::connect(server.addresses()[0].1).is_err());
     }
 }
