@@ -16,6 +16,7 @@ use crate::history::{History, Invariant, Violation};
 use crate::oracle::{Oracle, Place};
 use crate::plan::{Persona, Plan};
 use crate::shell::{Mark, Shell};
+use crate::tell;
 
 pub use act::plain_ack;
 
@@ -326,7 +327,7 @@ impl Client {
         scene.shell.links[link].marks.push_back(mark);
         let index = self.index;
         scene.history.note(scene.now, || {
-            format!("client {index} (link {link}) → {packet:?}")
+            format!("client {index} (link {link}) → {}", tell::packet(packet))
         });
         self.flush(scene);
         Ok(())

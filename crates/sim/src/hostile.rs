@@ -16,6 +16,7 @@ use crate::law::{Answer, Asker};
 use crate::oracle::payload;
 use crate::plan::Plan;
 use crate::shell::{Owner, Shell};
+use crate::tell;
 
 /// One hostile client, which comes back again and again.
 pub struct Hostile {
@@ -196,7 +197,7 @@ impl Hostile {
         let index = self.index;
         scene.history.note(scene.now, || {
             let how = if mutate { "mutated " } else { "" };
-            format!("hostile {index} → {how}{packet:?}")
+            format!("hostile {index} → {how}{}", tell::packet(packet))
         });
         self.outbox.extend_from_slice(&bytes);
     }
@@ -396,9 +397,9 @@ impl Hostile {
             let words = format!("hostile {index} got a packet of no version: {bytes:02x?}");
             return Err(Violation::new(Invariant::Protocol, words));
         };
-        scene
-            .history
-            .note(scene.now, || format!("hostile {index} ← {packet:?}"));
+        scene.history.note(scene.now, || {
+            format!("hostile {index} ← {}", tell::packet(&packet))
+        });
         match packet {
             Packet::Connack(connack) => {
                 let welcome = !connack.reason.is_refusal();

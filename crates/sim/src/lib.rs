@@ -19,6 +19,7 @@ mod plan;
 mod run;
 mod shell;
 mod stream;
+mod tell;
 mod topic;
 mod world;
 

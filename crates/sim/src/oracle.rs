@@ -22,7 +22,7 @@ use crate::law::{Answer, Asker, Law};
 use crate::plan::Plan;
 
 pub use delivery::Delivery;
-pub use message::{payload, Author, Fate, Luggage, Message};
+pub use message::{payload, serial, Author, Fate, Luggage, Message};
 pub use session::{Carrier, Flight, Options, Session, Slot, SLACK_MS};
 pub use will::Will;
 
@@ -151,6 +151,7 @@ impl Oracle {
         }
         let answer = self.may_publish(message, now);
         let (topic, qos) = (message.topic.clone(), message.qos);
+        let transmissions = message.transmissions;
         let fate = match (reason.is_refusal(), answer) {
             (true, _) => {
                 let denied = reason == Reason::NotAuthorized;
@@ -165,7 +166,8 @@ impl Oracle {
                     Protocol,
                     "message {serial} was refused with {reason:?}"
                 );
-                if denied {
+                // What was accepted once may be refused when it is sent again under another law.
+                if denied && (transmissions == 1 || answer == Answer::Never) {
                     Fate::Refused
                 } else {
                     Fate::Unknown

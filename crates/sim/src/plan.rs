@@ -62,6 +62,8 @@ pub struct Habits {
     pub clean_percent: u64,
     /// Whether the session outlives the connection.
     pub persistent: bool,
+    /// Takes packets of any size.
+    pub takes_all: bool,
     /// Uses the challenge of enhanced authentication.
     pub challenged: bool,
 }
@@ -315,6 +317,7 @@ fn habits(chance: &mut Chance, features: Features) -> Habits {
             false => 0,
         },
         persistent: chance.percent(75),
+        takes_all: false,
         challenged: features.has(Feature::Challenges) && chance.percent(20),
     }
 }

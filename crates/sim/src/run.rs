@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
@@ -129,7 +130,7 @@ pub fn run(run: &Run) -> Result<Report, Box<Failure>> {
         Err(violation) => {
             let failure = failed(violation, world.ticks, world.now(), history);
             // A shard that panicked half way is in no state to be dropped.
-            std::mem::forget(world);
+            let _ = ManuallyDrop::new(world);
             failure
         }
         Ok(()) => {

@@ -50,9 +50,9 @@ pub fn filter(chance: &mut Chance, user: &str, client_id: &str) -> String {
     }
     let topic = topic(chance, user, client_id);
     let mut levels: Vec<String> = topic.split('/').map(str::to_owned).collect();
-    for level in 1..levels.len() {
+    for level in levels.iter_mut().skip(1) {
         if chance.percent(15) {
-            "+".clone_into(&mut levels[level]);
+            "+".clone_into(level);
         }
     }
     if chance.percent(15) {

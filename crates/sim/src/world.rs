@@ -210,10 +210,18 @@ impl World {
         });
         self.shell.expel(self.now, &name, end_sessions);
         if end_sessions {
-            for session in &mut self.oracle.sessions {
+            for (client, session) in self.oracle.sessions.iter_mut().enumerate() {
                 if session.asker.principal.name == name {
-                    session.is_doubtful = true;
+                    session.doubtful_at = Some(self.now);
                     session.doubt(self.now);
+                    for will in self
+                        .oracle
+                        .wills
+                        .iter_mut()
+                        .filter(|will| will.client == client)
+                    {
+                        will.is_doubtful = true;
+                    }
                 }
             }
         }

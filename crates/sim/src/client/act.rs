@@ -20,6 +20,11 @@ impl Client {
         if self.is_silent {
             return Ok(());
         }
+        // A client that has subscribed to nothing would see nothing.
+        let session = &scene.oracle.sessions[self.index];
+        if session.slots.iter().all(|slot| slot.ended_at.is_some()) && scene.chance.percent(50) {
+            return self.subscribe(scene);
+        }
         if scene.chance.percent(self.persona.habits.publish_percent) {
             return self.publish(scene);
         }

@@ -144,7 +144,8 @@ impl Client {
             true => *chance.pick(&[1, 2, 5, 100, 65_535]),
             false => 65_535,
         };
-        let packet_bytes_max: u32 = match modern && features.has(Feature::Tight) {
+        let bounded = features.has(Feature::Tight) && !self.persona.habits.takes_all;
+        let packet_bytes_max: u32 = match modern && bounded {
             true => *chance.pick(&[u32::MAX, u32::MAX, u32::MAX, 2_000, 300]),
             false => u32::MAX,
         };
@@ -196,6 +197,7 @@ impl Client {
                 link,
                 delay_s,
                 taken_back: false,
+                is_doubtful: false,
             };
             scene.oracle.wills.push(record);
         }
@@ -234,6 +236,7 @@ impl Client {
             false => asked_s,
         };
         scene.shell.links[link].keep_alive_s = Some(in_force_s);
+        scene.shell.links[link].keep_alive_least_s = capped_s;
     }
 
     /// CONNACK.
@@ -372,7 +375,7 @@ impl Client {
         // Where nobody closed the old connection, its end is this takeover, and expiry 0 ends it.
         let lives = |carrier: &Carrier| end(carrier).0 > scene.now && carrier.expiry_s > 0;
         let alive = base_lives
-            && !session.is_doubtful
+            && !session.is_doubtful()
             && earlier.iter().skip(1).all(|attempt| !attempt.clean)
             && earlier.iter().all(lives);
         ensure!(

@@ -9,6 +9,7 @@ use super::{Answer, Client, Exchange, Phase, Scene};
 use crate::gate;
 use crate::history::{ensure, Invariant, Violation};
 use crate::oracle::{Delivery, Luggage};
+use crate::tell;
 
 impl Client {
     /// Reads what has arrived.
@@ -75,7 +76,7 @@ impl Client {
         };
         let packet = decode(self.version(), Sender::Server, frame, body).map_err(broken)?;
         scene.history.note(scene.now, || {
-            format!("client {index} (link {link}) ← {packet:?}")
+            format!("client {index} (link {link}) ← {}", tell::packet(&packet))
         });
         let most = scene.oracle.sessions[index].packet_bytes_max;
         ensure!(

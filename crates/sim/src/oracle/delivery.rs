@@ -4,7 +4,7 @@ use casemate_codec::{QoS, Version};
 use casemate_engine::Millis;
 
 use super::message::{self, Author, Fate, Luggage, Message};
-use super::session::{Copies, Flight, Options, Session};
+use super::session::{Flight, Options, Session};
 use super::will::WillFate;
 use super::Oracle;
 use crate::history::{ensure, Violation};
@@ -356,7 +356,7 @@ fn check_steady(
     caps: &[QoS],
     delivery: &Delivery,
 ) -> Result<(), Violation> {
-    let own = message.author == Author::Client(delivery.client);
+    let own = message.is_of(delivery.client);
     for slot in &session.slots {
         let [only] = slot.versions.as_slice() else {
             continue;

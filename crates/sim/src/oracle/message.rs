@@ -191,6 +191,11 @@ impl Message {
         self.topic.len() + self.payload.len() + self.luggage.bytes() + 200
     }
 
+    /// True for a client's own message, its will included.
+    pub fn is_of(&self, client: usize) -> bool {
+        matches!(self.author, Author::Client(author) | Author::Will(author) if author == client)
+    }
+
     /// How many independent copies the author may have caused.
     pub fn causes(&self) -> u32 {
         match self.qos {

@@ -109,7 +109,7 @@ impl Slot {
 
     /// True where the subscription surely existed from before the message was sent until now.
     pub fn surely_matches(&self, message: &Message) -> bool {
-        self.must_from.is_some_and(|at| at <= message.sent_at)
+        self.must_from.is_some_and(|at| at < message.sent_at)
             && self.ending_at.is_none()
             && topic::matches(&self.filter, &message.topic)
     }
@@ -169,10 +169,11 @@ impl Carrier {
     /// When the session ends at the earliest and at the latest, as far as this carrier says.
     pub fn end(&self, links: &[Link]) -> (Millis, Millis) {
         let link = &links[self.link];
-        let Some(over_at) = link.over_at else {
-            return (Millis::MAX, Millis::MAX);
-        };
         let (low, high) = self.expiry_s(link);
+        let Some(over_at) = link.over_at else {
+            // A session that lasts no longer than its connection may end at any moment.
+            return (if low == 0 { 0 } else { Millis::MAX }, Millis::MAX);
+        };
         let end = |expiry_s: u32| match expiry_s {
             u32::MAX => Millis::MAX,
             expiry_s => over_at + Millis::from(expiry_s) * 1_000,
@@ -200,8 +201,8 @@ pub struct Session {
     pub flights: BTreeMap<u16, Flight>,
     /// Something was refused for it because its queue was full.
     pub overflowed: bool,
-    /// It may have been ended from outside.
-    pub is_doubtful: bool,
+    /// When it may last have been ended from outside.
+    pub doubtful_at: Option<Millis>,
     /// Every connection that may have carried it.
     pub history: Vec<Carrier>,
     /// Index in `history` of the last one that surely did.
@@ -226,7 +227,7 @@ impl Session {
             stored: BTreeMap::new(),
             flights: BTreeMap::new(),
             overflowed: false,
-            is_doubtful: false,
+            doubtful_at: None,
             history: Vec::new(),
             base: 0,
             link: None,
@@ -235,9 +236,19 @@ impl Session {
         }
     }
 
+    /// True where it may have been ended from outside since it began.
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful_at.is_some()
+    }
+
     /// The proven tenant.
     pub fn tenant(&self) -> u32 {
         self.asker.principal.tenant
+    }
+
+    /// Since when the client has been connected, without a gap until now.
+    pub fn connected_at(&self) -> Option<Millis> {
+        self.link.and(self.history.last()?.connected_at)
     }
 
     /// Connections since the last one that surely carried the session, that one first.
@@ -252,7 +263,7 @@ impl Session {
             return false;
         };
         base.connected_at.is_some()
-            && !self.is_doubtful
+            && !self.is_doubtful()
             && attempts.iter().all(|attempt| !attempt.clean)
             && carriers.iter().all(|carrier| carrier.end(links).0 > now)
     }
@@ -274,6 +285,9 @@ impl Session {
         }
         self.flights.clear();
         self.overflowed = false;
-        self.is_doubtful = false;
+        let sent_at = self.history.last().map_or(0, |carrier| carrier.sent_at);
+        if self.doubtful_at.is_some_and(|at| at < sent_at) {
+            self.doubtful_at = None;
+        }
     }
 }

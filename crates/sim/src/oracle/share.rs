@@ -43,7 +43,7 @@ impl Oracle {
                 .collect();
             let steady = members.iter().all(|session| {
                 let mine = session.slots.iter().filter(|slot| member(slot));
-                !session.is_doubtful && mine.into_iter().all(|slot| slot.ending_at.is_none())
+                !session.is_doubtful() && mine.into_iter().all(|slot| slot.ending_at.is_none())
             });
             // Where somebody has left, what was his may have gone to another.
             if !steady {

@@ -5,7 +5,7 @@ use casemate_engine::Millis;
 
 use super::retained::has_expired;
 use super::session::{Options, Session};
-use super::{Author, Fate, Message, Oracle, Slot};
+use super::{Fate, Message, Oracle, Slot};
 use crate::history::{ensure, Violation};
 use crate::law::Answer;
 use crate::shell::Link;
@@ -47,10 +47,10 @@ impl Oracle {
             && message.tenant == session.tenant()
             && !message.is_empty()
             && !session.copies.contains_key(&message.serial);
-        if !countable || session.overflowed || session.is_doubtful {
+        if !countable || session.overflowed || session.is_doubtful() {
             return Ok(());
         }
-        let own = message.author == Author::Client(client);
+        let own = message.is_of(client);
         let bound = |slot: &&Slot| slot.share.is_none() && slot.surely_matches(message);
         let Some(slot) = session.slots.iter().find(bound) else {
             return Ok(());
@@ -86,8 +86,8 @@ impl Oracle {
                 .all(|one| one.granted > Some(QoS::AtMostOnce));
         let heard = nothing_dropped
             && session
-                .link
-                .is_some_and(|(_, sent_at)| sent_at <= message.sent_at)
+                .connected_at()
+                .is_some_and(|at| at < message.sent_at)
             && slot.must_from.is_some();
         ensure!(
             !kept && !heard,
@@ -122,7 +122,7 @@ impl Oracle {
                     && start <= one.sent_at
                     && !one.no_local
                     && !session.overflowed
-                    && !session.is_doubtful;
+                    && !session.is_doubtful();
                 if !counts {
                     continue;
                 }
@@ -184,7 +184,7 @@ impl Oracle {
             return Ok(());
         };
         for (packet_id, flight) in &session.flights {
-            if flight.answered || flight.link == link || session.is_doubtful {
+            if flight.answered || flight.link == link || session.is_doubtful() {
                 continue;
             }
             let Some(message) = self.message(flight.serial) else {

@@ -20,6 +20,8 @@ pub struct Will {
     pub delay_s: u32,
     /// The client wrote a DISCONNECT that takes the will back.
     pub taken_back: bool,
+    /// Its session may have been ended from outside.
+    pub is_doubtful: bool,
 }
 
 /// What must become of a will.
@@ -57,7 +59,7 @@ impl Oracle {
             return may;
         };
         let carrier = &session.history[place];
-        if carrier.connected_at.is_none() || session.is_doubtful {
+        if carrier.connected_at.is_none() || will.is_doubtful {
             return may;
         }
         if will.taken_back {
@@ -79,22 +81,21 @@ impl Oracle {
                 by: over_at + SLACK_MS,
             };
         }
-        for later in &session.history[place + 1..] {
-            if later.sent_at > high + SLACK_MS {
-                break;
-            }
-            return match later.connected_at {
-                Some(at) if !later.clean && later.present && at < low => WillFate::Never,
-                Some(at) if later.clean => WillFate::Must {
-                    from: over_at,
-                    by: high.min(at) + SLACK_MS,
-                },
-                _ => may,
-            };
-        }
-        WillFate::Must {
+        let late = WillFate::Must {
             from: low,
             by: high + SLACK_MS,
+        };
+        let Some(later) = session.history.get(place + 1) else {
+            return late;
+        };
+        match later.connected_at {
+            _ if later.sent_at > high + SLACK_MS => late,
+            Some(at) if !later.clean && later.present && at < low => WillFate::Never,
+            Some(at) if later.clean => WillFate::Must {
+                from: over_at,
+                by: high.min(at) + SLACK_MS,
+            },
+            _ => may,
         }
     }
 

@@ -104,9 +104,11 @@ impl Shell {
         );
         self.links[link].question = Some(step);
         self.fresh_ids += 1;
+        // Who connects is closed when nothing is decided; who proves himself again just waits.
+        let first = credentials.proof.as_ref().is_none_or(|proof| !proof.again);
         let at = match self.gate {
             Promptness::AtOnce => now,
-            Promptness::Late(_) if chance.percent(2) => return Ok(()),
+            Promptness::Late(_) if first && chance.percent(2) => return Ok(()),
             Promptness::Late(most_ms) => now + chance.between(0, most_ms),
             Promptness::Batches(every_ms) => now.next_multiple_of(every_ms),
         };

@@ -116,6 +116,8 @@ pub struct Link {
     pub connected_at: Option<Millis>,
     /// Keep alive in force, s; 0 is none.
     pub keep_alive_s: Option<u16>,
+    /// The shortest that the server may count with, s.
+    pub keep_alive_least_s: u16,
     /// When the proof of the client ends.
     pub proven_until: Option<Millis>,
 }
@@ -152,6 +154,7 @@ impl Link {
             loss: None,
             connected_at: None,
             keep_alive_s: None,
+            keep_alive_least_s: 0,
             proven_until: None,
         }
     }

@@ -116,6 +116,7 @@ impl World {
                 publish_percent: 0,
                 clean_percent: 0,
                 persistent: false,
+                takes_all: true,
                 challenged: false,
             },
         };

@@ -43,7 +43,7 @@ impl World {
             EventKind::Connected { .. } => link.connected_at = Some(now),
             EventKind::Disconnected { loss } => {
                 link.loss = Some(*loss);
-                let keep_alive_ms = Millis::from(link.keep_alive_s.unwrap_or(0)) * 1_000;
+                let keep_alive_ms = Millis::from(link.keep_alive_least_s) * 1_000;
                 let silent_ms = now - link.packet_at.max(link.opened_at);
                 let (least_ms, seen_ms) = match loss {
                     Loss::KeepAlive => (keep_alive_ms * 3 / 2, silent_ms),
