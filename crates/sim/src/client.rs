@@ -279,7 +279,7 @@ impl Client {
     /// What is open, in words.
     pub fn describe(&self) -> String {
         format!(
-            "client {} is {:?} with exchanges {:?}, {} answers, {} bytes unsent, {} pings, {} QoS 0",
+            "client {} is {:?}, has open {:?}, owes {} answers, {} bytes, {} pings, {} QoS 0",
             self.index,
             self.phase,
             self.exchanges,

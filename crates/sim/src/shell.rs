@@ -1,6 +1,7 @@
 //! The shell: drives the shards as the server does, and watches that they keep to their door.
 
 mod effect;
+mod inbox;
 mod link;
 mod pipe;
 mod store;

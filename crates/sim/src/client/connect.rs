@@ -3,7 +3,8 @@
 use std::num::{NonZeroU16, NonZeroU32};
 
 use casemate_codec::{
-    Connack, Connect, ConnectProperties, Packet, QoS, Reason, UserProperties, Version, Will,
+    Connack, ConnackProperties, Connect, ConnectProperties, Packet, QoS, Reason, UserProperties,
+    Version, Will,
 };
 use casemate_engine::Millis;
 
@@ -131,13 +132,8 @@ impl Client {
         session.link = Some((link, scene.now));
     }
 
-    /// Chooses the limits of the connection and writes CONNECT.
-    fn write_connect(
-        &mut self,
-        scene: &mut Scene<'_>,
-        link: usize,
-        will: Option<u64>,
-    ) -> Result<(), Violation> {
+    /// Chooses the limits of the connection; returns the packet limit, bytes, and keep alive, s.
+    fn choose_limits(&mut self, scene: &mut Scene<'_>) -> (u32, u16) {
         let chance = &mut *scene.chance;
         let (modern, features) = (self.is_modern(), self.plan.features);
         self.receive_max = match modern {
@@ -160,6 +156,41 @@ impl Client {
         let session = &mut scene.oracle.sessions[self.index];
         session.packet_bytes_max = packet_bytes_max as usize;
         session.packet_bytes_least = session.packet_bytes_least.min(packet_bytes_max as usize);
+        (packet_bytes_max, keep_alive_s)
+    }
+
+    /// Notes the will that CONNECT brings; returns its delay, s.
+    fn register_will(&mut self, scene: &mut Scene<'_>, link: usize, will: Option<u64>) -> u32 {
+        let delay_s: u32 = match self.is_modern() {
+            true => *scene.chance.pick(&[0, 0, 1, 3, 20]),
+            false => 0,
+        };
+        self.will = will;
+        if let Some(serial) = will {
+            let client = self.index;
+            let (taken_back, is_doubtful) = (false, false);
+            let will = WillRecord {
+                serial,
+                client,
+                link,
+                delay_s,
+                taken_back,
+                is_doubtful,
+            };
+            scene.oracle.wills.push(will);
+        }
+        delay_s
+    }
+
+    /// Writes CONNECT.
+    fn write_connect(
+        &mut self,
+        scene: &mut Scene<'_>,
+        link: usize,
+        will: Option<u64>,
+    ) -> Result<(), Violation> {
+        let modern = self.is_modern();
+        let (packet_bytes_max, keep_alive_s) = self.choose_limits(scene);
         self.settle_keep_alive(scene, link, keep_alive_s);
         let person = &self.plan.people[self.persona.person];
         let (name, password) = (person.principal.name.clone(), person.password.clone());
@@ -184,23 +215,7 @@ impl Client {
         let message = will
             .and_then(|serial| scene.oracle.message(serial))
             .cloned();
-        let delay_s: u32 = match modern {
-            true => *scene.chance.pick(&[0, 0, 1, 3, 20]),
-            false => 0,
-        };
-        self.will = will;
-        if let Some(serial) = will {
-            let client = self.index;
-            let record = WillRecord {
-                serial,
-                client,
-                link,
-                delay_s,
-                taken_back: false,
-                is_doubtful: false,
-            };
-            scene.oracle.wills.push(record);
-        }
+        let delay_s = self.register_will(scene, link, will);
         let pairs = message
             .as_ref()
             .map(|message| message.luggage.pairs())
@@ -256,27 +271,8 @@ impl Client {
             return self.refused(scene, connack.reason);
         }
         self.check_presence(scene, link, connack.session_present)?;
-        let properties = &connack.properties;
-        let modern = self.is_modern();
-        self.limits = Limits {
-            receive_max: match modern {
-                true => properties
-                    .receive_max
-                    .map_or(65_535, |most| usize::from(most.get())),
-                false => usize::from(self.plan.settings.receive_max),
-            },
-            packet_bytes_max: match modern {
-                true => properties
-                    .packet_bytes_max
-                    .map_or(usize::MAX, |most| most.get() as usize),
-                false => self.plan.settings.packet_bytes_max as usize,
-            },
-            topic_alias_max: properties.topic_alias_max.unwrap_or(0),
-        };
-        if let Some(keep_alive_s) = properties.server_keep_alive_s {
-            self.keep_alive_ms = (keep_alive_s > 0).then(|| Millis::from(keep_alive_s) * 1_000);
-            scene.shell.links[link].keep_alive_s = Some(keep_alive_s);
-        }
+        self.take_limits(scene, link, &connack.properties);
+        let (properties, modern) = (&connack.properties, self.is_modern());
         let assigned = properties.assigned_client_id.is_some();
         let expected = modern && self.persona.client_id.is_empty();
         ensure!(
@@ -310,6 +306,35 @@ impl Client {
         self.phase = Phase::Up;
         self.act_at = scene.now + self.pause(scene);
         self.resume(scene, present)
+    }
+
+    /// Takes in what the broker allows.
+    fn take_limits(
+        &mut self,
+        scene: &mut Scene<'_>,
+        link: usize,
+        properties: &ConnackProperties<'_>,
+    ) {
+        let modern = self.is_modern();
+        self.limits = Limits {
+            receive_max: match modern {
+                true => properties
+                    .receive_max
+                    .map_or(65_535, |most| usize::from(most.get())),
+                false => usize::from(self.plan.settings.receive_max),
+            },
+            packet_bytes_max: match modern {
+                true => properties
+                    .packet_bytes_max
+                    .map_or(usize::MAX, |most| most.get() as usize),
+                false => self.plan.settings.packet_bytes_max as usize,
+            },
+            topic_alias_max: properties.topic_alias_max.unwrap_or(0),
+        };
+        if let Some(keep_alive_s) = properties.server_keep_alive_s {
+            self.keep_alive_ms = (keep_alive_s > 0).then(|| Millis::from(keep_alive_s) * 1_000);
+            scene.shell.links[link].keep_alive_s = Some(keep_alive_s);
+        }
     }
 
     /// The broker says no.

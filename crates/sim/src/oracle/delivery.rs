@@ -259,20 +259,8 @@ impl Oracle {
             message.qos,
             delivery.qos
         );
-        let as_published = versions().any(|one| one.retain_as_published) || paths.replays > 0;
-        let cleared = paths.all().any(|one| !one.retain_as_published);
-        let just = match (delivery.retain, message.retain) {
-            (true, true) => as_published,
-            (true, false) => false,
-            (false, true) => cleared,
-            (false, false) => true,
-        };
-        ensure!(
-            just,
-            Integrity,
-            "client {client} got message {serial} with the retain flag {}",
-            delivery.retain
-        );
+        let as_published = versions().any(|one| one.retain_as_published);
+        check_retain(paths, as_published, message, delivery)?;
         for id in &delivery.ids {
             ensure!(
                 versions().any(|one| one.id == Some(*id)),
@@ -313,6 +301,30 @@ impl Oracle {
             *last = (*last).max(message.serial);
         }
     }
+}
+
+/// The retain flag must be what a subscription, or a replay, makes of it.
+fn check_retain(
+    paths: &Paths<'_>,
+    as_published: bool,
+    message: &Message,
+    delivery: &Delivery,
+) -> Result<(), Violation> {
+    let just = match (delivery.retain, message.retain) {
+        (true, true) => as_published || paths.replays > 0,
+        (true, false) => false,
+        (false, true) => paths.all().any(|one| !one.retain_as_published),
+        (false, false) => true,
+    };
+    ensure!(
+        just,
+        Integrity,
+        "client {} got message {} with the retain flag {}",
+        delivery.client,
+        message.serial,
+        delivery.retain
+    );
+    Ok(())
 }
 
 /// Topic, tenant, payload and properties must be what was sent.

@@ -1,4 +1,4 @@
-//! Sessions as the oracle remembers them: subscriptions over time, what arrived, how long they live.
+//! Sessions as the oracle remembers them: subscriptions over time, arrivals, and their life.
 
 use std::collections::BTreeMap;
 

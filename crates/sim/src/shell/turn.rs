@@ -4,7 +4,7 @@ use std::io::IoSlice;
 
 use casemate_engine::{Input, Millis};
 
-use super::{store, Effects, Item, Shell, Side, LOST};
+use super::{store, Effects, Shell, Side, LOST};
 use crate::chance::Chance;
 use crate::history::{ensure, Violation};
 
@@ -162,116 +162,6 @@ impl Shell {
         let station = &mut self.stations[link.shard];
         station.free.push(link.id.slot);
         station.blocked.remove(&number);
-    }
-
-    /// Takes what is due out of the inbox.
-    fn take_items(
-        &mut self,
-        shard: usize,
-        now: Millis,
-        chance: &mut Chance,
-    ) -> Result<(), Violation> {
-        while let Some(entry) = self.stations[shard].inbox.first_entry() {
-            if entry.key().0 > now {
-                break;
-            }
-            let item = entry.remove();
-            self.take_item(shard, now, chance, item)?;
-        }
-        Ok(())
-    }
-
-    /// Gives one item of the inbox to the shard.
-    fn take_item(
-        &mut self,
-        shard: usize,
-        now: Millis,
-        chance: &mut Chance,
-        item: Item,
-    ) -> Result<(), Violation> {
-        match item {
-            Item::Open { link } => {
-                let id = self.seat(shard, link);
-                self.handle(
-                    shard,
-                    now,
-                    chance,
-                    Input::Opened {
-                        id,
-                        origin: Shell::origin(),
-                    },
-                )
-            }
-            Item::Adopt { link, parcel } => {
-                let id = self.seat(shard, link);
-                self.handle(shard, now, chance, Input::Adopted { id, parcel })
-            }
-            Item::Decide {
-                link,
-                id,
-                step,
-                verdict,
-            } => {
-                if self.seated_link(shard, id) == Some(link) {
-                    self.links[link].question = None;
-                }
-                self.handle(shard, now, chance, Input::Decided { id, step, verdict })
-            }
-            Item::Forwarded { from, batch } => {
-                let input = Input::Forwarded {
-                    from: from as u16,
-                    batch: &batch,
-                };
-                self.handle(shard, now, chance, input)?;
-                let at = self.pipes[from][shard].taken(now, chance);
-                self.post(
-                    from,
-                    at,
-                    Item::Drained {
-                        to: shard,
-                        bytes: batch.len(),
-                    },
-                );
-                Ok(())
-            }
-            Item::Drained { to, bytes } => {
-                self.pipes[shard][to].drained(bytes);
-                self.handle(
-                    shard,
-                    now,
-                    chance,
-                    Input::Drained {
-                        to: to as u16,
-                        bytes,
-                    },
-                )
-            }
-            Item::Policy(policy) => self.handle(shard, now, chance, Input::Policy(policy)),
-            Item::Expel { name, end_sessions } => {
-                let reason = casemate_codec::Reason::AdministrativeAction;
-                let (realm, name) = ("account", name.as_str());
-                let input = Input::Expel {
-                    realm,
-                    name,
-                    end_sessions,
-                    reason,
-                };
-                self.handle(shard, now, chance, input)
-            }
-            Item::Announce {
-                topic,
-                payload,
-                retain,
-            } => {
-                let input = Input::Announce {
-                    topic: &topic,
-                    payload: &payload,
-                    retain,
-                };
-                self.handle(shard, now, chance, input)
-            }
-            Item::Stop { reason } => self.handle(shard, now, chance, Input::Stop { reason }),
-        }
     }
 
     /// Passes on what the store has answered.
