@@ -71,7 +71,7 @@ rules: .venv/stamps/packages
 	@$(say) 'rules: style, crates, layers, statements'
 	@$(PY) tools/tidy.py
 	@$(PY) tools/crates.py
-	@$(BIN)/lint-imports --no-cache
+	@PYTHONPATH=python $(BIN)/lint-imports --no-cache
 	@$(PY) tools/specmap.py --quiet
 
 fmt: .venv/stamps/packages ## Format both languages in place.
@@ -105,7 +105,10 @@ fuzzing:
 		|| { echo 'cargo-fuzz is missing: cargo install cargo-fuzz' >&2; exit 1; }
 	@for target in $(FUZZ_TARGETS); do \
 		$(say) "fuzz $$target for $(FUZZ_S) s"; \
-		cargo +nightly fuzz run --fuzz-dir fuzz "$$target" -- -max_total_time=$(FUZZ_S); \
+		mkdir -p "fuzz/target/corpus/$$target"; \
+		cargo +nightly fuzz run --fuzz-dir fuzz --sanitizer none "$$target" \
+			"fuzz/target/corpus/$$target" "fuzz/corpus/$$target" \
+			-- -max_total_time=$(FUZZ_S) -max_len=2048; \
 	done
 
 bench: setup ## Measure a broker on loopback with mqload (MQLOAD=path); fails on any loss.
