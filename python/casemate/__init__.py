@@ -1,0 +1,33 @@
+"""casemate: a secure MQTT system for Python people."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from casemate.broker import Broker
+    from casemate.client import Client, Message, Will
+
+__version__ = "0.1.0"
+
+__all__ = ["Broker", "Client", "Message", "Will", "__version__"]
+
+_ROOMS = {
+    "Broker": "casemate.broker",
+    "Client": "casemate.client",
+    "Message": "casemate.client",
+    "Will": "casemate.client",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - classes of several rooms.
+    # Loaded when asked for: `casemate device add` needs no engine, and a reader of
+    # `casemate.errors` nothing at all.
+    if name in _ROOMS:
+        return getattr(import_module(_ROOMS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
