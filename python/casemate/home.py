@@ -1,0 +1,471 @@
+"""A home: the folder with everything that one broker is, made whole or not at all.
+
+```
+casemate.toml             the configuration
+policy.toml               what each role may do
+accounts.db               who there is
+pki/                      root.crt root.key issuer.crt issuer.key chain.crt server.crt server.key
+identities/<name>/        client.crt client.key ca.crt: what one client needs, ready to copy
+```
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import shutil
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from casemate import config, identity, pki, policy
+from casemate.errors import (
+    AccountExists,
+    HomeError,
+    HomeExists,
+    HomeMissing,
+    IdentityMissing,
+    UnknownAccount,
+)
+from casemate.files import (
+    FOLDER_MODE,
+    PRIVATE_MODE,
+    PUBLIC_MODE,
+    read_bounded,
+    reason,
+    require_private,
+    require_unwritable_by_others,
+    sync_folder,
+    write_whole,
+)
+from casemate.names import Kind, admit_account_name, is_account_name
+from casemate.passwords import admit_password
+
+PKI = "pki"
+IDENTITIES = "identities"
+OPERATOR = "operator"
+
+CLIENT_CERTIFICATE = "client.crt"
+CLIENT_KEY = "client.key"
+CLIENT_AUTHORITY = "ca.crt"
+
+# In the order in which they are put into a folder that exists: `pki` can be put there only once,
+# so that of two makers one fails; the configuration comes last, as it makes the folder a home.
+_ENTRIES = (PKI, IDENTITIES, identity.FILE_NAME, policy.FILE_NAME, config.FILE_NAME)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalIdentity:
+    """Names the files by which a client proves itself to this home's broker.
+
+    Attributes:
+        name: The account.
+        certificate: Its certificate with the issuer's, PEM.
+        key: Its private key, PEM, mode 0600.
+        ca: The root's certificate, by which it knows the broker, PEM.
+    """
+
+    name: str
+    certificate: Path
+    key: Path
+    ca: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Says what making a home has made.
+
+    Attributes:
+        home: The folder.
+        paths: Every file in it.
+        fingerprint: SHA-256 of the root's certificate, in pairs with colons.
+        operator: Name of the first account; its files stand under identities/.
+        server_names: What the server's certificate is valid for.
+        keys_encrypted: Whether the authority's keys need a passphrase.
+    """
+
+    home: Path
+    paths: tuple[Path, ...]
+    fingerprint: str
+    operator: str
+    server_names: tuple[str, ...]
+    keys_encrypted: bool
+
+
+class Home:
+    """Opens what belongs to one broker; made by `init` or `open`.
+
+    Attributes:
+        path: The folder, absolute.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Takes a folder that was checked already; use `open`."""
+        self.path = path
+
+    @classmethod
+    def init(
+        cls,
+        path: str | Path,
+        names: Iterable[str] = (),
+        passphrase: str | None = None,
+        *,
+        operator: str = OPERATOR,
+        password: str | None = None,
+    ) -> Report:
+        """Makes a home: authority, server certificate, operator, policy, configuration.
+
+        It is built in a folder of its own and put in place at the end; what fails leaves nothing.
+
+        Args:
+            path: A folder that does not exist, or one that holds nothing of a home yet.
+            names: Host names and addresses by which clients reach the broker, besides those
+                that this machine knows of itself.
+            passphrase: Encrypts the authority's keys; None leaves them to the mode 0600.
+            operator: Name of the first account, which may do everything.
+            password: Its password besides the certificate; None for none.
+
+        Raises:
+            HomeExists: There is a home, or a part of one.
+            HomeError: The folder cannot be made, or others may write in it.
+            NameRefused: The operator's name cannot be an account's.
+            WeakPassword: The password is too easy.
+            PkiError: A name is not a host's, or the passphrase has the wrong length.
+        """
+        home = Path(path).absolute()
+        admit_account_name(operator)
+        if password is not None:
+            admit_password(operator, password)
+        asked = [pki.admit_host_name(name) for name in names]
+        with _workshop(home) as workshop:
+            report = _build(workshop, asked, passphrase, operator, password)
+            _put_in_place(workshop, home)
+        return Report(
+            home,
+            tuple(home / path for path in report.paths),
+            report.fingerprint,
+            operator,
+            report.server_names,
+            report.keys_encrypted,
+        )
+
+    @classmethod
+    def open(cls, path: str | Path) -> Home:
+        """Opens a home after a look at modes, owners and what is there.
+
+        The authority's keys may be kept elsewhere; all else must be there.
+
+        Raises:
+            HomeMissing: The folder is not a home.
+            FileExposed: Others may read a secret, or change what decides over access.
+            HomeError: A part of the home is missing or cannot be looked at.
+        """
+        home = Path(path).absolute()
+        if not (home / config.FILE_NAME).is_file():
+            raise HomeMissing(
+                f"there is no home in {home}",
+                hint=f'run "casemate init --home {home}", or name another folder with --home',
+            )
+        for public in (
+            home,
+            home / config.FILE_NAME,
+            home / policy.FILE_NAME,
+            home / IDENTITIES,
+            home / PKI / pki.ROOT_CERTIFICATE,
+            home / PKI / pki.ISSUER_CERTIFICATE,
+            home / config.SERVER_CERTIFICATE,
+        ):
+            require_unwritable_by_others(public)
+        for private in (home / PKI, home / config.SERVER_KEY, home / identity.FILE_NAME):
+            require_private(private)
+        for elsewhere in (pki.ROOT_KEY, pki.ISSUER_KEY):
+            if (home / PKI / elsewhere).exists():
+                require_private(home / PKI / elsewhere)
+        return cls(home)
+
+    def configuration(self) -> config.Configuration:
+        """Reads the configuration; raises as `config.load`."""
+        return config.load(self.path)
+
+    def policy(self) -> policy.Policy:
+        """Reads the policy; raises as `Policy.load`."""
+        return policy.Policy.load(self.path / policy.FILE_NAME)
+
+    def accounts(self) -> identity.Accounts:
+        """Opens the account store, which the caller closes; raises as `Accounts`."""
+        return identity.Accounts(self.path / identity.FILE_NAME)
+
+    def authority(self, passphrase: str | None = None) -> pki.Authority:
+        """Opens the authority for signing; raises as `Authority.load`."""
+        return pki.Authority.load(self.path / PKI, passphrase)
+
+    def client_authorities(self) -> bytes:
+        """Gives the certificates, PEM, that a client's certificate must lead to.
+
+        Both root and issuer, so that a client that presents its certificate alone passes too.
+
+        Raises:
+            HomeError: They cannot be read.
+        """
+        content = b""
+        for file in (pki.ROOT_CERTIFICATE, pki.ISSUER_CERTIFICATE):
+            try:
+                content += read_bounded(self.path / PKI / file)
+            except OSError as error:
+                raise HomeError(
+                    f"{self.path / PKI / file} cannot be read", cause=reason(error)
+                ) from error
+        return content
+
+    def add_device(
+        self,
+        name: str,
+        role: str,
+        passphrase: str | None = None,
+        *,
+        lifetime_days: int = pki.LIFETIME_DAYS,
+    ) -> LocalIdentity:
+        """Adds a device: an account, a certificate that proves it, and the files to copy.
+
+        Args:
+            name: 1–128 characters of `A–Z a–z 0–9 . _ @ -`, the first a letter or digit.
+            role: A role that the policy defines.
+            passphrase: Of the authority's key, if that is encrypted.
+            lifetime_days: Validity of the certificate, 1–397 days.
+
+        Raises:
+            NameRefused: The name cannot be an account's.
+            AccountExists: The name is taken.
+            UnknownRole: The policy does not define the role.
+            PkiError: The authority cannot sign; see its subclasses.
+            HomeError: The files cannot be written.
+        """
+        admit_account_name(name)
+        self.policy().require_roles([role], f'device "{name}"')
+        with self.accounts() as store:
+            if any(name.casefold() == account.name.casefold() for account in store.list()):
+                raise AccountExists(
+                    f'there is an account "{name}" already, or one that differs only in case',
+                    hint="choose another name, or remove the account first",
+                )
+            authority = self.authority(passphrase)
+            issued = authority.issue_client("device", name, lifetime_days=lifetime_days)
+            return _enrol(self.path, store, authority, issued, "device", name, [role], None)
+
+    def remove_device(self, name: str) -> None:
+        """Removes a device with its files; a running broker closes its connection.
+
+        Raises:
+            UnknownAccount: There is no device of this name.
+            HomeError: Its files cannot be removed; the account is gone all the same.
+        """
+        self._remove(name, "device")
+
+    def add_user(self, name: str, roles: Iterable[str], password: str) -> identity.Account:
+        """Adds a user with a password.
+
+        Raises:
+            NameRefused: The name cannot be an account's.
+            AccountExists: The name is taken.
+            UnknownRole: The policy does not define a role.
+            WeakPassword: The password is too easy.
+        """
+        roles = list(roles)
+        self.policy().require_roles(roles, f'user "{admit_account_name(name)}"')
+        with self.accounts() as store:
+            return store.add(name, "user", roles, password)
+
+    def remove_user(self, name: str) -> None:
+        """Removes a user with its files, if it has any.
+
+        Raises:
+            UnknownAccount: There is no user of this name.
+            HomeError: Its files cannot be removed; the account is gone all the same.
+        """
+        self._remove(name, "user")
+
+    def has_identity(self, name: str) -> bool:
+        """Tells whether certificate and key of this name are kept here."""
+        return is_account_name(name) and (self._identity_folder(name) / CLIENT_KEY).is_file()
+
+    def local_identity(self, name: str) -> LocalIdentity:
+        """Finds the files by which a client of this machine proves itself.
+
+        Raises:
+            IdentityMissing: There are none of this name.
+            FileExposed: Others may read the key.
+            NameRefused: The name cannot be an account's.
+        """
+        admit_account_name(name)
+        if not self.has_identity(name):
+            raise IdentityMissing(
+                f'there is no identity "{name}" in {self.path}',
+                hint=f'run "casemate device add {name} --role ROLE"',
+            )
+        found = _identity_files(self._identity_folder(name), name)
+        require_private(found.key)
+        for file in (found.certificate, found.ca):
+            require_unwritable_by_others(file)
+        return found
+
+    def _identity_folder(self, name: str) -> Path:
+        return self.path / IDENTITIES / name
+
+    def _remove(self, name: str, kind: Kind) -> None:
+        with self.accounts() as store:
+            account = store.get(name)
+            if account.kind != kind:
+                raise UnknownAccount(
+                    f'"{name}" is a {account.kind}, not a {kind}',
+                    hint=f'run "casemate {account.kind} remove {name}"',
+                )
+            # The account first: once it is gone, its files open nothing any more.
+            store.remove(name)
+        try:
+            shutil.rmtree(self._identity_folder(name))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise HomeError(
+                f"{self._identity_folder(name)} cannot be removed",
+                cause=reason(error),
+                hint="the account is removed; remove the folder by hand",
+            ) from error
+
+
+def _identity_files(folder: Path, name: str) -> LocalIdentity:
+    return LocalIdentity(
+        name, folder / CLIENT_CERTIFICATE, folder / CLIENT_KEY, folder / CLIENT_AUTHORITY
+    )
+
+
+@contextmanager
+def _workshop(home: Path) -> Iterator[Path]:
+    """Makes a private folder on the same disk as the home will be, and removes it at the end."""
+    _require_absent(home)
+    if home.exists():
+        require_unwritable_by_others(home)
+    beside = home if home.exists() else home.parent
+    workshop = beside / f".casemate-{secrets.token_hex(8)}.new"
+    try:
+        beside.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        workshop.mkdir(mode=FOLDER_MODE)
+    except OSError as error:
+        raise HomeError(f"{home} cannot be made", cause=reason(error)) from error
+    try:
+        yield workshop
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+
+
+def _require_absent(home: Path) -> None:
+    if home.exists() and not home.is_dir():
+        raise HomeExists(f"{home} is not a folder", hint="choose another folder")
+    found = [entry for entry in _ENTRIES if (home / entry).exists()]
+    if config.FILE_NAME in found:
+        raise HomeExists(
+            f"there is a home in {home} already",
+            hint="use it as it is, or choose another folder with --home",
+        )
+    if found:
+        raise HomeExists(
+            f"{home} holds {', '.join(found)}, which a new home would overwrite",
+            hint="choose another folder with --home, or move them away",
+        )
+
+
+def _build(
+    folder: Path,
+    names: list[str],
+    passphrase: str | None,
+    operator: str,
+    password: str | None,
+) -> Report:
+    """Makes all parts of a home in a folder; the paths in the report are relative to it."""
+    host = socket.gethostname()
+    authority = pki.Authority.create(folder / PKI, host, passphrase)
+    server = authority.issue_server([*pki.machine_names(), *names])
+    write_whole(folder / config.SERVER_KEY, server.key_pem, PRIVATE_MODE)
+    write_whole(folder / config.SERVER_CERTIFICATE, server.chain_pem, PUBLIC_MODE)
+    write_whole(folder / policy.FILE_NAME, policy.default_text().encode(), PRIVATE_MODE)
+    write_whole(folder / config.FILE_NAME, config.default_text().encode(), PRIVATE_MODE)
+    (folder / IDENTITIES).mkdir(mode=FOLDER_MODE)
+    issued = authority.issue_client("user", operator)
+    with identity.Accounts.create(folder / identity.FILE_NAME) as store:
+        _enrol(folder, store, authority, issued, "user", operator, [OPERATOR], password)
+    return Report(
+        folder,
+        tuple(sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())),
+        authority.fingerprint,
+        operator,
+        server.names,
+        passphrase is not None,
+    )
+
+
+def _put_in_place(workshop: Path, home: Path) -> None:
+    """Moves what was built to where it belongs, or back again if that fails."""
+    moved: list[str] = []
+    try:
+        if not home.exists():
+            workshop.rename(home)
+        else:
+            for entry in _ENTRIES:
+                (workshop / entry).rename(home / entry)
+                moved.append(entry)
+        sync_folder(home)
+        sync_folder(home.parent)
+    except OSError as error:
+        for entry in reversed(moved):
+            with suppress(OSError):
+                (home / entry).rename(workshop / entry)
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise HomeExists(f"somebody else has made a home in {home} meanwhile") from error
+        raise HomeError(f"{home} cannot be made", cause=reason(error)) from error
+
+
+def _enrol(
+    home: Path,
+    store: identity.Accounts,
+    authority: pki.Authority,
+    issued: pki.Issued,
+    kind: Kind,
+    name: str,
+    roles: list[str],
+    password: str | None,
+) -> LocalIdentity:
+    """Adds an account with its certificate and writes its files; undoes the one without the other.
+
+    The account comes first, because its name can be taken only once.
+    """
+    folder = home / IDENTITIES / name
+    store.add(name, kind, roles, password)
+    try:
+        _write_identity(folder, authority, issued)
+        store.add_certificate(name, issued.fingerprint, issued.not_after_s)
+    except BaseException:
+        store.remove(name)
+        raise
+    return _identity_files(folder, name)
+
+
+def _write_identity(folder: Path, authority: pki.Authority, issued: pki.Issued) -> None:
+    beside = folder.with_name(f".{secrets.token_hex(8)}.new")
+    try:
+        beside.mkdir(mode=FOLDER_MODE)
+        write_whole(beside / CLIENT_KEY, issued.key_pem, PRIVATE_MODE)
+        write_whole(beside / CLIENT_CERTIFICATE, issued.chain_pem, PUBLIC_MODE)
+        write_whole(beside / CLIENT_AUTHORITY, authority.root_pem, PUBLIC_MODE)
+        # Fails on a folder that holds anything: the files of another are never overwritten.
+        beside.rename(folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise HomeError(
+            f"{folder} cannot be written",
+            cause=reason(error),
+            hint="move an old folder of that name away",
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
