@@ -4,6 +4,7 @@
 //! so each fact is an interval; what must hold is only demanded where the interval leaves no doubt.
 
 mod delivery;
+mod durable;
 mod message;
 mod retained;
 mod session;
@@ -20,6 +21,7 @@ use casemate_engine::Millis;
 use crate::history::{ensure, Violation};
 use crate::law::{Answer, Asker, Law};
 use crate::plan::Plan;
+use crate::shell::Seqs;
 
 pub use delivery::Delivery;
 pub use message::{payload, serial, Author, Fate, Luggage, Message};
@@ -112,9 +114,9 @@ impl Oracle {
     }
 
     /// The engine has all of a message.
-    pub fn handed(&mut self, now: Millis, serial: u64) {
+    pub fn handed(&mut self, serial: u64, issued: Seqs) {
         if let Some(message) = self.message_mut(serial) {
-            message.handed_at.get_or_insert(now);
+            message.issued.get_or_insert(issued);
         }
     }
 

@@ -20,8 +20,10 @@ use crate::chance::Chance;
 use crate::plan::{Plan, Promptness};
 use crate::stream::Weather;
 
+use link::Departure;
 pub use link::{Link, Mark, Owner, Side};
 use pipe::Pipe;
+pub use store::Seqs;
 use store::Store;
 
 /// What waits for a shard.
@@ -334,6 +336,27 @@ impl Shell {
         link.paused = false;
         link.question = None;
         id
+    }
+
+    /// One number of each shard's store.
+    fn seqs(&self, of: impl Fn(&Store) -> u64) -> Seqs {
+        let mut seqs = Seqs::default();
+        for (seq, station) in seqs.iter_mut().zip(&self.stations) {
+            *seq = of(&station.store);
+        }
+        seqs
+    }
+
+    /// Remembers when bytes left the engine, `more` of them not yet in the stream.
+    fn depart(&mut self, link: usize, now: Millis, more: u64) {
+        let persisted = self.seqs(|store| store.persisted);
+        let link = &mut self.links[link];
+        let end = link.down.written + more;
+        link.departures.push_back(Departure {
+            end,
+            at: now,
+            persisted,
+        });
     }
 
     /// Facts about a link's transport.

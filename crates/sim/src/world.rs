@@ -245,7 +245,7 @@ impl World {
             luggage: Luggage::default(),
             expiry_s: None,
             sent_at: self.now,
-            handed_at: None,
+            issued: None,
             done_at: None,
             transmissions: 1,
             fate: Fate::Open,

@@ -111,7 +111,7 @@ impl Client {
             },
             expiry_s: expires.then(|| *scene.chance.pick(&[1, 3, 8, 100_000])),
             sent_at: scene.now,
-            handed_at: None,
+            issued: None,
             done_at: None,
             transmissions: 0,
             fate: Fate::Open,

@@ -95,7 +95,7 @@ impl Client {
             },
             expiry_s: (expires && scene.chance.percent(20)).then_some(5),
             sent_at: scene.now,
-            handed_at: None,
+            issued: None,
             done_at: None,
             transmissions: 1,
             fate: Fate::Will,

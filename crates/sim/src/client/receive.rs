@@ -217,23 +217,21 @@ impl Client {
         })
     }
 
-    /// Checks that what is acknowledged had become durable, and that everything before it is done.
+    /// Checks that a change of the session had become durable, and that all before it is done.
     fn check_ack(
         &mut self,
         scene: &mut Scene<'_>,
         link: usize,
         packet_id: u16,
-        end: u64,
+        (end, is_change): (u64, bool),
     ) -> Result<(), Violation> {
-        let index = self.index;
         let departure = scene.shell.links[link].departure(end);
         let stamp = scene.shell.links[link].stamps.remove(&packet_id);
-        if let (Some(stamp), Some(departure)) = (stamp, departure) {
-            ensure!(
-                stamp.shard != departure.shard || departure.persisted > stamp.issued,
-                Durability,
-                "client {index} got the answer to {packet_id} before anything became durable"
-            );
+        if let (Some(issued), Some(departure), true) = (stamp, departure, is_change) {
+            let (seqs, links) = ((issued, departure.persisted), &scene.shell.links);
+            scene
+                .oracle
+                .check_change(scene.now, self.index, seqs, links)?;
         }
         if let Some(place) = self.begun.remove(&packet_id) {
             self.confirm(scene, place)?;
@@ -265,6 +263,7 @@ impl Client {
         qos: QoS,
     ) -> Result<(), Violation> {
         let (index, packet_id) = (self.index, ack.packet_id.get());
+        let departure = scene.shell.links[link].departure(end);
         let due = match qos {
             QoS::AtLeastOnce => self.due_puback.pop_front(),
             _ => self.due_pubrec.pop_front(),
@@ -279,7 +278,13 @@ impl Client {
             let words = format!("client {index} got an acknowledgement of {packet_id}");
             return Err(Violation::new(Invariant::Protocol, words));
         };
-        self.check_ack(scene, link, packet_id, end)?;
+        self.check_ack(scene, link, packet_id, (end, false))?;
+        if let (Some(departure), false) = (departure, ack.reason.is_refusal()) {
+            let (persisted, links) = (departure.persisted, &scene.shell.links);
+            scene
+                .oracle
+                .check_durable(scene.now, serial, persisted, links)?;
+        }
         let modern = self.is_modern();
         scene
             .oracle
@@ -311,7 +316,10 @@ impl Client {
             Order,
             "client {index} expects PUBCOMP for {due:?} and got it for {packet_id}"
         );
-        self.check_ack(scene, link, packet_id, end)?;
+        // On a resumed session an earlier PUBREL may have done it already.
+        let carrier = scene.oracle.sessions[index].history.last();
+        let is_first = carrier.is_some_and(|carrier| !carrier.present);
+        self.check_ack(scene, link, packet_id, (end, is_first))?;
         let exchange = self.exchanges.remove(&packet_id);
         let released = matches!(exchange, Some(Exchange::Publish { released: true, .. }));
         ensure!(
@@ -335,8 +343,9 @@ impl Client {
             let words = format!("client {index} got SUBACK for {packet_id}");
             return Err(Violation::new(Invariant::Protocol, words));
         };
-        self.check_ack(scene, link, packet_id, end)?;
         let codes: Vec<Reason> = suback.codes.iter().collect();
+        let is_change = codes.iter().any(|code| !code.is_refusal());
+        self.check_ack(scene, link, packet_id, (end, is_change))?;
         ensure!(
             codes.len() == places.len(),
             Protocol,
@@ -363,7 +372,8 @@ impl Client {
             let words = format!("client {index} got UNSUBACK for {packet_id}");
             return Err(Violation::new(Invariant::Protocol, words));
         };
-        self.check_ack(scene, link, packet_id, end)?;
+        let is_change = filters.iter().any(|ending| ending.was_sure);
+        self.check_ack(scene, link, packet_id, (end, is_change))?;
         let mut codes = unsuback.codes.iter();
         for ending in filters {
             let code = codes.next();

@@ -5,6 +5,7 @@ use casemate_engine::Millis;
 
 use crate::chance::Chance;
 use crate::law::Answer;
+use crate::shell::Seqs;
 
 /// The properties that travel with a message, owned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -150,8 +151,8 @@ pub struct Message {
     pub expiry_s: Option<u32>,
     /// When its author first wrote it.
     pub sent_at: Millis,
-    /// When the engine first had all of it.
-    pub handed_at: Option<Millis>,
+    /// What each shard had asked to persist when the engine first had all of it.
+    pub issued: Option<Seqs>,
     /// When its author learnt of its fate.
     pub done_at: Option<Millis>,
     /// How often it was written.

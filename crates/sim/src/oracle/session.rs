@@ -207,6 +207,8 @@ pub struct Session {
     pub history: Vec<Carrier>,
     /// Index in `history` of the last one that surely did.
     pub base: usize,
+    /// The shard that it lives in, once known.
+    pub home: Option<usize>,
     /// The link that carries it now, with its start.
     pub link: Option<(usize, Millis)>,
     /// Largest packet that its client takes, bytes.
@@ -230,6 +232,7 @@ impl Session {
             doubtful_at: None,
             history: Vec::new(),
             base: 0,
+            home: None,
             link: None,
             packet_bytes_max: usize::MAX,
             packet_bytes_least: usize::MAX,
@@ -266,6 +269,17 @@ impl Session {
             && !self.is_doubtful()
             && attempts.iter().all(|attempt| !attempt.clean)
             && carriers.iter().all(|carrier| carrier.end(links).0 > now)
+    }
+
+    /// True where the session surely existed from before `from` until now, and on a connection
+    /// that it would have outlived.
+    pub fn surely_outlasts(&self, from: Millis, now: Millis, links: &[Link]) -> bool {
+        let began = self.carriers().first().and_then(|base| base.connected_at);
+        let lasting =
+            |carrier: &Carrier| carrier.expiry_s > 0 && carrier.goodbye_expiry_s.is_none();
+        began.is_some_and(|at| at <= from)
+            && self.carriers().iter().all(lasting)
+            && self.surely_lives(now, links)
     }
 
     /// Everything that the session had is gone, or may be.

@@ -156,14 +156,8 @@ impl Shell {
         station.blocked.remove(&number);
         link.side = Side::Lingering(now + LINGER_MS);
         link.over_at = Some(now);
-        let (persisted, rest) = (station.store.persisted, link.rest.len() as u64);
-        let end = link.down.written + rest;
-        link.departures.push_back(super::link::Departure {
-            end,
-            at: now,
-            shard,
-            persisted,
-        });
+        let rest = link.rest.len() as u64;
+        self.depart(number, now, rest);
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use casemate_engine::{ConnectionId, Loss, Millis};
 
+use super::store::Seqs;
 use crate::stream::{Stream, Weather};
 
 /// Whose connection it is.
@@ -41,15 +42,6 @@ pub struct Mark {
     pub goodbye: bool,
 }
 
-/// When an exchange reached the engine: which shard, and what that shard had asked to persist.
-#[derive(Clone, Copy, Debug)]
-pub struct Stamp {
-    /// The shard.
-    pub shard: usize,
-    /// The last `seq` that it had asked for by then.
-    pub issued: u64,
-}
-
 /// Bytes left the engine up to `end` when `persisted` was durable.
 #[derive(Clone, Copy, Debug)]
 pub struct Departure {
@@ -57,10 +49,8 @@ pub struct Departure {
     pub end: u64,
     /// When.
     pub at: Millis,
-    /// The shard that wrote them.
-    pub shard: usize,
-    /// What was durable in the shard.
-    pub persisted: u64,
+    /// What was durable in each shard.
+    pub persisted: Seqs,
 }
 
 /// One connection.
@@ -74,12 +64,12 @@ pub struct Link {
     pub down: Stream,
     /// What the client wrote and the engine has not been handed yet.
     pub marks: VecDeque<Mark>,
-    /// What the engine has been handed.
-    pub stamps: BTreeMap<u16, Stamp>,
+    /// What each shard had asked to persist when the engine got the packet of an exchange.
+    pub stamps: BTreeMap<u16, Seqs>,
     /// How the bytes to the client left.
     pub departures: VecDeque<Departure>,
-    /// Messages handed over since the oracle last looked.
-    pub handed: Vec<u64>,
+    /// Messages handed over since the oracle last looked, likewise.
+    pub handed: Vec<(u64, Seqs)>,
     /// The broker's end.
     pub side: Side,
     /// Shard and id, while seated.
@@ -159,9 +149,9 @@ impl Link {
         }
     }
 
-    /// Notes which of the client's packets the engine now has, `issued` being the shard's newest
-    /// `seq` before it got them.
-    pub fn hand(&mut self, now: Millis, issued: u64) {
+    /// Notes which of the client's packets the engine now has, `issued` being the newest `seq` of
+    /// each shard before it got them.
+    pub fn hand(&mut self, now: Millis, issued: Seqs) {
         while let Some(mark) = self.marks.front().copied() {
             if mark.end > self.up.read {
                 break;
@@ -169,16 +159,10 @@ impl Link {
             self.marks.pop_front();
             self.packet_at = now;
             if let Some(serial) = mark.serial {
-                self.handed.push(serial);
+                self.handed.push((serial, issued));
             }
             if let Some(packet_id) = mark.packet_id {
-                self.stamps.insert(
-                    packet_id,
-                    Stamp {
-                        shard: self.shard,
-                        issued,
-                    },
-                );
+                self.stamps.insert(packet_id, issued);
             }
             if mark.goodbye {
                 self.goodbye_handed = Some(true);

@@ -8,6 +8,9 @@ use crate::chance::Chance;
 use crate::history::{ensure, Violation};
 use crate::plan::Promptness;
 
+/// A `seq` for each shard; unused places stay 0.
+pub type Seqs = [u64; 4];
+
 /// An answer of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {

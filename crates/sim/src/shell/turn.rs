@@ -128,9 +128,11 @@ impl Shell {
         }
         link.heard_at = now;
         let id = link.id;
+        let issued = self.seqs(|store| store.issued);
+        let link = &mut self.links[number];
         let station = &mut self.stations[shard];
         station.received += bytes.len() as u64;
-        link.hand(now, station.store.issued);
+        link.hand(now, issued);
         self.handle(shard, now, chance, Input::Received { id, bytes: &bytes })?;
         let link = &mut self.links[number];
         if link.paused && link.goodbye_handed == Some(true) {
@@ -256,14 +258,8 @@ impl Shell {
             }
             link.written_at = now;
             station.sent += written as u64;
-            let (end, persisted) = (link.down.written, station.store.persisted);
-            link.departures.push_back(super::link::Departure {
-                end,
-                at: now,
-                shard,
-                persisted,
-            });
             let id = link.id;
+            self.depart(number, now, 0);
             self.handle(shard, now, chance, Input::Sent { id, bytes: written })?;
         }
         Ok(())

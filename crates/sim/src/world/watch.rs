@@ -12,8 +12,8 @@ impl World {
     pub(super) fn look(&mut self) -> Result<(), Violation> {
         for place in 0..self.shell.live.len() {
             let link = self.shell.live[place];
-            for serial in std::mem::take(&mut self.shell.links[link].handed) {
-                self.oracle.handed(self.now, serial);
+            for (serial, issued) in std::mem::take(&mut self.shell.links[link].handed) {
+                self.oracle.handed(serial, issued);
             }
         }
         for report in std::mem::take(&mut self.shell.reports) {
@@ -40,7 +40,12 @@ impl World {
         let (now, settings) = (self.now, &self.plan.settings);
         let link = &mut self.shell.links[number];
         match kind {
-            EventKind::Connected { .. } => link.connected_at = Some(now),
+            EventKind::Connected { .. } => {
+                link.connected_at = Some(now);
+                if let Owner::Client(client) = link.owner {
+                    self.oracle.sessions[client].home = Some(link.shard);
+                }
+            }
             EventKind::Disconnected { loss } => {
                 link.loss = Some(*loss);
                 let keep_alive_ms = Millis::from(link.keep_alive_least_s) * 1_000;
