@@ -1,0 +1,1 @@
+"""The command line: one room for each command, joined in `app`."""

@@ -1,0 +1,89 @@
+"""The program `casemate`: joins the commands and turns every end into an exit code.
+
+0: done. 1: refused or failed. 2: the command line is wrong. 3: configuration, policy or home is
+wrong. 130: ended by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from casemate import __version__
+from casemate.cli import connection, console, device, init, lab, pub, run, status, sub, up, user
+from casemate.errors import CasemateError
+
+app = typer.Typer(
+    name="casemate",
+    help="A secure MQTT broker, its devices and its clients.",
+    no_args_is_help=True,
+    add_completion=False,
+    # A traceback with its variables would show passwords.
+    pretty_exceptions_enable=False,
+)
+
+app.command()(init.init)
+app.command()(up.up)
+app.command()(run.run)
+app.command()(status.status)
+app.add_typer(device.app)
+app.add_typer(user.app)
+app.command(context_settings=connection.CONTEXT)(pub.pub)
+app.command(context_settings=connection.CONTEXT)(sub.sub)
+app.command()(lab.lab)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"casemate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version."),
+    ] = False,
+) -> None:
+    """Keep MQTT devices and programs safe from the first start."""
+
+
+def execute(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line and gives its exit code.
+
+    Args:
+        arguments: Words behind the program's name; None takes those of this process.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(args=words, prog_name="casemate", standalone_mode=False)
+    except CasemateError as error:
+        console.print_error(error, as_json="--json" in words)
+        return console.exit_code(error)
+    except typer.TyperException as error:
+        # Usage: the parser's own words, in the same form as every other error.
+        context = getattr(error, "ctx", None)
+        command = "casemate" if context is None else context.command_path
+        hint = f'run "{command} --help"'
+        console.print_failure("usage", error.format_message(), hint, as_json="--json" in words)
+        return error.exit_code
+    except typer.Abort:
+        console.print_failure("aborted", "nothing was done", "", as_json="--json" in words)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader has gone, as in `… | head`; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs one command line and ends the process with its exit code."""
+    sys.exit(execute(arguments))

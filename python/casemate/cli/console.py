@@ -1,0 +1,183 @@
+"""What every command shares: its options, how it answers, how it says that it failed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from casemate.errors import (
+    AuthorityLocked,
+    CasemateError,
+    ConfigurationError,
+    HomeError,
+    HomeExists,
+    PolicyError,
+)
+
+if TYPE_CHECKING:
+    from casemate.home import Home
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", envvar="CASEMATE_HOME", metavar="DIR", help="Home (default: here)."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, errors too.")]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file", metavar="FILE", help="File with the passphrase of the CA's key."
+    ),
+]
+
+_SECRET_BYTES_MAX = 4_096
+
+
+def home_folder(home: Path | None) -> Path:
+    """Gives the folder that a command means."""
+    return (home or Path()).absolute()
+
+
+def open_home(home: Path | None) -> Home:
+    """Opens the home that a command means; raises as `Home.open`."""
+    from casemate.home import Home
+
+    return Home.open(home_folder(home))
+
+
+def answer(values: Mapping[str, object], lines: Iterable[str], *, as_json: bool) -> None:
+    """Prints a result: as JSON, or as lines for people.
+
+    Args:
+        values: What JSON shows; only what JSON can say.
+        lines: What people read.
+        as_json: Which of them.
+    """
+    if as_json:
+        typer.echo(json.dumps(values))
+        return
+    for line in lines:
+        typer.echo(printable(line))
+
+
+def answer_table(
+    columns: Sequence[str], rows: Sequence[Mapping[str, object]], *, as_json: bool
+) -> None:
+    """Prints rows: as a JSON list, or as a table for people.
+
+    Args:
+        columns: Keys of the rows that people see, which are the headings too.
+        rows: What is known of each; a list is shown with spaces.
+        as_json: Which of them.
+    """
+    if as_json:
+        typer.echo(json.dumps(list(rows)))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(printable(_cell(row[column]))) for column in columns))
+    # Rich honours NO_COLOR by itself, and draws no colours where no terminal is.
+    Console().print(table)
+
+
+def print_error(error: CasemateError, *, as_json: bool) -> None:
+    """Says on stderr what went wrong and what helps."""
+    print_failure(error.code, str(error), error.hint, as_json=as_json)
+
+
+def print_failure(code: str, message: str, hint: str, *, as_json: bool) -> None:
+    """Says on stderr what went wrong: one line, one more for the hint, or one JSON object."""
+    if as_json:
+        said = {"error": {"code": code, "message": message, "hint": hint}}
+        typer.echo(json.dumps(said), err=True)
+        return
+    typer.echo(f"error: {printable(message)}", err=True)
+    if hint:
+        typer.echo(f"hint: {printable(hint)}", err=True)
+
+
+def exit_code(error: CasemateError) -> int:
+    """Gives the exit code of an error: 3 where files must be mended first, else 1."""
+    if isinstance(error, HomeExists):
+        return 1
+    return 3 if isinstance(error, ConfigurationError | PolicyError | HomeError) else 1
+
+
+def printable(text: str) -> str:
+    """Shows control characters as escapes, so that no text can steer the terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def read_secret(file: Path) -> str:
+    """Reads a secret from a file of at most 4 KiB; one line break at its end is left out.
+
+    Raises:
+        ConfigurationError: It cannot be read, is too long, or is not UTF-8.
+    """
+    try:
+        with file.open("rb") as source:
+            content = source.read(_SECRET_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigurationError(
+            "the secret cannot be read", file=file, cause=(error.strerror or "").lower()
+        ) from error
+    return _secret(content, file)
+
+
+def read_secret_from_stdin() -> str:
+    """Reads a secret from stdin to its end; otherwise as `read_secret`."""
+    return _secret(sys.stdin.buffer.read(_SECRET_BYTES_MAX + 1), Path("stdin"))
+
+
+def passphrase(file: Path | None, home: Home) -> str | None:
+    """Finds the passphrase of a home's authority: from a file, or by asking who sits there.
+
+    Raises:
+        AuthorityLocked: One is needed and nobody can be asked.
+        ConfigurationError: The file cannot be read.
+    """
+    from casemate import pki
+    from casemate.home import PKI
+
+    if file is not None:
+        return read_secret(file)
+    if not pki.is_locked(home.path / PKI):
+        return None
+    if not sys.stdin.isatty():
+        raise AuthorityLocked(
+            "the authority's key is encrypted", hint="give its passphrase with --passphrase-file"
+        )
+    return str(typer.prompt("Passphrase of the authority", hide_input=True))
+
+
+def day(unix_s: int) -> str:
+    """Gives the day of a moment in UTC, as YYYY-MM-DD."""
+    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%d}"
+
+
+def _secret(content: bytes, file: Path) -> str:
+    if len(content) > _SECRET_BYTES_MAX:
+        raise ConfigurationError(f"the secret is longer than {_SECRET_BYTES_MAX} bytes", file=file)
+    try:
+        return content.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        # Without the decoder's own words, which would show the secret's bytes.
+        raise ConfigurationError("the secret is not UTF-8", file=file) from error
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(str(one) for one in value) or "-"
+    return (
+        "-" if value is None else "yes" if value is True else "no" if value is False else str(value)
+    )
