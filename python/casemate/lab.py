@@ -23,7 +23,8 @@ from casemate.config import Configuration, Limits, Listener
 from casemate.document import nearest
 from casemate.errors import ConfigurationError, HomeError
 from casemate.home import Home
-from casemate.identity import Accounts, PasswordCost, generate_password
+from casemate.identity import Accounts
+from casemate.passwords import PasswordCost, generate_password
 
 LOOPBACK = "127.0.0.1"
 WS_PATH = "/mqtt"

@@ -8,7 +8,8 @@ import time
 
 from casemate import native
 from casemate.errors import CasemateError, CredentialsRefused
-from casemate.identity import Accounts, PasswordCost
+from casemate.identity import Accounts
+from casemate.passwords import PasswordCost
 
 _LOG = logging.getLogger("casemate.broker")
 

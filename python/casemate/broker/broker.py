@@ -26,7 +26,8 @@ from casemate.client import Client
 from casemate.config import Configuration, Listener
 from casemate.errors import BrokerError, BrokerStopped, CasemateError, EngineFailed
 from casemate.home import Home
-from casemate.identity import Accounts, PasswordCost
+from casemate.identity import Accounts
+from casemate.passwords import PasswordCost
 
 _LOG = logging.getLogger("casemate.broker")
 
