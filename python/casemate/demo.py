@@ -246,7 +246,7 @@ def _run(folder: Path, port: int | None, seconds: float | None, console: Console
 
     device = prepare(folder)
     with Broker(folder, configuration=_configuration(folder, port)) as broker:
-        print_posture(broker, json_lines=False)
+        print_posture(broker, as_json=False)
         for line in next_steps(broker, device, viewer=VIEWER):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         received = asyncio.run(demonstrate(broker, device, seconds, console))

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+
 from tests.interop.conftest import TRANSPORTS, RunningLab, Transport, need
 
 VERSIONS = ("mqttv31", "mqttv311", "mqttv5")

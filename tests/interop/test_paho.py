@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+
 from tests.interop.conftest import REQUIRED, TRANSPORTS, RunningLab, Transport
 
 if REQUIRED:

@@ -223,7 +223,13 @@ class Broker:
         """Stops without blocking the event loop."""
         await asyncio.to_thread(self.stop)
 
-    def client(self, name: str, *, role: str = "operator", **options: Any) -> Client:  # noqa: ANN401
+    def client(
+        self,
+        name: str,
+        *,
+        role: str = "operator",
+        **options: Any,  # noqa: ANN401 - as for Client.
+    ) -> Client:
         """Gives a client that proves itself by the certificate of a local identity.
 
         Args:

@@ -13,12 +13,11 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from casemate.errors import ConfigurationError
+from casemate.cli import console
 
 CONTEXT = {"help_option_names": ["--help"]}
 """`-h` is the host, as in mosquitto's programs."""
 
-_SECRET_BYTES_MAX = 1_024
 
 As = Annotated[
     str | None,
@@ -39,7 +38,7 @@ Password = Annotated[
     typer.Option("-P", "--pw", help="Password; others on this machine may see it here."),
 ]
 PasswordFile = Annotated[
-    Path | None, typer.Option("--password-file", help="File whose first line is the password.")
+    Path | None, typer.Option("--password-file", help="File that holds the password.")
 ]
 CaFile = Annotated[
     Path | None, typer.Option("--cafile", help="PEM of the CA to trust (default: the system's).")
@@ -156,14 +155,7 @@ class Reach:
     def _secret(self) -> str | None:
         if self.password_file is None:
             return self.password
-        try:
-            with self.password_file.open("rb") as file:
-                line = file.read(_SECRET_BYTES_MAX + 2).split(b"\n", 1)[0].removesuffix(b"\r")
-            return line.decode()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                "the password file cannot be read", file=self.password_file, cause=str(error)
-            ) from error
+        return console.read_secret(self.password_file)
 
     def _session_expiry_s(self) -> int:
         if self.session_expiry_s is not None:

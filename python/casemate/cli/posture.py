@@ -23,10 +23,10 @@ _CERTIFICATES = {
 }
 
 
-def print_posture(broker: Broker, *, json_lines: bool) -> None:
+def print_posture(broker: Broker, *, as_json: bool) -> None:
     """Prints listeners, weakenings and problems, for people or as one JSON line."""
     status = broker.status()
-    if json_lines:
+    if as_json:
         typer.echo(json.dumps({**asdict(status), "home": str(broker.home)}))
         return
     for listening in status.listeners:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-HomeOption = Annotated[
-    Path | None,
-    typer.Option("--home", envvar="CASEMATE_HOME", metavar="DIR", help="Home (default: here)."),
-]
+from casemate.cli import console
+from casemate.cli.console import HomeOption, JsonOption
 
 
 def run(
@@ -18,9 +15,7 @@ def run(
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="Log each connection and refusal.")
     ] = False,
-    json_lines: Annotated[
-        bool, typer.Option("--json", help="Say where it listens as one JSON line.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Serve an existing home until SIGINT or SIGTERM.
 
@@ -32,5 +27,5 @@ def run(
     from casemate.cli.serve import log_to_stderr, serve
 
     log_to_stderr(verbose)
-    broker = Broker((home or Path()).absolute(), on_event=log_event if verbose else None)
-    serve(broker, lambda: print_posture(broker, json_lines=json_lines))
+    broker = Broker(console.home_folder(home), on_event=log_event if verbose else None)
+    serve(broker, lambda: print_posture(broker, as_json=as_json))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from casemate.cli.run import HomeOption
+from casemate.cli import console
+from casemate.cli.console import HomeOption, JsonOption
 
 _STALE_S = 10
 
@@ -31,7 +30,7 @@ _SHOWN = (
 
 def status(
     home: HomeOption = None,
-    json_lines: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Say whether the broker of a home runs, where it listens, and what it counts.
 
@@ -40,8 +39,8 @@ def status(
     from casemate.broker import read_status
     from casemate.cli.posture import describe
 
-    found = read_status((home or Path()).absolute())
-    if json_lines:
+    found = read_status(console.home_folder(home))
+    if as_json:
         typer.echo(json.dumps({**asdict(found), "running": True}))
         return
     now = int(time.time())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from casemate.cli.run import HomeOption
+from casemate.cli import console
+from casemate.cli.console import HomeOption
 
 if TYPE_CHECKING:
     from casemate.home import Report
@@ -37,7 +37,7 @@ def up(
     from casemate.home import OPERATOR, Home
 
     log_to_stderr(verbose)
-    folder = (home or Path()).absolute()
+    folder = console.home_folder(home)
     if not (folder / FILE_NAME).exists():
         _print_report(Home.init(folder, names=list(names or ())))
     elif names:
@@ -45,7 +45,7 @@ def up(
     broker = Broker(folder, on_event=log_event if verbose else None)
 
     def ready() -> None:
-        print_posture(broker, json_lines=False)
+        print_posture(broker, as_json=False)
         for line in next_steps(broker, _EXAMPLE_DEVICE, viewer=OPERATOR):
             typer.echo(line)
 

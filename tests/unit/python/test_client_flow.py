@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.unit.python.scripted import Peer, client, publish, scripted, take
 
 from casemate.client import link as link_room
 from casemate.errors import ClientError, ConnectionLost, NotConnected, Refused
+from tests.unit.python.scripted import Peer, client, publish, scripted, take
 
 
 async def test_a_program_that_does_not_read_stops_the_broker_and_loses_nothing() -> None:

@@ -9,16 +9,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.unit.python.scripted import (
-    CONNACK_4,
-    CONNACK_5,
-    CONNACK_5_RESUMED,
-    Peer,
-    client,
-    publish,
-    scripted,
-    take,
-)
 
 from casemate.client import Client, Will
 from casemate.errors import (
@@ -28,6 +18,16 @@ from casemate.errors import (
     Refused,
     Unreachable,
     Untrusted,
+)
+from tests.unit.python.scripted import (
+    CONNACK_4,
+    CONNACK_5,
+    CONNACK_5_RESUMED,
+    Peer,
+    client,
+    publish,
+    scripted,
+    take,
 )
 
 

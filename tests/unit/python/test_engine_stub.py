@@ -131,3 +131,18 @@ def test_every_member_of_the_stub_is_annotated() -> None:
             assert node.returns is not None, node.name
             for one in [*node.args.args, *node.args.kwonlyargs, *node.args.posonlyargs]:
                 assert one.arg in ("self", "cls") or one.annotation is not None, node.name
+
+
+def test_only_native_imports_the_engine() -> None:
+    package = Path(casemate.__file__).parent
+    importers = set()
+    for file in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            if any(name.startswith("casemate._engine") for name in names):
+                importers.add(file.relative_to(package).as_posix())
+    assert importers == {"native.py"}
