@@ -14,12 +14,15 @@ pub const QUESTION: &[u8] = b"what do you know?";
 /// What a client says in its first step: in CONNECT, and when it proves itself again.
 pub const BEGINNINGS: [&[u8]; 2] = [b"hello", b"again"];
 
-/// Decides on credentials as they came; `serial` makes a client id that was never used.
-pub fn decide(people: &[Person], now: Millis, serial: u64, credentials: &Credentials) -> Verdict {
+/// Decides on credentials as they came, `username` being that of CONNECT; `serial` makes a client id that was never used.
+pub fn decide(
+    people: &[Person],
+    now: Millis,
+    serial: u64,
+    username: &str,
+    credentials: &Credentials,
+) -> Verdict {
     let refused = Verdict::Refused(Reason::BadUserNameOrPassword);
-    let Some(username) = credentials.username.as_deref() else {
-        return refused;
-    };
     let Some(person) = people
         .iter()
         .find(|person| *person.principal.name == *username)

@@ -140,7 +140,7 @@ impl Shell {
             received: 0,
             sent: 0,
         };
-        let pipe = Pipe::new(plan.pipe_ms_max, plan.settings.pipe_bytes);
+        let pipe = Pipe::new(plan.pipe_ms_max, &plan.settings);
         Shell {
             stations: (0..plan.shards).map(station).collect(),
             pipes: vec![vec![pipe; plan.shards]; plan.shards],

@@ -90,7 +90,8 @@ impl Client {
         let payload = match scene.chance.below(100) {
             0..=14 if empties => Vec::new(),
             15..=19 => {
-                let most = self.limits.packet_bytes_max.min(8_000) - 400;
+                let usual = *scene.chance.pick(&[2_000, 2_000, 30_000]);
+                let most = self.limits.packet_bytes_max.min(usual) - 400;
                 payload(serial, scene.chance.index(most))
             }
             _ => payload(serial, scene.chance.index(40)),

@@ -113,7 +113,12 @@ impl Client {
         }
         let legacy_s = match self.clean {
             true => 0,
-            false => self.plan.settings.session_expiry_s_legacy,
+            false => {
+                let settings = &self.plan.settings;
+                settings
+                    .session_expiry_s_legacy
+                    .min(settings.session_expiry_s_max)
+            }
         };
         session.history.push(Carrier {
             link,
@@ -346,7 +351,8 @@ impl Client {
         };
         let expected = match reason {
             Reason::NotAuthorized => denied_will,
-            Reason::ServerUnavailable
+            Reason::QuotaExceeded
+            | Reason::ServerUnavailable
             | Reason::ServerBusy
             | Reason::UnspecifiedError
             | Reason::ImplementationSpecificError => self.plan.store_failures_permille > 0,

@@ -103,6 +103,11 @@ impl Shell {
             "link {link} is asked about twice at a time"
         );
         self.links[link].question = Some(step);
+        if let Some(username) = &credentials.username {
+            // Only CONNECT says it.
+            self.links[link].username = username.as_ref().into();
+        }
+        let username = self.links[link].username.clone();
         self.fresh_ids += 1;
         // Who connects is closed when nothing is decided; who proves himself again just waits.
         let first = credentials.proof.as_ref().is_none_or(|proof| !proof.again);
@@ -112,7 +117,13 @@ impl Shell {
             Promptness::Late(most_ms) => now + chance.between(0, most_ms),
             Promptness::Batches(every_ms) => now.next_multiple_of(every_ms),
         };
-        let verdict = gate::decide(&self.plan.people, at, self.fresh_ids, credentials);
+        let verdict = gate::decide(
+            &self.plan.people,
+            at,
+            self.fresh_ids,
+            &username,
+            credentials,
+        );
         if let casemate_engine::Verdict::Granted(grant) = &verdict {
             self.links[link].proven_until = grant.until;
         }

@@ -78,6 +78,8 @@ pub struct Link {
     pub id: ConnectionId,
     /// The engine asked not to read it.
     pub paused: bool,
+    /// The user name of CONNECT.
+    pub username: String,
     /// The step of the open question to the gate.
     pub question: Option<u32>,
     /// The last bytes of a connection that the engine closed.
@@ -130,6 +132,7 @@ impl Link {
                 generation: 0,
             },
             paused: false,
+            username: String::new(),
             question: None,
             rest: Vec::new(),
             client_gone: false,

@@ -1,9 +1,12 @@
 //! The pipe between two shards: batches in order, late, within a bound.
 
-use casemate_engine::Millis;
+use casemate_engine::{Millis, Settings};
 
 use crate::chance::Chance;
 use crate::history::{ensure, Violation};
+
+/// Room beyond the setting, bytes.
+const RESERVE_BYTES: usize = 96 * 1024;
 
 /// One direction between two shards.
 #[derive(Clone, Debug)]
@@ -17,7 +20,11 @@ pub struct Pipe {
 
 impl Pipe {
     /// An empty pipe.
-    pub fn new(delay_ms_max: u64, capacity: usize) -> Pipe {
+    pub fn new(delay_ms_max: u64, settings: &Settings) -> Pipe {
+        // The largest packet fits even where the setting is smaller; answers about retained
+        // messages and the small messages that nobody waits for have room of their own.
+        let packet_bytes = settings.packet_bytes_max as usize;
+        let capacity = settings.pipe_bytes.max(2 * packet_bytes) + RESERVE_BYTES + packet_bytes;
         Pipe {
             delay_ms_max,
             capacity,
