@@ -494,6 +494,39 @@ fn a_stop_ends_handshakes_too() {
     ends(&mut stream);
 }
 
+/// Goal: a storm of handshakes does not stall messages. Method: 400 handshakes from 8 threads,
+/// while another client pings; each ping must come back long before the storm is over.
+#[test]
+fn a_storm_of_handshakes_does_not_stall_messages() {
+    let authority = Authority::new("test");
+    let mut options = plain_options(1);
+    let tls = authority.tls_options(ClientCertificates::None);
+    options.listeners.push(listener("tls", Security::Tls(tls)));
+    let house = House::open(options);
+    let mut calm = Peer::login(Wire::plain(house.address("plain")), "calm");
+    let address = house.address("tls");
+    let storm: Vec<_> = (0..8)
+        .map(|thread| {
+            let authority = authority.trusted_by(None);
+            std::thread::spawn(move || {
+                for n in 0..50 {
+                    Peer::login(Wire::tls(address, &authority), &format!("s{thread}-{n}"));
+                }
+            })
+        })
+        .collect();
+    let mut worst = Duration::ZERO;
+    while storm.iter().any(|thread| !thread.is_finished()) {
+        let began = Instant::now();
+        calm.ping();
+        worst = worst.max(began.elapsed());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    storm.into_iter().for_each(|thread| thread.join().unwrap());
+    assert!(worst < Duration::from_secs(2), "{worst:?}");
+    assert_eq!(house.server.counters().shell.handshakes, 400);
+}
+
 fn start(tls: TlsOptions) -> StartError {
     let listeners = vec![listener("tls", Security::Tls(tls))];
     Server::start(

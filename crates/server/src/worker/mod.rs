@@ -263,7 +263,8 @@ impl Worker {
             connection.writable = true;
             self.dirty.push(id);
         }
-        if event.is_readable() {
+        // A broken socket has its error to read.
+        if event.is_readable() || event.is_error() {
             connection.readable = true;
         }
         if event.is_read_closed() {
