@@ -1,1 +1,49 @@
-//! The broker as a deterministic machine.
+//! The broker as a deterministic machine: inputs in, effects out.
+//!
+//! [`Shard::handle`] is the only door. A shard owns no socket, clock, thread, file or randomness:
+//! time comes with each input, hashing seeds come with [`Place`], and what cannot be decided here
+//! (who is this? is it durable?) leaves as an [`Effect`] and returns as an [`Input`]. The same
+//! machine therefore runs under the server's threads and under the simulator's virtual clock.
+//!
+//! The way of a message: `connection` cuts bytes into packets → `incoming` checks the right to
+//! publish (a [`policy::Permit`]) and finds the [`route`](crate) → `deliver` writes it into the
+//! encoded window of each recipient that has room, and puts a reference into the queue of the
+//! others → the shell reads [`Shard::outgoing`] and says [`Input::Sent`].
+
+mod accept;
+mod acknowledge;
+mod connection;
+mod counters;
+mod deliver;
+mod door;
+mod event;
+mod incoming;
+mod message;
+mod neighbour;
+mod outbox;
+pub mod policy;
+mod principal;
+mod replay;
+mod retained;
+mod route;
+mod session;
+mod settings;
+mod shard;
+mod share;
+mod subscribe;
+mod timers;
+mod tree;
+mod will;
+mod window;
+mod wire;
+
+pub use counters::Counters;
+pub use door::{
+    Batch, ConnectionId, Credentials, Effect, Grant, Input, ListenerId, Millis, Origin, Parcel,
+    Place, Proof, ShardIndex, Verdict,
+};
+pub use event::{Event, EventKind, Loss};
+pub use principal::{PeerCertificate, Principal, Secret};
+pub use settings::Settings;
+pub use shard::Shard;
+pub use window::Outgoing;

@@ -1,0 +1,734 @@
+//! CONNECT to CONNACK: proof, home shard, session; nothing of a session is touched before proof.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use casemate_codec::{
+    encode, forwardable_will, Auth, Connack, ConnackProperties, Connect, Disconnect, Malformed,
+    Packet, QoS, Reason, UserProperties, Version,
+};
+
+use crate::acknowledge::{Gate, Stake};
+use crate::connection::{Connection, Flow, Phase};
+use crate::deliver::AliasesOut;
+use crate::door::{ConnectionId, Credentials, Effect, Grant, Parcel, Proof, Verdict};
+use crate::event::{EventKind, Loss};
+use crate::incoming::levels;
+use crate::message::Draft;
+use crate::outbox::Outbox;
+use crate::principal::Secret;
+use crate::session::{Session, SessionKey};
+use crate::shard::Shard;
+use crate::will::Will;
+
+/// Longest client id that is accepted, bytes; far above the 23 that every server must take
+/// ([MQTT-3.1.3-5], [MQTT-3.1.1 3.1.3-5]).
+const CLIENT_ID_BYTES_MAX: usize = 1_024;
+
+/// A CONNECT, owned: what is needed until the session is attached.
+#[derive(Debug)]
+pub(crate) struct Hello {
+    pub version: Version,
+    pub clean_start: bool,
+    pub keep_alive_s: u16,
+    pub client_id: Box<str>,
+    /// The client brought no id of its own.
+    pub id_assigned: bool,
+    pub session_expiry_s: Option<u32>,
+    pub receive_max: u16,
+    pub packet_bytes_max: u32,
+    pub topic_alias_max: u16,
+    pub wants_response_information: bool,
+    pub wants_reasons: bool,
+    pub will: Option<HelloWill>,
+    username: Option<Box<str>>,
+    password: Option<Secret>,
+    method: Option<Arc<str>>,
+    proof: Option<Secret>,
+}
+
+/// The will of a CONNECT, owned.
+#[derive(Debug)]
+pub(crate) struct HelloWill {
+    topic: Box<str>,
+    payload: Box<[u8]>,
+    properties: Vec<u8>,
+    qos: QoS,
+    retain: bool,
+    delay_s: u32,
+    expiry_s: Option<u32>,
+}
+
+/// A CONNECT that somebody judges.
+pub(crate) struct Pending {
+    pub hello: Box<Hello>,
+    /// The client owes an AUTH; nobody else has anything to say now.
+    pub challenged: bool,
+}
+
+impl Hello {
+    pub fn of(connect: &Connect<'_>) -> Box<Hello> {
+        let properties = &connect.properties;
+        let will = connect.will.as_ref().map(|will| {
+            let mut forwarded = Vec::new();
+            forwardable_will(&will.properties, &mut forwarded);
+            HelloWill {
+                topic: will.topic.into(),
+                payload: will.payload.into(),
+                properties: forwarded,
+                qos: will.qos,
+                retain: will.retain,
+                delay_s: will.properties.delay_s.unwrap_or(0),
+                expiry_s: will.properties.message_expiry_s,
+            }
+        });
+        Box::new(Hello {
+            version: connect.version,
+            clean_start: connect.clean_start,
+            keep_alive_s: connect.keep_alive_s,
+            client_id: connect.client_id.into(),
+            id_assigned: connect.client_id.is_empty(),
+            session_expiry_s: properties.session_expiry_s,
+            receive_max: properties.receive_max.map_or(u16::MAX, |max| max.get()),
+            packet_bytes_max: properties
+                .packet_bytes_max
+                .map_or(u32::MAX, |max| max.get()),
+            topic_alias_max: properties.topic_alias_max.unwrap_or(0),
+            wants_response_information: properties.request_response_information == Some(true),
+            wants_reasons: properties.request_problem_information != Some(false),
+            will,
+            username: connect.username.map(Box::from),
+            password: connect.password.map(Secret::new),
+            method: properties.authentication_method.map(Arc::from),
+            proof: properties.authentication_data.map(Secret::new),
+        })
+    }
+}
+
+impl Shard {
+    /// CONNECT has come: somebody must say who that is.
+    pub(crate) fn connect_received(&mut self, slot: u32, mut hello: Box<Hello>) -> Flow {
+        let id = self.id_of(slot);
+        let Some(connection) = self.connection_mut(slot) else {
+            return Flow::Stop;
+        };
+        connection.version = hello.version;
+        connection.packet_bytes_max = hello.packet_bytes_max;
+        connection.wants_reasons = hello.wants_reasons;
+        connection.method = hello.method.clone();
+        if hello.client_id.len() > CLIENT_ID_BYTES_MAX {
+            // [MQTT-3.1.3-8] [MQTT-3.1.1 3.1.3-9]
+            self.refuse(slot, Reason::ClientIdentifierNotValid);
+            return Flow::Stop;
+        }
+        let too_deep = |will: &HelloWill| levels(&will.topic) > self.settings.topic_levels_max;
+        if hello.will.as_ref().is_some_and(too_deep) {
+            self.refuse(slot, Reason::TopicNameInvalid);
+            return Flow::Stop;
+        }
+        let data = hello.proof.take().unwrap_or_else(|| Secret::new(&[]));
+        let proof = hello.method.as_ref().map(|method| Proof {
+            method: (&**method).into(),
+            data,
+            step: 0,
+            again: false,
+        });
+        let Some(connection) = self.connection_mut(slot) else {
+            return Flow::Stop;
+        };
+        let credentials = Box::new(Credentials {
+            origin: connection.origin.clone(),
+            client_id: hello.client_id.clone(),
+            username: hello.username.take(),
+            password: hello.password.take(),
+            proof,
+            version: hello.version,
+        });
+        connection.phase = Phase::Judged(Box::new(Pending {
+            hello,
+            challenged: false,
+        }));
+        self.effects.push(Effect::Authenticate {
+            id,
+            step: 0,
+            credentials,
+        });
+        Flow::Stop
+    }
+
+    /// CONNECT does not read: answers as far as its version can be known ([MQTT-3.1.4-1],
+    /// [MQTT-3.1.2-1], [MQTT-3.1.2-2], [MQTT-3.1.1 3.1.4-1], [MQTT-3.1.1 3.1.2-1], -2).
+    pub(crate) fn connect_malformed(&mut self, slot: u32, fault: Malformed, body: &[u8]) {
+        self.counters.malformed += 1;
+        self.tell(slot, EventKind::Malformed { fault });
+        let level = announced_level(body);
+        let answer: &[u8] = match (fault, level) {
+            (Malformed::ProtocolLevel { level }, _) if level < 5 => &[0x20, 2, 0, 1],
+            (Malformed::ProtocolLevel { .. }, _) => &[0x20, 3, 0, 0x84, 0],
+            // [MQTT-3.1.3-8] [MQTT-3.1.1 3.1.3-8]
+            (Malformed::EmptyClientId, _) => &[0x20, 2, 0, 2],
+            (_, Some(5)) => &[0x20, 3, 0, fault.reason() as u8, 0],
+            _ => &[],
+        };
+        let Shard {
+            connections, pool, ..
+        } = self;
+        if let Some(connection) = connections[slot as usize].as_deref_mut() {
+            connection.window.buffer(pool).extend_from_slice(answer);
+        }
+        self.close_silently(slot, Loss::Refused(fault.reason()));
+    }
+
+    /// The answer to [`Effect::Authenticate`].
+    pub(crate) fn decided(&mut self, id: ConnectionId, step: u32, verdict: Verdict) {
+        let Some(slot) = self.slot_of(id) else { return };
+        let Some(connection) = self.connection_mut(slot) else {
+            return;
+        };
+        if connection.proof_step != step {
+            return;
+        }
+        match (&connection.phase, verdict) {
+            (Phase::Judged(_), Verdict::Granted(grant)) => self.granted(slot, grant),
+            (Phase::Judged(_), Verdict::Refused(reason)) => {
+                self.counters.authentication_refused += 1;
+                self.tell(slot, EventKind::AuthenticationRefused { reason });
+                self.refuse(slot, reason);
+            }
+            (Phase::Judged(_), Verdict::Continue(data)) => self.challenge(slot, &data),
+            (Phase::Serving { .. }, verdict) => self.reproof_decided(slot, verdict),
+            (Phase::Silent | Phase::Closing, _) => {}
+        }
+    }
+
+    /// Sends an AUTH that asks for more ([MQTT-4.12.0-2], -5).
+    fn challenge(&mut self, slot: u32, data: &[u8]) {
+        let Some(connection) = self.connection_mut(slot) else {
+            return;
+        };
+        if connection.method.is_none() {
+            // [MQTT-4.12.0-6] Whoever judges asked for what the client never offered.
+            self.refuse(slot, Reason::NotAuthorized);
+            return;
+        }
+        if let Phase::Judged(pending) = &mut connection.phase {
+            pending.challenged = true;
+        }
+        self.write_auth(slot, Reason::ContinueAuthentication, Some(data));
+        self.rerun_judged(slot);
+    }
+
+    fn write_auth(&mut self, slot: u32, reason: Reason, data: Option<&[u8]>) {
+        let Shard {
+            connections, pool, ..
+        } = self;
+        let Some(connection) = connections[slot as usize].as_deref_mut() else {
+            return;
+        };
+        let method = connection.method.clone();
+        let auth = Packet::Auth(Auth {
+            reason,
+            method: method.as_deref(),
+            data,
+            reason_string: None,
+            user: UserProperties::default(),
+        });
+        let max = connection.packet_bytes_max;
+        let out = connection.window.buffer(pool);
+        if encode(Version::V5, &auth, max, out).is_err() {
+            self.refuse(slot, Reason::PacketTooLarge);
+            return;
+        }
+        self.mark_dirty(slot);
+    }
+
+    /// A challenged client's AUTH may already be there.
+    fn rerun_judged(&mut self, slot: u32) {
+        let Some(connection) = self.connection_mut(slot) else {
+            return;
+        };
+        if !connection.tail.is_empty() {
+            self.rerun(slot);
+        } else {
+            self.resume(slot);
+        }
+    }
+
+    /// AUTH from the client: an answer to a challenge, or a new proof ([MQTT-4.12.0-3], -7,
+    /// [MQTT-4.12.1-1]).
+    pub(crate) fn auth_received(&mut self, slot: u32, auth: &Auth<'_>) -> Flow {
+        let id = self.id_of(slot);
+        let Some(connection) = self.connection_mut(slot) else {
+            return Flow::Stop;
+        };
+        let same_method = match (auth.method, &connection.method) {
+            (Some(method), Some(known)) => *method == **known,
+            _ => false,
+        };
+        let expected = match &mut connection.phase {
+            Phase::Judged(pending) => {
+                std::mem::take(&mut pending.challenged)
+                    && auth.reason == Reason::ContinueAuthentication
+            }
+            Phase::Serving { .. } if connection.reproving => {
+                auth.reason == Reason::ContinueAuthentication
+            }
+            Phase::Serving { .. } => auth.reason == Reason::Reauthenticate,
+            Phase::Silent | Phase::Closing => false,
+        };
+        if !same_method || !expected {
+            self.refuse(slot, Reason::ProtocolError);
+            return Flow::Stop;
+        }
+        let again = matches!(connection.phase, Phase::Serving { .. });
+        connection.reproving = again;
+        connection.proof_step += 1;
+        let step = connection.proof_step;
+        let client_id = match &connection.phase {
+            Phase::Judged(pending) => pending.hello.client_id.clone(),
+            Phase::Serving { session } => {
+                let session = *session;
+                self.sessions
+                    .get(session)
+                    .map_or("".into(), |found| found.key.client_id.clone())
+            }
+            Phase::Silent | Phase::Closing => "".into(),
+        };
+        let Some(connection) = self.connection(slot) else {
+            return Flow::Stop;
+        };
+        let method = connection.method.as_deref().unwrap_or_default().into();
+        let data = Secret::new(auth.data.unwrap_or_default());
+        let credentials = Box::new(Credentials {
+            origin: connection.origin.clone(),
+            client_id,
+            username: None,
+            password: None,
+            proof: Some(Proof {
+                method,
+                data,
+                step,
+                again,
+            }),
+            version: Version::V5,
+        });
+        self.effects.push(Effect::Authenticate {
+            id,
+            step,
+            credentials,
+        });
+        if again {
+            Flow::Continue
+        } else {
+            Flow::Stop
+        }
+    }
+
+    /// A connected client has proven itself anew, or not ([MQTT-4.12.1-2]).
+    fn reproof_decided(&mut self, slot: u32, verdict: Verdict) {
+        let Some(connection) = self.connection_mut(slot) else {
+            return;
+        };
+        if !connection.reproving {
+            return;
+        }
+        let Some(session) = connection.session() else {
+            return;
+        };
+        match verdict {
+            Verdict::Continue(data) => {
+                self.write_auth(slot, Reason::ContinueAuthentication, Some(&data));
+            }
+            Verdict::Granted(grant) => {
+                connection.reproving = false;
+                connection.until = grant.until;
+                let same = self.sessions.get(session).is_some_and(|found| {
+                    found.principal.realm == grant.principal.realm
+                        && found.principal.name == grant.principal.name
+                });
+                if !same {
+                    self.refuse(slot, Reason::NotAuthorized);
+                    return;
+                }
+                self.write_auth(slot, Reason::Success, grant.data.as_deref());
+                self.arm(slot);
+            }
+            Verdict::Refused(reason) => {
+                self.counters.authentication_refused += 1;
+                self.refuse(slot, reason);
+            }
+        }
+    }
+
+    /// The client is proven: here is its home, or it moves there.
+    fn granted(&mut self, slot: u32, grant: Box<Grant>) {
+        let id = self.id_of(slot);
+        let Some(connection) = self.connection_mut(slot) else {
+            return;
+        };
+        let Phase::Judged(pending) = std::mem::replace(&mut connection.phase, Phase::Silent) else {
+            return;
+        };
+        let mut hello = pending.hello;
+        if hello.client_id.is_empty() {
+            // [MQTT-3.1.3-6] [MQTT-3.1.3-7] [MQTT-3.2.2-16] [MQTT-3.1.1 3.1.3-6]
+            hello.client_id = grant.fresh_client_id.clone();
+        }
+        let key = key_of(&grant, &hello);
+        let home = self.sessions.home(&key, &self.place);
+        if home == self.place.index {
+            self.serve(slot, hello, grant, key);
+            return;
+        }
+        let Some(connection) = self.connection_mut(slot) else {
+            return;
+        };
+        let parcel = Box::new(Parcel {
+            origin: connection.origin.clone(),
+            tail: std::mem::take(&mut connection.tail),
+            received_at: connection.opened_at,
+            hello,
+            grant,
+        });
+        self.connections[slot as usize] = None;
+        self.counters.connections_now -= 1;
+        self.counters.handed_over += 1;
+        self.effects.push(Effect::HandOver {
+            id,
+            to: home,
+            parcel,
+        });
+    }
+
+    /// Takes a connection that another shard accepted.
+    pub(crate) fn adopted(&mut self, id: ConnectionId, parcel: Parcel) {
+        let Parcel {
+            origin,
+            hello,
+            grant,
+            tail,
+            received_at,
+        } = parcel;
+        let mut connection = Connection::new(id, origin, self.now);
+        connection.opened_at = received_at;
+        connection.version = hello.version;
+        connection.packet_bytes_max = hello.packet_bytes_max;
+        connection.wants_reasons = hello.wants_reasons;
+        connection.method = hello.method.clone();
+        connection.tail = tail;
+        self.opened(id, connection);
+        if self
+            .connection(id.slot)
+            .is_some_and(|found| matches!(found.phase, Phase::Silent))
+        {
+            let key = key_of(&grant, &hello);
+            self.serve(id.slot, hello, grant, key);
+        }
+    }
+
+    /// Attaches a proven client to its session and gates CONNACK.
+    fn serve(&mut self, slot: u32, hello: Box<Hello>, grant: Box<Grant>, key: SessionKey) {
+        if let Err(reason) = self.admit_session(&hello, &grant, &key) {
+            self.refuse(slot, reason);
+            return;
+        }
+        let (session, present, stake) = self.find_or_make_session(slot, &hello, &grant, key);
+        let now = self.now;
+        self.attach(slot, session, &hello, &grant);
+        let bytes = self.connack(slot, session, &hello, &grant, present);
+        let Some(bytes) = bytes else {
+            // Our answer does not fit what the client allows.
+            self.close_silently(slot, Loss::Refused(Reason::PacketTooLarge));
+            return;
+        };
+        if let Some(connection) = self.connection_mut(slot) {
+            connection.heard_at = now;
+        }
+        self.arm(slot);
+        self.acknowledge(slot, stake, Gate::Connack(bytes));
+        self.tell(
+            slot,
+            EventKind::Connected {
+                session_present: present,
+            },
+        );
+        // What the client sent behind its CONNECT.
+        self.rerun(slot);
+    }
+
+    /// Limits and the will's permission, before anything is changed.
+    fn admit_session(
+        &mut self,
+        hello: &Hello,
+        grant: &Grant,
+        key: &SessionKey,
+    ) -> Result<(), Reason> {
+        if self.sessions.find(key).is_none() {
+            let of_principal = self.sessions.of_principal(&grant.principal);
+            let full = self.sessions.len() >= self.settings.sessions_max
+                || of_principal >= self.settings.sessions_per_principal_max;
+            if full {
+                self.counters.limit_refusals += 1;
+                self.tell_nobody(EventKind::LimitReached {
+                    what: "sessions_max",
+                });
+                return Err(Reason::QuotaExceeded);
+            }
+        }
+        let Some(will) = &hello.will else {
+            return Ok(());
+        };
+        let roles = self.policy.resolve(&grant.principal.roles);
+        let subject = crate::policy::Subject {
+            user: &grant.principal.name,
+            client: grant.client_id_bound.then_some(&*key.client_id),
+            roles: &roles,
+        };
+        let rights = self.policy.publish(&subject, &will.topic);
+        if will.topic.starts_with("$SYS/") || rights.permit(will.qos, will.retain).is_none() {
+            self.counters.will_denied += 1;
+            return Err(Reason::NotAuthorized);
+        }
+        Ok(())
+    }
+
+    /// Resumes, begins anew or takes over ([MQTT-3.1.2-4], -5, -6, [MQTT-3.1.4-3], -4;
+    /// [MQTT-3.1.1 3.1.2-4], -5, -6, [MQTT-3.1.1 3.1.4-2], -3).
+    fn find_or_make_session(
+        &mut self,
+        slot: u32,
+        hello: &Hello,
+        grant: &Grant,
+        key: SessionKey,
+    ) -> (u32, bool, Stake) {
+        let mut stake = Stake::default();
+        if let Some(known) = self.sessions.find(&key) {
+            let link = self.sessions.get(known).and_then(|found| found.link);
+            if let Some(other) = link.filter(|other| *other != slot) {
+                self.counters.taken_over += 1;
+                self.tell(other, EventKind::TakenOver);
+                self.take_over(other, known, hello.clean_start);
+            }
+        }
+        if let Some(known) = self.sessions.find(&key) {
+            let durable = self
+                .sessions
+                .get(known)
+                .is_some_and(|found| found.is_durable());
+            if durable {
+                stake = self.touch_store();
+            }
+            if !hello.clean_start {
+                return (known, true, stake);
+            }
+            self.end_session(known);
+        }
+        let hash = self.sessions.hash(&key);
+        let session = self.sessions.add(Box::new(Session {
+            serial: 0,
+            hash,
+            key,
+            principal: Arc::clone(&grant.principal),
+            client_id_bound: grant.client_id_bound,
+            roles: self.policy.resolve(&grant.principal.roles),
+            link: None,
+            online: false,
+            expiry_s: 0,
+            ends_at: None,
+            filters: BTreeSet::new(),
+            shared: Vec::new(),
+            outbox: Outbox::default(),
+            unreleased: VecDeque::new(),
+            replays: VecDeque::new(),
+            will: None,
+        }));
+        self.counters.sessions_now += 1;
+        if self.expiry_of(hello) > 0 {
+            stake = stake.and(self.touch_store());
+        }
+        (session, false, stake)
+    }
+
+    /// The session expiry that a CONNECT gets, s.
+    fn expiry_of(&self, hello: &Hello) -> u32 {
+        match hello.version {
+            Version::V5 => hello
+                .session_expiry_s
+                .unwrap_or(0)
+                .min(self.settings.session_expiry_s_max),
+            _ if hello.clean_start => 0,
+            _ => self
+                .settings
+                .session_expiry_s_legacy
+                .min(self.settings.session_expiry_s_max),
+        }
+    }
+
+    /// The keep alive in force, s ([MQTT-3.1.2-21], [MQTT-3.2.2-21], [MQTT-3.2.2-22]).
+    fn keep_alive_of(&self, hello: &Hello) -> u16 {
+        match (hello.keep_alive_s, self.settings.keep_alive_s_max) {
+            (asked, 0) => asked,
+            (0, max) => max,
+            (asked, max) => asked.min(max),
+        }
+    }
+
+    fn attach(&mut self, slot: u32, session: u32, hello: &Hello, grant: &Grant) {
+        let will = hello
+            .will
+            .as_ref()
+            .map(|will| self.kept_will(will, &grant.principal.tenant));
+        let expiry_s = self.expiry_of(hello);
+        let roles = self.policy.resolve(&grant.principal.roles);
+        let keep_alive_s = self.keep_alive_of(hello);
+        if let Some(found) = self.sessions.get_mut(session) {
+            found.principal = Arc::clone(&grant.principal);
+            found.client_id_bound = grant.client_id_bound;
+            found.roles = roles;
+            found.link = Some(slot);
+            found.online = false;
+            found.ends_at = None;
+            found.expiry_s = expiry_s;
+            // [MQTT-3.1.3-9] A will that waited for its delay is not sent any more.
+            found.will = will;
+            found.outbox.rewind();
+        }
+        // Its rights may differ from those under which its routes were made.
+        self.touch_routes_of(session);
+        let alias_max = hello.topic_alias_max.min(self.settings.topic_alias_out_max);
+        let hasher = self.hasher.clone();
+        let inflight_max = self.settings.inflight_max;
+        let Some(connection) = self.connection_mut(slot) else {
+            return;
+        };
+        connection.phase = Phase::Serving { session };
+        // [MQTT-3.3.4-9] [MQTT-4.9.0-1]
+        connection.quota = u32::from(hello.receive_max.min(inflight_max).max(1));
+        connection.keep_alive_ms = u64::from(keep_alive_s) * 1000;
+        connection.until = grant.until;
+        // [MQTT-3.1.2-26] [MQTT-3.1.2-27]
+        connection.aliases_out =
+            (alias_max > 0).then(|| Box::new(AliasesOut::new(alias_max, hasher)));
+    }
+
+    fn kept_will(&mut self, will: &HelloWill, tenant: &u32) -> Box<Will> {
+        let draft = Draft {
+            tenant: *tenant,
+            topic: &will.topic,
+            properties: &will.properties,
+            payload: &will.payload,
+            qos: will.qos,
+            // [MQTT-3.1.2-14] [MQTT-3.1.2-15] [MQTT-3.1.1 3.1.2-16] [MQTT-3.1.1 3.1.2-17]
+            retain: will.retain,
+            expires_at: 0,
+            publisher: 0,
+        };
+        let message = draft.keep(&mut self.scratch);
+        Box::new(Will {
+            message,
+            delay_s: will.delay_s,
+            expiry_s: will.expiry_s,
+            due_at: None,
+        })
+    }
+
+    /// CONNACK with all that differs from what the client may assume ([MQTT-3.1.4-5],
+    /// [MQTT-3.2.2-2], -3; [MQTT-3.1.1 3.1.4-4], [MQTT-3.1.1 3.2.2-1], -2, -3).
+    fn connack(
+        &mut self,
+        slot: u32,
+        session: u32,
+        hello: &Hello,
+        grant: &Grant,
+        present: bool,
+    ) -> Option<Box<[u8]>> {
+        let found = self.sessions.get(session)?;
+        let connection = self.connection(slot)?;
+        let keep_alive_s = self.keep_alive_of(hello);
+        let asked_expiry_s = hello.session_expiry_s.unwrap_or(0);
+        let settings = &self.settings;
+        let information = &*settings.response_information;
+        let properties = ConnackProperties {
+            session_expiry_s: (found.expiry_s != asked_expiry_s).then_some(found.expiry_s),
+            receive_max: std::num::NonZeroU16::new(settings.receive_max),
+            packet_bytes_max: std::num::NonZeroU32::new(settings.packet_bytes_max),
+            assigned_client_id: hello.id_assigned.then_some(&*hello.client_id),
+            topic_alias_max: Some(settings.topic_alias_max),
+            server_keep_alive_s: (keep_alive_s != hello.keep_alive_s).then_some(keep_alive_s),
+            // [MQTT-3.1.2-28]
+            response_information: (hello.wants_response_information && !information.is_empty())
+                .then_some(information),
+            // [MQTT-4.12.0-5]
+            authentication_method: connection.method.as_deref(),
+            authentication_data: grant
+                .data
+                .as_deref()
+                .filter(|_| connection.method.is_some()),
+            ..ConnackProperties::default()
+        };
+        let connack = Packet::Connack(Connack {
+            session_present: present,
+            reason: Reason::Success,
+            properties,
+        });
+        let mut bytes = Vec::new();
+        encode(hello.version, &connack, hello.packet_bytes_max, &mut bytes).ok()?;
+        Some(bytes.into())
+    }
+
+    /// CONNACK has left: what the session holds may follow.
+    pub(crate) fn begin_delivery(&mut self, slot: u32) {
+        let Some(session) = self.connection(slot).and_then(|found| found.session()) else {
+            return;
+        };
+        if let Some(found) = self.sessions.get_mut(session) {
+            found.online = true;
+            for replay in &mut found.replays {
+                // A question of an earlier connection may have been answered to nobody.
+                replay.asked = 0;
+            }
+        }
+        self.tell_groups(session, true);
+        self.pump_later(slot);
+    }
+
+    /// DISCONNECT from the client ([MQTT-3.14.4-3], [MQTT-3.1.1 3.14.4-3]).
+    pub(crate) fn disconnect_received(&mut self, slot: u32, packet: &Disconnect<'_>) -> Flow {
+        let Some(session) = self.connection(slot).and_then(|found| found.session()) else {
+            return Flow::Stop;
+        };
+        let expiry_max = self.settings.session_expiry_s_max;
+        if let Some(found) = self.sessions.get_mut(session) {
+            match packet.session_expiry_s {
+                // A session that was to end with its connection cannot be kept after all.
+                Some(asked) if asked > 0 && found.expiry_s == 0 => {
+                    self.refuse(slot, Reason::ProtocolError);
+                    return Flow::Stop;
+                }
+                Some(asked) => found.expiry_s = asked.min(expiry_max),
+                None => {}
+            }
+            if packet.reason == Reason::Success {
+                found.will = None;
+            }
+        }
+        self.close_silently(slot, Loss::Goodbye);
+        Flow::Stop
+    }
+}
+
+/// The session that a proven client means.
+fn key_of(grant: &Grant, hello: &Hello) -> SessionKey {
+    SessionKey {
+        tenant: grant.principal.tenant,
+        realm: grant.principal.realm.clone(),
+        name: grant.principal.name.clone(),
+        client_id: hello.client_id.clone(),
+    }
+}
+
+/// The protocol level that a CONNECT announces, if it comes so far.
+fn announced_level(body: &[u8]) -> Option<u8> {
+    let length = usize::from(u16::from_be_bytes([*body.first()?, *body.get(1)?]));
+    body.get(2 + length).copied()
+}

@@ -1,0 +1,376 @@
+//! Acknowledgements: each waits, in order, until what it promises is durable and received.
+
+use std::num::NonZeroU16;
+
+use casemate_codec::{Ack, PacketId, QoS, Reason, Version};
+
+use crate::connection::{Flow, Phase as ConnectionPhase};
+use crate::door::Effect;
+use crate::event::Loss;
+use crate::outbox::Phase;
+use crate::replay::Replay;
+use crate::shard::Shard;
+
+/// First bytes of the four small acknowledgements.
+const PUBACK: u8 = 0x40;
+const PUBREC: u8 = 0x50;
+const PUBREL: u8 = 0x62;
+const PUBCOMP: u8 = 0x70;
+
+/// What an acknowledgement depends on; the default depends on nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stake {
+    /// Durable up to here.
+    pub seq: u64,
+    /// Received by the neighbours up to here.
+    pub forward: u64,
+}
+
+impl Stake {
+    /// Both.
+    pub fn and(self, other: Stake) -> Stake {
+        Stake {
+            seq: self.seq.max(other.seq),
+            forward: self.forward.max(other.forward),
+        }
+    }
+}
+
+/// An acknowledgement and what it waits for.
+pub(crate) struct Gated {
+    stake: Stake,
+    gate: Gate,
+}
+
+/// What leaves when the way is free.
+pub(crate) enum Gate {
+    /// PUBACK, PUBREC, PUBREL or PUBCOMP.
+    Small {
+        first: u8,
+        id: PacketId,
+        reason: Reason,
+    },
+    /// CONNACK; then the session's messages.
+    Connack(Box<[u8]>),
+    /// SUBACK; then the retained messages.
+    Suback {
+        bytes: Box<[u8]>,
+        replays: Vec<Replay>,
+    },
+    /// UNSUBACK.
+    Unsuback(Box<[u8]>),
+}
+
+impl Gate {
+    pub fn puback(id: PacketId, reason: Reason) -> Gate {
+        Gate::Small {
+            first: PUBACK,
+            id,
+            reason,
+        }
+    }
+
+    pub fn pubrec(id: PacketId, reason: Reason) -> Gate {
+        Gate::Small {
+            first: PUBREC,
+            id,
+            reason,
+        }
+    }
+
+    fn pubrel(id: PacketId, reason: Reason) -> Gate {
+        Gate::Small {
+            first: PUBREL,
+            id,
+            reason,
+        }
+    }
+
+    fn pubcomp(id: PacketId, reason: Reason) -> Gate {
+        Gate::Small {
+            first: PUBCOMP,
+            id,
+            reason,
+        }
+    }
+}
+
+/// Writes a PUBACK, PUBREC, PUBREL or PUBCOMP in its shortest form.
+pub(crate) fn write_small(
+    version: Version,
+    first: u8,
+    id: NonZeroU16,
+    reason: Reason,
+    out: &mut Vec<u8>,
+) {
+    let [high, low] = id.get().to_be_bytes();
+    if version == Version::V5 && reason != Reason::Success {
+        out.extend_from_slice(&[first, 3, high, low, reason as u8]);
+    } else {
+        out.extend_from_slice(&[first, 2, high, low]);
+    }
+}
+
+/// Writes the PUBREL of a resumed exchange ([MQTT-4.4.0-1]).
+pub(crate) fn write_pubrel(version: Version, id: NonZeroU16, out: &mut Vec<u8>) {
+    write_small(version, PUBREL, id, Reason::Success, out);
+}
+
+impl Shard {
+    /// Notes that something must be made durable, and what an acknowledgement then waits for.
+    pub(crate) fn touch_store(&mut self) -> Stake {
+        self.unpersisted = true;
+        Stake {
+            seq: self.seq,
+            forward: 0,
+        }
+    }
+
+    /// Asks for durability of what this turn has changed.
+    pub(crate) fn ask_persist(&mut self) {
+        if std::mem::take(&mut self.unpersisted) {
+            self.effects.push(Effect::Persist { seq: self.seq });
+            self.seq += 1;
+        }
+    }
+
+    /// True where everything a stake names has happened.
+    #[inline]
+    pub(crate) fn is_settled(&self, stake: Stake) -> bool {
+        stake.seq <= self.persisted && (stake.forward == 0 || stake.forward <= self.confirmed())
+    }
+
+    /// Sends an acknowledgement, now or in its turn.
+    pub(crate) fn acknowledge(&mut self, slot: u32, stake: Stake, gate: Gate) {
+        let settled = self.is_settled(stake);
+        let Some(connection) = self.connection_mut(slot) else {
+            return;
+        };
+        if settled && connection.gates.is_empty() {
+            self.release(slot, gate);
+            return;
+        }
+        connection.gates.push_back(Gated { stake, gate });
+        if !std::mem::replace(&mut connection.is_gated, true) {
+            self.gated.push(slot);
+        }
+    }
+
+    /// Releases every acknowledgement whose stake has been settled.
+    pub(crate) fn settle(&mut self) {
+        for slot in std::mem::take(&mut self.gated) {
+            loop {
+                let Some(connection) = self.connection(slot) else {
+                    break;
+                };
+                let Some(stake) = connection.gates.front().map(|gated| gated.stake) else {
+                    break;
+                };
+                if !self.is_settled(stake) {
+                    break;
+                }
+                let gated = self
+                    .connection_mut(slot)
+                    .and_then(|found| found.gates.pop_front());
+                if let Some(gated) = gated {
+                    self.release(slot, gated.gate);
+                }
+            }
+            let Some(connection) = self.connection_mut(slot) else {
+                continue;
+            };
+            connection.is_gated = !connection.gates.is_empty();
+            if connection.is_gated {
+                self.gated.push(slot);
+            }
+        }
+        self.settle_receipts();
+        self.retry_blocked();
+    }
+
+    /// Durability of everything up to `seq` has failed: nothing that waits for it may be
+    /// acknowledged, so those connections end and their clients send again.
+    pub(crate) fn persist_failed(&mut self, seq: u64) {
+        for slot in std::mem::take(&mut self.gated) {
+            let Some(connection) = self.connection_mut(slot) else {
+                continue;
+            };
+            connection.is_gated = false;
+            let affected = connection
+                .gates
+                .iter()
+                .any(|gated| gated.stake.seq > 0 && gated.stake.seq <= seq);
+            if affected {
+                connection.gates.clear();
+                self.close(
+                    slot,
+                    Reason::QuotaExceeded,
+                    Loss::Refused(Reason::QuotaExceeded),
+                );
+            } else if !connection.gates.is_empty() {
+                connection.is_gated = true;
+                self.gated.push(slot);
+            }
+        }
+    }
+
+    /// Writes what was gated.
+    fn release(&mut self, slot: u32, gate: Gate) {
+        let Shard {
+            connections, pool, ..
+        } = self;
+        let Some(connection) = connections
+            .get_mut(slot as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        if matches!(connection.phase, ConnectionPhase::Closing) {
+            return;
+        }
+        let version = connection.version;
+        let out = connection.window.buffer(pool);
+        match gate {
+            Gate::Small { first, id, reason } => {
+                // [MQTT-2.2.1-5] [MQTT-3.1.1 2.3.1-6] The identifier is the PUBLISH's own.
+                write_small(version, first, id, reason, out);
+                if first == PUBACK || first == PUBCOMP || (first == PUBREC && reason.is_refusal()) {
+                    connection.receiving = connection.receiving.saturating_sub(1);
+                }
+                self.mark_dirty(slot);
+            }
+            Gate::Unsuback(bytes) => {
+                out.extend_from_slice(&bytes);
+                self.mark_dirty(slot);
+            }
+            Gate::Connack(bytes) => {
+                out.extend_from_slice(&bytes);
+                connection.greeted = true;
+                self.mark_dirty(slot);
+                self.begin_delivery(slot);
+            }
+            Gate::Suback { bytes, replays } => {
+                out.extend_from_slice(&bytes);
+                self.mark_dirty(slot);
+                self.begin_replays(slot, replays);
+            }
+        }
+    }
+
+    /// PUBACK ends an exchange of QoS 1, whatever its reason ([MQTT-4.4.0-2]).
+    pub(crate) fn puback_received(&mut self, slot: u32, ack: &Ack<'_>) -> Flow {
+        let finished = self.with_outbox(slot, |outbox| outbox.finish(ack.packet_id, Phase::Puback));
+        self.exchange_ended(slot, finished)
+    }
+
+    /// PUBREC hands a QoS 2 message over, or refuses it.
+    pub(crate) fn pubrec_received(&mut self, slot: u32, ack: &Ack<'_>) -> Flow {
+        let id = ack.packet_id;
+        if ack.reason.is_refusal() {
+            // [MQTT-4.4.0-2] [MQTT-4.8.2-6] Refused is over; nobody else gets it.
+            let finished = self.with_outbox(slot, |outbox| outbox.finish(id, Phase::Pubrec));
+            return self.exchange_ended(slot, finished);
+        }
+        let known = self.with_outbox(slot, |outbox| outbox.received(id));
+        let modern = self
+            .connection(slot)
+            .is_some_and(|found| found.version == Version::V5);
+        let reason = match known {
+            false if modern => Reason::PacketIdentifierNotFound,
+            _ => Reason::Success,
+        };
+        let stake = if known {
+            self.stake_of_session(slot)
+        } else {
+            Stake::default()
+        };
+        // [MQTT-4.3.3-4] [MQTT-3.1.1 4.3.3-1]
+        self.acknowledge(slot, stake, Gate::pubrel(id, reason));
+        Flow::Continue
+    }
+
+    /// PUBCOMP ends an exchange of QoS 2.
+    pub(crate) fn pubcomp_received(&mut self, slot: u32, ack: &Ack<'_>) -> Flow {
+        let finished =
+            self.with_outbox(slot, |outbox| outbox.finish(ack.packet_id, Phase::Pubcomp));
+        self.exchange_ended(slot, finished)
+    }
+
+    /// PUBREL releases the identifier of an incoming QoS 2 message ([MQTT-4.3.3-11], -12;
+    /// [MQTT-3.1.1 4.3.3-2]).
+    pub(crate) fn pubrel_received(&mut self, slot: u32, ack: &Ack<'_>) -> Flow {
+        let session = self.connection(slot).and_then(|found| found.session());
+        let Some(session) = session.and_then(|session| self.sessions.get_mut(session)) else {
+            return Flow::Stop;
+        };
+        let id = ack.packet_id.get();
+        let place = session.unreleased.iter().position(|other| *other == id);
+        if let Some(place) = place {
+            session.unreleased.remove(place);
+        }
+        let modern = self
+            .connection(slot)
+            .is_some_and(|found| found.version == Version::V5);
+        let reason = match place {
+            None if modern => Reason::PacketIdentifierNotFound,
+            _ => Reason::Success,
+        };
+        let stake = match place {
+            Some(_) => self.stake_of_session(slot),
+            None => Stake::default(),
+        };
+        self.acknowledge(slot, stake, Gate::pubcomp(ack.packet_id, reason));
+        Flow::Continue
+    }
+
+    /// What a change of the session's exchanges must wait for.
+    fn stake_of_session(&mut self, slot: u32) -> Stake {
+        let session = self.connection(slot).and_then(|found| found.session());
+        let durable = session
+            .and_then(|session| self.sessions.get(session))
+            .is_some_and(|session| session.is_durable());
+        if durable {
+            self.touch_store()
+        } else {
+            Stake::default()
+        }
+    }
+
+    fn with_outbox(
+        &mut self,
+        slot: u32,
+        change: impl FnOnce(&mut crate::outbox::Outbox) -> bool,
+    ) -> bool {
+        let session = self.connection(slot).and_then(|found| found.session());
+        match session.and_then(|session| self.sessions.get_mut(session)) {
+            Some(session) => change(&mut session.outbox),
+            None => false,
+        }
+    }
+
+    /// An acknowledgement may have made room for the next message. One that belongs to nothing is
+    /// passed over: it may be late for an exchange that a refusal has ended.
+    fn exchange_ended(&mut self, slot: u32, finished: bool) -> Flow {
+        if finished {
+            self.pump_later(slot);
+        }
+        Flow::Continue
+    }
+
+    /// The acknowledgement that a QoS asks for ([MQTT-3.3.4-1], [MQTT-4.3.2-4], [MQTT-4.3.3-8];
+    /// [MQTT-3.1.1 3.3.4-1]).
+    pub(crate) fn acknowledge_publish(
+        &mut self,
+        slot: u32,
+        qos: QoS,
+        id: Option<PacketId>,
+        reason: Reason,
+        stake: Stake,
+    ) {
+        match (qos, id) {
+            (QoS::AtLeastOnce, Some(id)) => self.acknowledge(slot, stake, Gate::puback(id, reason)),
+            (QoS::ExactlyOnce, Some(id)) => self.acknowledge(slot, stake, Gate::pubrec(id, reason)),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,594 @@
+//! To the recipients: straight into a window where it has room, into a queue where not.
+
+use std::num::NonZeroU16;
+use std::rc::Rc;
+
+use casemate_codec::{forward, QoS, Version};
+use hashbrown::HashMap;
+
+use crate::acknowledge::{write_pubrel, Stake};
+use crate::connection::Phase as ConnectionPhase;
+use crate::event::EventKind;
+use crate::message::{Draft, Message, Way};
+use crate::outbox::{Admission, Bounds, Flight, GroupRef, Ids, Item, Phase, NO_GROUP};
+use crate::policy::Permit;
+use crate::route::{Route, Target};
+use crate::shard::Shard;
+use crate::window::SPLICE_BYTES;
+
+/// Topic aliases that we have set on a connection ([MQTT-3.3.2-11] bounds them by the client's
+/// maximum, [MQTT-3.1.2-27] by its silence).
+pub(crate) struct AliasesOut {
+    max: u16,
+    topics: HashMap<Box<str>, NonZeroU16, ahash::RandomState>,
+}
+
+impl AliasesOut {
+    pub fn new(max: u16, hasher: ahash::RandomState) -> AliasesOut {
+        AliasesOut {
+            max,
+            topics: HashMap::with_hasher(hasher),
+        }
+    }
+
+    /// The alias for a topic, and whether the client knows it already.
+    fn alias(&mut self, topic: &str) -> Option<(NonZeroU16, bool)> {
+        if let Some(alias) = self.topics.get(topic) {
+            return Some((*alias, true));
+        }
+        let next = self.topics.len() as u16 + 1;
+        let alias = NonZeroU16::new(next).filter(|_| next <= self.max)?;
+        self.topics.insert(topic.into(), alias);
+        Some((alias, false))
+    }
+}
+
+/// A packet already encoded for recipients of one kind.
+#[derive(Clone, Copy)]
+struct Shape {
+    start: usize,
+    end: usize,
+    packet_id_at: usize,
+}
+
+/// What one message has in common for all its recipients: encodings, and one allocation at most.
+pub(crate) struct Spread {
+    shapes: [Option<Shape>; 12],
+    kept: Option<Message>,
+    /// False where there is one recipient, so that a common encoding would be a second copy.
+    many: bool,
+}
+
+impl Spread {
+    pub fn new(many: bool, kept: Option<Message>) -> Spread {
+        Spread {
+            shapes: [None; 12],
+            kept,
+            many,
+        }
+    }
+
+    fn keep(&mut self, draft: &Draft<'_>, scratch: &mut Vec<u8>) -> Message {
+        self.kept.get_or_insert_with(|| draft.keep(scratch)).clone()
+    }
+}
+
+/// How one recipient gets a message.
+pub(crate) struct Recipient<'a> {
+    pub session: u32,
+    pub qos: QoS,
+    pub retain: bool,
+    pub ids: &'a Ids,
+    pub group: GroupRef,
+}
+
+impl Shard {
+    /// The current route of a topic, with every recipient authorised on the concrete topic.
+    pub(crate) fn route(&mut self, tenant: u32, topic: &str) -> Rc<Route> {
+        if let Some(route) = self.routes.find(tenant, topic) {
+            return route;
+        }
+        let Shard {
+            routes,
+            sessions,
+            policy,
+            counters,
+            ..
+        } = self;
+        routes.build(tenant, topic, |target| {
+            let Some(session) = sessions.get(target.session) else {
+                return false;
+            };
+            match policy.receive(&session.subject(), topic) {
+                Some(permit) => {
+                    target.qos = target.qos.min(permit.qos_max);
+                    true
+                }
+                None => {
+                    counters.delivery_denied += 1;
+                    false
+                }
+            }
+        })
+    }
+
+    /// Gives a permitted message to everybody: recipients here, share groups at home here,
+    /// neighbours, and the retained store. Returns what its acknowledgement must wait for.
+    pub(crate) fn route_message(
+        &mut self,
+        permit: Permit,
+        draft: &Draft<'_>,
+        route: &Route,
+    ) -> Stake {
+        let mut stake = self.deliver_here(permit, draft, route);
+        if draft.retain {
+            stake = stake.and(self.retain_here(draft));
+        }
+        stake.and(self.forward_to_peers(draft, route.peers))
+    }
+
+    /// Gives a message to the sessions and groups of this shard.
+    pub(crate) fn deliver_here(
+        &mut self,
+        _permit: Permit,
+        draft: &Draft<'_>,
+        route: &Route,
+    ) -> Stake {
+        let mut spread = Spread::new(route.targets.len() > 1, None);
+        self.shapes.clear();
+        let mut durable = false;
+        for target in &route.targets {
+            if target.no_local && self.is_own(target.session, draft.publisher) {
+                let tenant = draft.tenant;
+                let rest = self
+                    .routes
+                    .without_no_local(tenant, draft.topic, target.session);
+                if let Some(mut rest) = rest {
+                    rest.qos = rest.qos.min(target.qos);
+                    durable |= self.deliver_to_target(draft, &rest, &mut spread);
+                }
+                continue;
+            }
+            durable |= self.deliver_to_target(draft, target, &mut spread);
+        }
+        let mut stake = if durable {
+            self.touch_store()
+        } else {
+            Stake::default()
+        };
+        for group in &route.groups {
+            stake = stake.and(self.deliver_to_group(draft, *group, &mut spread));
+        }
+        stake
+    }
+
+    /// [MQTT-3.8.3-3] The publisher and the recipient are one client.
+    fn is_own(&self, session: u32, publisher: u64) -> bool {
+        publisher != 0
+            && self
+                .sessions
+                .get(session)
+                .is_some_and(|found| found.hash == publisher)
+    }
+
+    #[inline]
+    fn deliver_to_target(
+        &mut self,
+        draft: &Draft<'_>,
+        target: &Target,
+        spread: &mut Spread,
+    ) -> bool {
+        let recipient = Recipient {
+            session: target.session,
+            // [MQTT-3.8.4-8] [MQTT-3.1.1 3.8.4-6]
+            qos: draft.qos.min(target.qos),
+            // [MQTT-3.3.1-12] [MQTT-3.3.1-13] [MQTT-3.1.1 3.3.1-9]
+            retain: target.retain_as_published && draft.retain,
+            ids: &target.ids,
+            group: NO_GROUP,
+        };
+        self.deliver(draft, &recipient, spread)
+    }
+
+    /// Gives a message to one session; true where that must be made durable.
+    #[inline]
+    pub(crate) fn deliver(
+        &mut self,
+        draft: &Draft<'_>,
+        to: &Recipient<'_>,
+        spread: &mut Spread,
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(to.session) else {
+            return false;
+        };
+        let durable = session.is_durable() && to.qos > QoS::AtMostOnce;
+        if session.is_direct() {
+            let link = session.link.unwrap_or(u32::MAX);
+            let has_room = self
+                .connections
+                .get(link as usize)
+                .and_then(Option::as_deref)
+                .is_some_and(|connection| {
+                    connection.window.bytes() < self.settings.window_bytes
+                        && (to.qos == QoS::AtMostOnce
+                            || session.outbox.counted() < connection.quota
+                                && session.outbox.has_packet_id())
+                });
+            if has_room {
+                self.write_direct(link, draft, to, spread);
+                return durable;
+            }
+        }
+        self.enqueue(draft, to, spread);
+        durable
+    }
+
+    /// Puts a reference into the session's queue, by the overflow rule.
+    fn enqueue(&mut self, draft: &Draft<'_>, to: &Recipient<'_>, spread: &mut Spread) {
+        let message = spread.keep(draft, &mut self.scratch);
+        let bounds = Bounds {
+            messages: self.settings.queue_messages_max,
+            bytes: self.settings.queue_bytes_max,
+        };
+        let Some(session) = self.sessions.get_mut(to.session) else {
+            return;
+        };
+        if !session.online && to.qos == QoS::AtMostOnce && session.link.is_none() {
+            // QoS 0 is for those who are there.
+            return;
+        }
+        let item = Item {
+            message,
+            ids: to.ids.clone(),
+            group: to.group,
+            qos: to.qos,
+            retain: to.retain,
+            order: 0,
+        };
+        let admission = session.outbox.push(item, bounds);
+        let (link, refused) = (session.link, session.outbox.refused);
+        match admission {
+            Admission::Queued => {}
+            Admission::DroppedOldest => self.counters.dropped_oldest += 1,
+            Admission::Refused => {
+                self.counters.refused_newest += 1;
+                if refused == 1 {
+                    self.tell_session(to.session, EventKind::Overflow { refused });
+                }
+            }
+        }
+        if let Some(link) = link {
+            self.pump_later(link);
+        }
+    }
+
+    /// Writes a message into the window of a recipient that is ready for it.
+    fn write_direct(
+        &mut self,
+        link: u32,
+        draft: &Draft<'_>,
+        to: &Recipient<'_>,
+        spread: &mut Spread,
+    ) {
+        let mut packet_id = 0;
+        let Some(session) = self.sessions.get_mut(to.session) else {
+            return;
+        };
+        if to.qos > QoS::AtMostOnce {
+            let keeps = session.is_durable() || to.group != NO_GROUP;
+            let message = keeps.then(|| spread.keep(draft, &mut self.scratch));
+            let phase = phase_of(to.qos);
+            // [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-3.1.1 2.3.1-2]
+            let ids = if keeps { to.ids.clone() } else { None };
+            let flight = Flight {
+                message,
+                ids,
+                group: to.group,
+                retain: to.retain,
+                phase,
+                counted: true,
+            };
+            packet_id = session.outbox.launch(flight).get();
+        }
+        let written = match self.connection(link) {
+            Some(connection)
+                if spread.many && to.ids.is_none() && connection.aliases_out.is_none() =>
+            {
+                self.write_shape(link, draft, to, packet_id, spread)
+            }
+            _ => {
+                let ids = to.ids.as_ref().map_or(&[][..], |ids| ids.as_slice());
+                self.write_alone(
+                    link, draft, to.qos, false, to.retain, ids, packet_id, spread,
+                )
+            }
+        };
+        self.wrote(link, to.session, to.qos, packet_id, written);
+    }
+
+    /// Counts what was written; what was too large behaves as if it were complete.
+    fn wrote(&mut self, link: u32, session: u32, qos: QoS, packet_id: u16, written: bool) {
+        if written {
+            self.counters.publishes_sent += 1;
+            self.mark_dirty(link);
+            return;
+        }
+        // [MQTT-3.1.2-25]
+        self.counters.dropped_too_large += 1;
+        let id = NonZeroU16::new(packet_id);
+        if let (Some(id), Some(session)) = (id, self.sessions.get_mut(session)) {
+            session.outbox.finish(id, phase_of(qos));
+        }
+    }
+
+    /// Copies the encoding that all recipients of this kind share.
+    fn write_shape(
+        &mut self,
+        link: u32,
+        draft: &Draft<'_>,
+        to: &Recipient<'_>,
+        packet_id: u16,
+        spread: &mut Spread,
+    ) -> bool {
+        let now = self.now;
+        let Shard {
+            connections,
+            pool,
+            shapes,
+            scratch,
+            ..
+        } = self;
+        let Some(connection) = connections[link as usize].as_deref_mut() else {
+            return true;
+        };
+        let modern = usize::from(connection.version == Version::V5);
+        let index = modern * 6 + to.qos as usize * 2 + usize::from(to.retain);
+        let spliced = draft.payload.len() >= SPLICE_BYTES;
+        let shape = match spread.shapes[index] {
+            Some(shape) => shape,
+            None => {
+                let way = Way {
+                    qos: to.qos,
+                    // [MQTT-3.3.1-1] [MQTT-3.3.1-3] [MQTT-4.3.2-2] [MQTT-4.3.3-2]
+                    dup: false,
+                    retain: to.retain,
+                    ids: &[],
+                    alias: None,
+                    topic_known: false,
+                };
+                let start = shapes.len();
+                let packet = draft.forwarded(&way, now);
+                let Ok(packet_id_at) = forward(connection.version, &packet, 0, u32::MAX, shapes)
+                else {
+                    return false;
+                };
+                if !spliced {
+                    shapes.extend_from_slice(draft.payload);
+                }
+                let packet_id_at = packet_id_at.map_or(usize::MAX, |at| at - start);
+                let shape = Shape {
+                    start,
+                    end: shapes.len(),
+                    packet_id_at,
+                };
+                spread.shapes[index] = Some(shape);
+                shape
+            }
+        };
+        let payload_bytes = if spliced { draft.payload.len() } else { 0 };
+        // [MQTT-3.1.2-24]
+        if shape.end - shape.start + payload_bytes > connection.packet_bytes_max as usize {
+            return false;
+        }
+        let out = connection.window.buffer(pool);
+        let at = out.len();
+        out.extend_from_slice(&shapes[shape.start..shape.end]);
+        if shape.packet_id_at != usize::MAX {
+            let place = at + shape.packet_id_at;
+            out[place..place + 2].copy_from_slice(&packet_id.to_be_bytes());
+        }
+        if spliced {
+            connection.window.splice(spread.keep(draft, scratch));
+        }
+        true
+    }
+
+    /// Encodes for one recipient: with its identifiers, its alias, or as the only one.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one PUBLISH")]
+    fn write_alone(
+        &mut self,
+        link: u32,
+        draft: &Draft<'_>,
+        qos: QoS,
+        dup: bool,
+        retain: bool,
+        ids: &[u32],
+        packet_id: u16,
+        spread: &mut Spread,
+    ) -> bool {
+        let now = self.now;
+        let Shard {
+            connections,
+            pool,
+            scratch,
+            ..
+        } = self;
+        let Some(connection) = connections[link as usize].as_deref_mut() else {
+            return true;
+        };
+        let alias = connection
+            .aliases_out
+            .as_mut()
+            .and_then(|out| out.alias(draft.topic));
+        let (alias, topic_known) = match alias {
+            Some((alias, known)) => (Some(alias), known),
+            None => (None, false),
+        };
+        let way = Way {
+            qos,
+            dup,
+            retain,
+            ids,
+            alias,
+            topic_known,
+        };
+        let packet = draft.forwarded(&way, now);
+        let max = connection.packet_bytes_max;
+        let out = connection.window.buffer(pool);
+        if forward(connection.version, &packet, packet_id, max, out).is_err() {
+            if let (Some(aliases), false) = (connection.aliases_out.as_mut(), topic_known) {
+                // The packet that should have set the alias never leaves.
+                aliases.topics.remove(draft.topic);
+            }
+            return false;
+        }
+        if spread.kept.is_some() && draft.payload.len() >= SPLICE_BYTES {
+            let message = spread.keep(draft, scratch);
+            connection.window.splice(message);
+        } else {
+            out.extend_from_slice(draft.payload);
+        }
+        true
+    }
+
+    /// Remembers to fill the window of a connection at the end of this input.
+    pub(crate) fn pump_later(&mut self, slot: u32) {
+        let Some(connection) = self.connection_mut(slot) else {
+            return;
+        };
+        if !std::mem::replace(&mut connection.pump_due, true) {
+            self.to_pump.push(slot);
+        }
+    }
+
+    /// Fills the windows that may have room or quota again.
+    pub(crate) fn pump_all(&mut self) {
+        while let Some(slot) = self.to_pump.pop() {
+            if let Some(connection) = self.connection_mut(slot) {
+                connection.pump_due = false;
+                self.pump(slot);
+            }
+        }
+    }
+
+    /// Fills one window: what was begun before, what was retained, what waits.
+    fn pump(&mut self, slot: u32) {
+        loop {
+            let Some(connection) = self.connection(slot) else {
+                return;
+            };
+            let ConnectionPhase::Serving { session } = connection.phase else {
+                return;
+            };
+            let quota = connection.quota;
+            if !connection.greeted || connection.window.bytes() >= self.settings.window_bytes {
+                return;
+            }
+            if !self.resume_one(slot, session, quota) && !self.pump_one(slot, session, quota) {
+                return;
+            }
+        }
+    }
+
+    /// Sends one unfinished exchange again ([MQTT-4.4.0-1], [MQTT-3.1.1 4.4.0-1]).
+    fn resume_one(&mut self, slot: u32, session: u32, quota: u32) -> bool {
+        let Some(found) = self.sessions.get_mut(session) else {
+            return false;
+        };
+        let tenant = found.key.tenant;
+        let Some((id, flight)) = found.outbox.resume_next(quota) else {
+            return false;
+        };
+        let (phase, retain) = (flight.phase, flight.retain);
+        let (message, ids) = (flight.message.clone(), flight.ids.clone());
+        let qos = match phase {
+            Phase::Pubcomp => {
+                let Shard {
+                    connections, pool, ..
+                } = self;
+                if let Some(connection) = connections[slot as usize].as_deref_mut() {
+                    let version = connection.version;
+                    write_pubrel(version, id, connection.window.buffer(pool));
+                }
+                self.mark_dirty(slot);
+                return true;
+            }
+            Phase::Pubrec => QoS::ExactlyOnce,
+            Phase::Puback | Phase::Done => QoS::AtLeastOnce,
+        };
+        let Some(message) = message else {
+            // Cannot happen: only sessions that end with their connection keep no message.
+            debug_assert!(false, "a resumed exchange without its message");
+            self.wrote(slot, session, qos, id.get(), false);
+            return true;
+        };
+        if !self.may_receive(session, &message) {
+            self.counters.delivery_denied += 1;
+            self.with_session(session, |found| found.outbox.finish(id, phase));
+            return true;
+        }
+        let mut spread = Spread::new(false, Some(message.clone()));
+        let draft = message.draft(tenant);
+        let ids = ids.as_ref().map_or(&[][..], |ids| ids.as_slice());
+        let written = self.write_alone(slot, &draft, qos, true, retain, ids, id.get(), &mut spread);
+        self.wrote(slot, session, qos, id.get(), written);
+        true
+    }
+
+    /// Sends the next retained or waiting message; false where there is none that may leave.
+    fn pump_one(&mut self, slot: u32, session: u32, quota: u32) -> bool {
+        let Some(found) = self.sessions.get_mut(session) else {
+            return false;
+        };
+        let has_quota = found.outbox.counted() < quota && found.outbox.has_packet_id();
+        let may_launch = has_quota && found.outbox.is_resumed();
+        if !found.replays.is_empty() {
+            return self.replay_one(slot, session, may_launch);
+        }
+        let Some(item) = found.outbox.pop(may_launch) else {
+            return false;
+        };
+        self.send_item(slot, session, item);
+        true
+    }
+
+    /// Sends one reference: expiry, policy, alias and packet id act now.
+    pub(crate) fn send_item(&mut self, slot: u32, session: u32, item: Item) {
+        let Some(found) = self.sessions.get_mut(session) else {
+            return;
+        };
+        let draft = item.message.draft(found.key.tenant);
+        if draft.is_expired(self.now) {
+            self.counters.dropped_expired += 1;
+            return;
+        }
+        if !self.may_receive(session, &item.message) {
+            self.counters.delivery_denied += 1;
+            return;
+        }
+        let to = Recipient {
+            session,
+            qos: item.qos,
+            retain: item.retain,
+            ids: &item.ids,
+            group: item.group,
+        };
+        let mut spread = Spread::new(false, Some(item.message.clone()));
+        self.write_direct(slot, &draft, &to, &mut spread);
+    }
+
+    /// Policy may have changed since a message was queued.
+    pub(crate) fn may_receive(&self, session: u32, message: &Message) -> bool {
+        self.sessions.get(session).is_some_and(|found| {
+            let draft = message.draft(found.key.tenant);
+            self.policy.receive(&found.subject(), draft.topic).is_some()
+        })
+    }
+}
+
+fn phase_of(qos: QoS) -> Phase {
+    match qos {
+        QoS::ExactlyOnce => Phase::Pubrec,
+        _ => Phase::Puback,
+    }
+}

@@ -1,0 +1,273 @@
+//! PUBLISH from a client: who may, what for, and on to the recipients.
+
+use std::rc::Rc;
+
+use casemate_codec::{forwardable, Publish, QoS, Reason, Version};
+
+use crate::acknowledge::Stake;
+use crate::connection::{Flow, Memo};
+use crate::door::Millis;
+use crate::event::EventKind;
+use crate::message::Draft;
+use crate::policy::{Permit, PublishRights};
+use crate::route::Route;
+use crate::shard::Shard;
+
+/// Levels of a topic, one more than its separators.
+pub(crate) fn levels(text: &str) -> usize {
+    memchr::memchr_iter(b'/', text.as_bytes()).count() + 1
+}
+
+impl Shard {
+    /// Handles one PUBLISH.
+    pub(crate) fn publish_received(&mut self, slot: u32, publish: &Publish<'_>) -> Flow {
+        let Some(session) = self.connection(slot).and_then(|found| found.session()) else {
+            return Flow::Stop;
+        };
+        if let Some(alias) = publish.properties.topic_alias {
+            return self.aliased_publish(slot, session, publish, alias.get());
+        }
+        self.admit_publish(slot, session, publish, publish.topic)
+    }
+
+    /// Resolves or sets a topic alias ([MQTT-3.3.2-7] forgets them with the connection).
+    fn aliased_publish(
+        &mut self,
+        slot: u32,
+        session: u32,
+        publish: &Publish<'_>,
+        alias: u16,
+    ) -> Flow {
+        // [MQTT-3.3.2-9] [MQTT-3.3.2-12] All up to the maximum that CONNACK gave are accepted.
+        if alias > self.settings.topic_alias_max {
+            self.refuse(slot, Reason::TopicAliasInvalid);
+            return Flow::Stop;
+        }
+        let Some(connection) = self.connection_mut(slot) else {
+            return Flow::Stop;
+        };
+        let index = usize::from(alias) - 1;
+        if connection.aliases_in.len() <= index {
+            connection.aliases_in.resize(index + 1, None);
+        }
+        if !publish.topic.is_empty() {
+            connection.aliases_in[index] = Some(publish.topic.into());
+        }
+        let Some(topic) = connection.aliases_in[index].clone() else {
+            self.refuse(slot, Reason::ProtocolError);
+            return Flow::Stop;
+        };
+        self.admit_publish(slot, session, publish, &topic)
+    }
+
+    fn admit_publish(
+        &mut self,
+        slot: u32,
+        session: u32,
+        publish: &Publish<'_>,
+        topic: &str,
+    ) -> Flow {
+        if let Some(flow) = self.exceeds_receive_max(slot, session, publish) {
+            return flow;
+        }
+        if levels(topic) > self.settings.topic_levels_max {
+            self.limit_reached(slot, "topic_levels_max");
+            self.refuse(slot, Reason::TopicNameInvalid);
+            return Flow::Stop;
+        }
+        let Some((route, rights)) = self.route_and_rights(slot, session, topic) else {
+            return Flow::Stop;
+        };
+        let Some(permit) = rights.permit(publish.qos, publish.retain) else {
+            return self.publish_denied(slot, publish, topic);
+        };
+        self.permitted_publish(slot, session, publish, topic, &route, permit)
+    }
+
+    /// The client's own flow control ([MQTT-3.3.4-7] is the client's; we hold it to it), and the
+    /// second coming of a QoS 2 message.
+    fn exceeds_receive_max(
+        &mut self,
+        slot: u32,
+        session: u32,
+        publish: &Publish<'_>,
+    ) -> Option<Flow> {
+        let id = publish.packet_id?;
+        if publish.qos == QoS::ExactlyOnce {
+            let unreleased = &self.sessions.get(session)?.unreleased;
+            let (front, back) = unreleased.as_slices();
+            if front.contains(&id.get()) || back.contains(&id.get()) {
+                // [MQTT-4.3.3-10] [MQTT-3.1.1 4.3.3-2] Acknowledged again, not routed again. The
+                // stake of the first may still be open, so the queue of gates keeps it behind.
+                let stake = Stake::default();
+                self.acknowledge_publish(slot, publish.qos, Some(id), Reason::Success, stake);
+                return Some(Flow::Continue);
+            }
+        }
+        let receive_max = u32::from(self.settings.receive_max);
+        let connection = self.connection(slot)?;
+        let held = self.sessions.get(session)?.unreleased.len() as u32;
+        if connection.receiving < receive_max && held < 65_535 {
+            return None;
+        }
+        if connection.version == Version::V5 {
+            self.refuse(slot, Reason::ReceiveMaximumExceeded);
+            return Some(Flow::Stop);
+        }
+        if connection.gates.is_empty() {
+            // 3.x knows no receive maximum: unreleased QoS 2 identifiers alone fill it.
+            return None;
+        }
+        Some(Flow::Blocked)
+    }
+
+    /// The route of a topic and what this client may publish there, from the memo where it holds.
+    #[inline]
+    fn route_and_rights(
+        &mut self,
+        slot: u32,
+        session: u32,
+        topic: &str,
+    ) -> Option<(Rc<Route>, PublishRights)> {
+        let epoch = self.policy.epoch();
+        if let Some(memo) = &self.connection(slot)?.memo {
+            if memo.epoch == epoch && *memo.route.topic == *topic {
+                if self.routes.is_current(&memo.route) {
+                    return Some((Rc::clone(&memo.route), memo.rights));
+                }
+                let (tenant, rights) = (memo.route.tenant, memo.rights);
+                let route = self.route(tenant, topic);
+                let renewed = Memo {
+                    route: Rc::clone(&route),
+                    rights,
+                    epoch,
+                };
+                self.connection_mut(slot)?.memo = Some(renewed);
+                return Some((route, rights));
+            }
+        }
+        let found = self.sessions.get(session)?;
+        let tenant = found.key.tenant;
+        let rights = match topic.starts_with("$SYS/") {
+            // The broker alone speaks there, whatever a policy says (aedes#597).
+            true => PublishRights::NONE,
+            false => self.policy.publish(&found.subject(), topic),
+        };
+        let route = self.route(tenant, topic);
+        let memo = Memo {
+            route: Rc::clone(&route),
+            rights,
+            epoch,
+        };
+        self.connection_mut(slot)?.memo = Some(memo);
+        Some((route, rights))
+    }
+
+    /// Policy says no: a 5.0 client is told, an older one is acknowledged as the specification
+    /// demands of those who do not close ([MQTT-3.1.1 3.3.5-2]); nobody gets anything.
+    fn publish_denied(&mut self, slot: u32, publish: &Publish<'_>, topic: &str) -> Flow {
+        self.counters.publish_denied += 1;
+        let Some(connection) = self.connection_mut(slot) else {
+            return Flow::Stop;
+        };
+        connection.denied += 1;
+        if publish.qos > QoS::AtMostOnce {
+            connection.receiving += 1;
+        }
+        if connection.denied.is_power_of_two() {
+            self.tell(
+                slot,
+                EventKind::PublishDenied {
+                    topic: topic.into(),
+                },
+            );
+        }
+        let modern = self
+            .connection(slot)
+            .is_some_and(|found| found.version == Version::V5);
+        let reason = if modern {
+            Reason::NotAuthorized
+        } else {
+            Reason::Success
+        };
+        if !modern && publish.qos == QoS::ExactlyOnce {
+            // The exchange goes its full way, so that the client's PUBREL finds its identifier.
+            self.remember_unreleased(slot, publish);
+        }
+        let (qos, id) = (publish.qos, publish.packet_id);
+        self.acknowledge_publish(slot, qos, id, reason, Stake::default());
+        Flow::Continue
+    }
+
+    fn remember_unreleased(&mut self, slot: u32, publish: &Publish<'_>) {
+        let session = self.connection(slot).and_then(|found| found.session());
+        if let (Some(session), Some(id)) = (session, publish.packet_id) {
+            if let Some(session) = self.sessions.get_mut(session) {
+                session.unreleased.push_back(id.get());
+            }
+        }
+    }
+
+    fn permitted_publish(
+        &mut self,
+        slot: u32,
+        session: u32,
+        publish: &Publish<'_>,
+        topic: &str,
+        route: &Rc<Route>,
+        permit: Permit,
+    ) -> Flow {
+        let Some(found) = self.sessions.get(session) else {
+            return Flow::Stop;
+        };
+        let (tenant, publisher, durable) = (found.key.tenant, found.hash, found.is_durable());
+        let mut properties = std::mem::take(&mut self.properties);
+        properties.clear();
+        forwardable(&publish.properties, &mut properties);
+        let draft = Draft {
+            tenant,
+            topic,
+            properties: &properties,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            expires_at: expires_at(self.now, publish.properties.message_expiry_s),
+            publisher,
+        };
+        let flow = if self.has_room(&draft, route) {
+            self.counters.publishes_received += 1;
+            let stake = self.route_message(permit, &draft, route);
+            self.publish_accepted(slot, publish, stake, durable);
+            Flow::Continue
+        } else {
+            Flow::Blocked
+        };
+        self.properties = properties;
+        flow
+    }
+
+    /// Ownership is ours: acknowledges when what was promised is kept.
+    fn publish_accepted(&mut self, slot: u32, publish: &Publish<'_>, stake: Stake, durable: bool) {
+        if publish.qos == QoS::AtMostOnce {
+            return;
+        }
+        if let Some(connection) = self.connection_mut(slot) {
+            connection.receiving += 1;
+        }
+        let mut stake = stake;
+        if publish.qos == QoS::ExactlyOnce {
+            self.remember_unreleased(slot, publish);
+            if durable {
+                stake = stake.and(self.touch_store());
+            }
+        }
+        let (qos, id) = (publish.qos, publish.packet_id);
+        self.acknowledge_publish(slot, qos, id, Reason::Success, stake);
+    }
+}
+
+/// When a message ends, from its expiry interval; 0 is never.
+pub(crate) fn expires_at(now: Millis, expiry_s: Option<u32>) -> Millis {
+    // An interval of 0 has passed as soon as anything waits, so it ends at once.
+    expiry_s.map_or(0, |expiry_s| (now + u64::from(expiry_s) * 1000).max(1))
+}

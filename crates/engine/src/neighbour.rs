@@ -1,0 +1,538 @@
+//! Neighbour shards: interest, messages, receipts and questions through bounded pipes.
+//!
+//! Everything a neighbour must have taken over before somebody is told "done" carries a number
+//! that grows with each such message of this shard; a neighbour answers with the number up to
+//! which it has. An acknowledgement that waits for a number waits for every neighbour that still
+//! owes a lower one.
+
+use std::collections::VecDeque;
+
+use casemate_codec::QoS;
+
+use crate::acknowledge::Stake;
+use crate::door::{Effect, ShardIndex};
+use crate::message::{Draft, Message};
+use crate::outbox::GroupRef;
+use crate::policy::Permit;
+use crate::route::{Entry, Route};
+use crate::session::SessionRef;
+use crate::shard::Shard;
+use crate::share::{Member, MemberChange};
+use crate::wire::{put_bytes, put_message, put_text, Reader};
+
+const PUBLISH: u8 = 1;
+const RECEIPT: u8 = 2;
+const INTEREST: u8 = 3;
+const MEMBER: u8 = 4;
+const SHARE: u8 = 5;
+const RETURN: u8 = 6;
+const ASK: u8 = 7;
+const TELL: u8 = 8;
+
+/// What a forwarded PUBLISH is for.
+const ROUTE: u8 = 1;
+const STORE: u8 = 2;
+
+/// About how much of the retained store one answer carries, bytes.
+const TELL_BYTES: usize = 32 * 1024;
+
+/// Room for a message beside its topic, properties and payload, bytes.
+const MESSAGE_HEAD_BYTES: usize = 64;
+
+/// One neighbour and the pipe to it.
+#[derive(Default)]
+pub(crate) struct Peer {
+    /// Written in this turn.
+    staged: Vec<u8>,
+    /// Given to the shell and not yet drained.
+    in_pipe: usize,
+    /// Numbers that this neighbour has not confirmed.
+    outstanding: VecDeque<u64>,
+    /// What we have not confirmed to it, and what that waits for.
+    owed: VecDeque<(u64, Stake)>,
+    receipt: Option<u64>,
+    /// Messages that arose while another pipe was drained, which must never wait for room here;
+    /// bounded by the receipts that their origin may be without.
+    held: VecDeque<Vec<u8>>,
+}
+
+impl Shard {
+    /// Up to which number every neighbour has confirmed.
+    pub(crate) fn confirmed(&self) -> u64 {
+        let open = self
+            .peers
+            .iter()
+            .filter_map(|peer| peer.outstanding.front());
+        open.min().map_or(self.forwarded, |number| number - 1)
+    }
+
+    fn pipe_bytes_max(&self) -> usize {
+        // The largest packet must fit, or it would wait for ever.
+        self.settings
+            .pipe_bytes
+            .max(self.settings.packet_bytes_max as usize * 2)
+    }
+
+    fn peer_has_room(&self, peer: usize, bytes: usize) -> bool {
+        let found = &self.peers[peer];
+        found.in_pipe + found.staged.len() + bytes <= self.pipe_bytes_max()
+            && (found.outstanding.len() as u64) < self.settings.receipts_max
+            && found.held.is_empty()
+    }
+
+    /// True where every pipe takes a small message; SUBSCRIBE waits for it.
+    pub(crate) fn pipes_have_room(&self, bytes: usize) -> bool {
+        let me = usize::from(self.place.index);
+        (0..self.peers.len()).all(|peer| peer == me || self.peer_has_room(peer, bytes))
+    }
+
+    /// True where a message may be routed now: all its pipes have room, or it waits whole.
+    #[inline]
+    pub(crate) fn has_room(&self, draft: &Draft<'_>, route: &Route) -> bool {
+        if self.place.count == 1 {
+            return true;
+        }
+        let bytes = draft.bytes() + MESSAGE_HEAD_BYTES;
+        let mut peers = self.peers_of(draft, route.peers);
+        if !route.groups.is_empty() {
+            // The member may live anywhere.
+            peers = u64::MAX;
+        }
+        let me = usize::from(self.place.index);
+        (0..self.peers.len())
+            .all(|peer| peer == me || peers & 1 << peer == 0 || self.peer_has_room(peer, bytes))
+    }
+
+    fn peers_of(&self, draft: &Draft<'_>, interested: u64) -> u64 {
+        let mut peers = interested;
+        if draft.retain {
+            peers |= 1 << self.retained_home(draft.tenant, draft.topic);
+        }
+        peers & !(1 << self.place.index)
+    }
+
+    /// Takes the next number for a message to these neighbours.
+    fn number_for(&mut self, peers: u64) -> u64 {
+        self.forwarded += 1;
+        for (index, peer) in self.peers.iter_mut().enumerate() {
+            if peers & 1 << index != 0 {
+                peer.outstanding.push_back(self.forwarded);
+            }
+        }
+        self.forwarded
+    }
+
+    /// Sends a message once to each interested neighbour, and to the home of its topic's retained
+    /// message.
+    pub(crate) fn forward_to_peers(&mut self, draft: &Draft<'_>, interested: u64) -> Stake {
+        if self.place.count == 1 {
+            return Stake::default();
+        }
+        let peers = self.peers_of(draft, interested);
+        if peers == 0 {
+            return Stake::default();
+        }
+        let home = self.retained_home(draft.tenant, draft.topic);
+        let number = self.number_for(peers);
+        self.counters.forwarded += u64::from(peers.count_ones());
+        for (index, peer) in self.peers.iter_mut().enumerate() {
+            if peers & 1 << index == 0 {
+                continue;
+            }
+            let mut purpose = 0;
+            if interested & 1 << index != 0 {
+                purpose |= ROUTE;
+            }
+            if draft.retain && index == usize::from(home) {
+                purpose |= STORE;
+            }
+            peer.staged.push(PUBLISH);
+            peer.staged.extend_from_slice(&number.to_le_bytes());
+            peer.staged.push(purpose);
+            put_message(&mut peer.staged, draft);
+        }
+        Stake {
+            seq: 0,
+            forward: number,
+        }
+    }
+
+    /// Tells every neighbour that this shard is, or is no longer, interested in a filter.
+    pub(crate) fn announce_interest(&mut self, tenant: u32, filter: &str, add: bool) -> Stake {
+        if self.place.count == 1 {
+            return Stake::default();
+        }
+        let everybody = !(1u64 << self.place.index) & mask(self.place.count);
+        let number = self.number_for(everybody);
+        let me = usize::from(self.place.index);
+        for (index, peer) in self.peers.iter_mut().enumerate() {
+            if index != me {
+                peer.staged.push(INTEREST);
+                peer.staged.extend_from_slice(&number.to_le_bytes());
+                peer.staged.push(u8::from(add));
+                peer.staged.extend_from_slice(&tenant.to_le_bytes());
+                put_text(&mut peer.staged, filter);
+            }
+        }
+        Stake {
+            seq: 0,
+            forward: number,
+        }
+    }
+
+    /// Tells the home of a share group about one of our sessions.
+    pub(crate) fn tell_member(
+        &mut self,
+        home: ShardIndex,
+        tenant: u32,
+        (name, filter): (&str, &str),
+        change: MemberChange,
+        member: &Member,
+    ) -> Stake {
+        let number = self.number_for(1 << home);
+        let out = &mut self.peers[usize::from(home)].staged;
+        out.push(MEMBER);
+        out.extend_from_slice(&number.to_le_bytes());
+        out.push(change as u8);
+        out.extend_from_slice(&tenant.to_le_bytes());
+        put_text(out, name);
+        put_text(out, filter);
+        put_session(out, member.session);
+        out.push(member.qos as u8);
+        out.extend_from_slice(&member.id.to_le_bytes());
+        out.push(u8::from(member.online));
+        Stake {
+            seq: 0,
+            forward: number,
+        }
+    }
+
+    /// Sends a share group's message to the shard of the chosen member.
+    pub(crate) fn send_share(
+        &mut self,
+        member: &Member,
+        group: GroupRef,
+        attempts: u8,
+        draft: &Draft<'_>,
+    ) -> Stake {
+        let mut out = Vec::with_capacity(draft.bytes() + MESSAGE_HEAD_BYTES);
+        let number = self.number_for(1 << member.shard);
+        out.push(SHARE);
+        out.extend_from_slice(&number.to_le_bytes());
+        put_session(&mut out, member.session);
+        out.push(member.qos as u8);
+        out.extend_from_slice(&member.id.to_le_bytes());
+        out.extend_from_slice(&group.0.to_le_bytes());
+        out.push(attempts);
+        put_message(&mut out, draft);
+        self.hold_or_stage(member.shard, out);
+        Stake {
+            seq: 0,
+            forward: number,
+        }
+    }
+
+    /// Gives a share group's message back to its home: the member is gone or may not have it.
+    pub(crate) fn return_share(
+        &mut self,
+        group: GroupRef,
+        attempts: u8,
+        draft: &Draft<'_>,
+    ) -> Stake {
+        let home = group.home();
+        let mut out = Vec::with_capacity(draft.bytes() + MESSAGE_HEAD_BYTES);
+        let number = self.number_for(1 << home);
+        out.push(RETURN);
+        out.extend_from_slice(&number.to_le_bytes());
+        out.extend_from_slice(&group.0.to_le_bytes());
+        out.push(attempts);
+        put_message(&mut out, draft);
+        self.hold_or_stage(home, out);
+        Stake {
+            seq: 0,
+            forward: number,
+        }
+    }
+
+    fn hold_or_stage(&mut self, to: ShardIndex, bytes: Vec<u8>) {
+        let max = self.pipe_bytes_max();
+        let peer = &mut self.peers[usize::from(to)];
+        if peer.held.is_empty() && peer.in_pipe + peer.staged.len() + bytes.len() <= max {
+            peer.staged.extend_from_slice(&bytes);
+        } else {
+            peer.held.push_back(bytes);
+        }
+    }
+
+    /// Asks a neighbour for the next retained messages of a session's first replay.
+    pub(crate) fn ask_retained(&mut self, session: u32) {
+        self.asked = self.asked.wrapping_add(1).max(1);
+        let Some(found) = self.sessions.get_mut(session) else {
+            return;
+        };
+        let (me, tenant) = (found.me(session), found.key.tenant);
+        let Some(replay) = found.replays.front_mut() else {
+            return;
+        };
+        replay.asked = self.asked;
+        let out = &mut self.peers[usize::from(replay.shard)].staged;
+        out.push(ASK);
+        put_session(out, me);
+        out.extend_from_slice(&replay.asked.to_le_bytes());
+        out.extend_from_slice(&tenant.to_le_bytes());
+        put_text(out, &replay.filter);
+        out.push(u8::from(replay.after.is_some()));
+        put_text(out, replay.after.as_deref().unwrap_or(""));
+    }
+
+    /// A neighbour has taken bytes out of our pipe.
+    pub(crate) fn drained(&mut self, to: ShardIndex, bytes: usize) {
+        let max = self.pipe_bytes_max();
+        let Some(peer) = self.peers.get_mut(usize::from(to)) else {
+            return;
+        };
+        peer.in_pipe = peer.in_pipe.saturating_sub(bytes);
+        while let Some(next) = peer.held.front() {
+            if peer.in_pipe + peer.staged.len() + next.len() > max {
+                break;
+            }
+            if let Some(next) = peer.held.pop_front() {
+                peer.staged.extend_from_slice(&next);
+            }
+        }
+        self.retry_own();
+        self.retry_blocked();
+    }
+
+    /// Sends what this turn has written to the neighbours, receipts first of all.
+    pub(crate) fn forward_staged(&mut self) {
+        for (index, peer) in self.peers.iter_mut().enumerate() {
+            if let Some(number) = peer.receipt.take() {
+                peer.staged.push(RECEIPT);
+                peer.staged.extend_from_slice(&number.to_le_bytes());
+            }
+            if !peer.staged.is_empty() {
+                let batch = std::mem::take(&mut peer.staged);
+                peer.in_pipe += batch.len();
+                self.effects.push(Effect::Forward {
+                    to: index as ShardIndex,
+                    batch,
+                });
+            }
+        }
+    }
+
+    /// Owes a neighbour a receipt once `stake` is settled.
+    fn owe(&mut self, to: ShardIndex, number: u64, stake: Stake) {
+        let settled = self.is_settled(stake);
+        let peer = &mut self.peers[usize::from(to)];
+        match peer.owed.back_mut() {
+            None if settled => peer.receipt = Some(number),
+            // What waits behind an older message may as well wait with it.
+            Some((last, older)) if settled || *older == stake => *last = number,
+            _ => peer.owed.push_back((number, stake)),
+        }
+    }
+
+    /// Gives the receipts whose stakes are settled.
+    pub(crate) fn settle_receipts(&mut self) {
+        for index in 0..self.peers.len() {
+            while let Some((number, stake)) = self.peers[index].owed.front().copied() {
+                if !self.is_settled(stake) {
+                    break;
+                }
+                self.peers[index].owed.pop_front();
+                self.peers[index].receipt = Some(number);
+            }
+        }
+    }
+
+    /// Takes a batch of a neighbour in.
+    pub(crate) fn batch_received(&mut self, from: ShardIndex, batch: &[u8]) {
+        let mut reader = Reader::new(batch);
+        while !reader.is_empty() {
+            let read = self.message_received(from, &mut reader);
+            // The neighbour is this same program: anything else would lose messages silently.
+            assert!(
+                read.is_some(),
+                "a batch between shards does not read as it was written"
+            );
+        }
+        self.settle();
+    }
+
+    fn message_received(&mut self, from: ShardIndex, reader: &mut Reader<'_>) -> Option<()> {
+        let kind = reader.byte()?;
+        if kind == ASK {
+            return self.retained_asked(from, reader);
+        }
+        if kind == TELL {
+            return self.retained_told(reader);
+        }
+        let number = reader.long()?;
+        if kind == RECEIPT {
+            let outstanding = &mut self.peers[usize::from(from)].outstanding;
+            while outstanding.front().is_some_and(|front| *front <= number) {
+                outstanding.pop_front();
+            }
+            return Some(());
+        }
+        let stake = match kind {
+            PUBLISH => self.publish_forwarded(reader)?,
+            INTEREST => self.interest_received(from, reader)?,
+            MEMBER => self.member_received(from, reader)?,
+            SHARE => self.share_received(reader)?,
+            RETURN => {
+                let group = GroupRef(reader.long()?);
+                let attempts = reader.byte()?;
+                let draft = reader.message()?;
+                self.share_returned(group, attempts, &draft)
+            }
+            _ => return None,
+        };
+        self.owe(from, number, stake);
+        Some(())
+    }
+
+    fn publish_forwarded(&mut self, reader: &mut Reader<'_>) -> Option<Stake> {
+        let purpose = reader.byte()?;
+        let draft = reader.message()?;
+        let mut stake = Stake::default();
+        if purpose & STORE != 0 {
+            stake = self.retain_here(&draft);
+        }
+        if purpose & ROUTE != 0 {
+            let route = self.route(draft.tenant, draft.topic);
+            // The publisher's shard has judged the right to publish; recipients are judged here.
+            let permit = Permit::for_the_broker();
+            stake = stake.and(self.deliver_here(permit, &draft, &route));
+        }
+        Some(stake)
+    }
+
+    fn interest_received(&mut self, from: ShardIndex, reader: &mut Reader<'_>) -> Option<Stake> {
+        let add = reader.byte()? != 0;
+        let tenant = reader.int()?;
+        let filter = reader.text()?;
+        let same = |entry: &Entry| *entry == Entry::Peer(from);
+        if add {
+            self.routes
+                .tree
+                .insert(tenant, filter, Entry::Peer(from), same);
+        } else {
+            self.routes.tree.remove(tenant, filter, same);
+        }
+        self.routes.touch(filter);
+        Some(Stake::default())
+    }
+
+    fn member_received(&mut self, from: ShardIndex, reader: &mut Reader<'_>) -> Option<Stake> {
+        let change = MemberChange::from_byte(reader.byte()?)?;
+        let tenant = reader.int()?;
+        let (name, filter) = (reader.text()?, reader.text()?);
+        let session = read_session(reader)?;
+        let qos = QoS::from_bits(reader.byte()?)?;
+        let id = reader.int()?;
+        let online = reader.byte()? != 0;
+        let member = Member {
+            shard: from,
+            session,
+            qos,
+            id,
+            online,
+        };
+        Some(self.change_member(tenant, (name, filter), change, member))
+    }
+
+    fn share_received(&mut self, reader: &mut Reader<'_>) -> Option<Stake> {
+        let session = read_session(reader)?;
+        let qos = QoS::from_bits(reader.byte()?)?;
+        let id = reader.int()?;
+        let group = GroupRef(reader.long()?);
+        let attempts = reader.byte()?;
+        let draft = reader.message()?;
+        let shard = self.place.index;
+        let member = Member {
+            shard,
+            session,
+            qos,
+            id,
+            online: true,
+        };
+        let kept = self.deliver_to_member(&member, group, &draft);
+        Some(kept.unwrap_or_else(|| self.return_share(group, attempts + 1, &draft)))
+    }
+
+    fn retained_asked(&mut self, from: ShardIndex, reader: &mut Reader<'_>) -> Option<()> {
+        let session = read_session(reader)?;
+        let asked = reader.int()?;
+        let tenant = reader.int()?;
+        let filter = reader.text()?;
+        let has_after = reader.byte()? != 0;
+        let after = reader.text()?;
+        let after = has_after.then_some(after);
+        let mut messages: Vec<Message> = Vec::new();
+        let next = self.walk_for_neighbour(tenant, filter, after, TELL_BYTES, &mut messages);
+        let out = &mut self.peers[usize::from(from)].staged;
+        out.push(TELL);
+        put_session(out, session);
+        out.extend_from_slice(&asked.to_le_bytes());
+        out.push(u8::from(next.is_some()));
+        put_text(out, next.as_deref().unwrap_or(""));
+        // Cannot truncate: one answer looks at no more than the walk's budget of keys.
+        out.extend_from_slice(&(messages.len() as u32).to_le_bytes());
+        for message in &messages {
+            put_message(out, &message.draft(tenant));
+        }
+        Some(())
+    }
+
+    fn retained_told(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        let session = read_session(reader)?;
+        let asked = reader.int()?;
+        let more = reader.byte()? != 0;
+        let next = reader.text()?;
+        let count = reader.int()?;
+        let mut received = VecDeque::new();
+        for _ in 0..count {
+            let draft = reader.message()?;
+            received.push_back(draft.keep(&mut self.scratch));
+        }
+        let slot = self.sessions.resolve(session);
+        let Some(found) = slot.and_then(|slot| self.sessions.get_mut(slot)) else {
+            return Some(());
+        };
+        let link = found.link;
+        if let Some(replay) = found
+            .replays
+            .front_mut()
+            .filter(|replay| replay.asked == asked)
+        {
+            replay.asked = 0;
+            replay.received = received;
+            replay.exhausted = !more;
+            replay.after = Some(next.into());
+            if let Some(link) = link {
+                self.pump_later(link);
+            }
+        }
+        Some(())
+    }
+}
+
+/// Bits of all shards.
+fn mask(count: ShardIndex) -> u64 {
+    u64::MAX >> (64 - count)
+}
+
+fn put_session(out: &mut Vec<u8>, session: SessionRef) {
+    put_bytes(out, &session.slot.to_le_bytes());
+    put_bytes(out, &session.serial.to_le_bytes());
+}
+
+fn read_session(reader: &mut Reader<'_>) -> Option<SessionRef> {
+    Some(SessionRef {
+        slot: reader.int()?,
+        serial: reader.int()?,
+    })
+}

@@ -1,0 +1,222 @@
+//! Where messages of a topic go: the subscriptions by filter, and the answers already worked out.
+
+use std::rc::Rc;
+
+use ahash::RandomState;
+use casemate_codec::QoS;
+use hashbrown::HashTable;
+
+use crate::door::{Place, ShardIndex};
+use crate::outbox::Ids;
+use crate::tree::Tree;
+
+/// Routes kept before all are forgotten at once; bounds what unique topics can take.
+const ROUTES_MAX: usize = 131_072;
+
+/// Generations by first topic level.
+const BUCKETS: usize = 256;
+
+/// Who stands at a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// A session of this shard.
+    Session(Subscription),
+    /// A neighbour with somebody interested.
+    Peer(ShardIndex),
+    /// A share group whose home this shard is.
+    Group(u32),
+}
+
+/// One subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Subscription {
+    pub session: u32,
+    /// Subscription Identifier, 0 for none.
+    pub id: u32,
+    pub qos: QoS,
+    pub no_local: bool,
+    pub retain_as_published: bool,
+}
+
+/// One recipient of a topic: all its matching subscriptions in one ([MQTT-3.3.4-2], -4).
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub session: u32,
+    pub qos: QoS,
+    pub retain_as_published: bool,
+    /// At least one of its subscriptions must not get what the session published itself.
+    pub no_local: bool,
+    pub ids: Ids,
+}
+
+/// All recipients of a topic in this shard, already authorised, and the neighbours.
+pub(crate) struct Route {
+    pub tenant: u32,
+    pub topic: Box<str>,
+    hash: u64,
+    stamp: u64,
+    pub targets: Vec<Target>,
+    /// One bit for each interested neighbour.
+    pub peers: u64,
+    pub groups: Vec<u32>,
+}
+
+/// Subscriptions and routes of a shard.
+pub(crate) struct Routes {
+    pub tree: Tree<Entry>,
+    cache: HashTable<Rc<Route>>,
+    hasher: RandomState,
+    generations: [u64; BUCKETS],
+    /// Changes that may concern every topic.
+    everywhere: u64,
+}
+
+impl Target {
+    /// Begins with one subscription.
+    pub fn of(subscription: &Subscription) -> Target {
+        Target {
+            session: subscription.session,
+            qos: subscription.qos,
+            retain_as_published: subscription.retain_as_published,
+            no_local: subscription.no_local,
+            ids: (subscription.id != 0).then(|| Rc::new(vec![subscription.id])),
+        }
+    }
+
+    /// Adds another subscription of the same session.
+    pub fn join(&mut self, subscription: &Subscription) {
+        self.qos = self.qos.max(subscription.qos);
+        self.retain_as_published |= subscription.retain_as_published;
+        self.no_local |= subscription.no_local;
+        if subscription.id != 0 {
+            let ids = self.ids.get_or_insert_with(Rc::default);
+            Rc::make_mut(ids).push(subscription.id);
+        }
+    }
+}
+
+impl Routes {
+    pub fn new(place: &Place) -> Routes {
+        let [a, b, c, d] = place.seeds;
+        Routes {
+            tree: Tree::new(place.seeds),
+            cache: HashTable::new(),
+            hasher: RandomState::with_seeds(b, c, d, a),
+            generations: [0; BUCKETS],
+            everywhere: 0,
+        }
+    }
+
+    fn bucket(&self, text: &str) -> usize {
+        let first = text
+            .as_bytes()
+            .split(|byte| *byte == b'/')
+            .next()
+            .unwrap_or_default();
+        self.hasher.hash_one(first) as usize % BUCKETS
+    }
+
+    /// A route with another stamp than its topic's is out of date.
+    fn stamp(&self, topic: &str) -> u64 {
+        // Both only grow, so their sum never repeats.
+        self.generations[self.bucket(topic)] + self.everywhere
+    }
+
+    /// Says that a subscription at `filter` came, went or changed.
+    pub fn touch(&mut self, filter: &str) {
+        if filter.starts_with(['+', '#']) {
+            self.everywhere += 1;
+        } else {
+            let bucket = self.bucket(filter);
+            self.generations[bucket] += 1;
+        }
+    }
+
+    /// Says that every answer may have changed (another policy, other roles).
+    pub fn touch_all(&mut self) {
+        self.everywhere += 1;
+        self.cache.clear();
+    }
+
+    /// True while `route` is the answer for its topic.
+    #[inline]
+    pub fn is_current(&self, route: &Route) -> bool {
+        route.stamp == self.stamp(&route.topic)
+    }
+
+    /// The known and current route of a topic.
+    pub fn find(&self, tenant: u32, topic: &str) -> Option<Rc<Route>> {
+        let hash = self.hasher.hash_one((tenant, topic));
+        let same = |route: &Rc<Route>| route.tenant == tenant && *route.topic == *topic;
+        let route = self.cache.find(hash, same)?;
+        self.is_current(route).then(|| Rc::clone(route))
+    }
+
+    /// Works a route out; `judge` sees each session's merged subscriptions and may lower or refuse.
+    pub fn build(
+        &mut self,
+        tenant: u32,
+        topic: &str,
+        mut judge: impl FnMut(&mut Target) -> bool,
+    ) -> Rc<Route> {
+        let mut subscriptions = Vec::new();
+        let mut groups = Vec::new();
+        let mut peers = 0;
+        self.tree.matches(tenant, topic, |entry| match entry {
+            Entry::Session(subscription) => subscriptions.push(*subscription),
+            Entry::Peer(peer) => peers |= 1 << peer,
+            Entry::Group(group) => groups.push(*group),
+        });
+        // Stable: identifiers stay in the order of the tree.
+        subscriptions.sort_by_key(|subscription| subscription.session);
+        let mut targets: Vec<Target> = Vec::with_capacity(subscriptions.len());
+        for subscription in &subscriptions {
+            match targets
+                .last_mut()
+                .filter(|target| target.session == subscription.session)
+            {
+                Some(target) => target.join(subscription),
+                None => targets.push(Target::of(subscription)),
+            }
+        }
+        targets.retain_mut(|target| judge(target));
+        let hash = self.hasher.hash_one((tenant, topic));
+        let stamp = self.stamp(topic);
+        let route = Rc::new(Route {
+            tenant,
+            topic: topic.into(),
+            hash,
+            stamp,
+            targets,
+            peers,
+            groups,
+        });
+        if self.cache.len() >= ROUTES_MAX {
+            self.cache.clear();
+        }
+        let same = |other: &Rc<Route>| other.tenant == tenant && *other.topic == *topic;
+        if let Ok(entry) = self.cache.find_entry(hash, same) {
+            entry.remove();
+        }
+        self.cache
+            .insert_unique(hash, Rc::clone(&route), |route| route.hash);
+        route
+    }
+
+    /// What a session gets of a topic that it publishes itself ([MQTT-3.8.3-3]).
+    pub fn without_no_local(&self, tenant: u32, topic: &str, session: u32) -> Option<Target> {
+        let mut target: Option<Target> = None;
+        self.tree.matches(tenant, topic, |entry| match entry {
+            Entry::Session(subscription)
+                if subscription.session == session && !subscription.no_local =>
+            {
+                match &mut target {
+                    Some(target) => target.join(subscription),
+                    None => target = Some(Target::of(subscription)),
+                }
+            }
+            _ => {}
+        });
+        target
+    }
+}

@@ -1,0 +1,222 @@
+//! What outlives a connection: who subscribed to what, and what is still owed to them.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use ahash::RandomState;
+use casemate_codec::QoS;
+use hashbrown::{HashMap, HashTable};
+
+use crate::door::{Millis, Place, ShardIndex};
+use crate::outbox::Outbox;
+use crate::policy::{RoleSet, Subject};
+use crate::principal::Principal;
+use crate::replay::Replay;
+use crate::will::Will;
+
+/// Which session: the client id belongs to the principal that brought it, so that nobody else's
+/// session can be taken by its name ([MQTT-3.1.3-2], [MQTT-3.1.4-3] read with the identity).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SessionKey {
+    pub tenant: u32,
+    pub realm: Box<str>,
+    pub name: Box<str>,
+    pub client_id: Box<str>,
+}
+
+/// A session of this shard; the serial tells a reused slot from the one that was meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SessionRef {
+    pub slot: u32,
+    pub serial: u32,
+}
+
+/// State of one session ([MQTT-4.1.0-1] keeps it while the connection is open).
+pub(crate) struct Session {
+    pub serial: u32,
+    pub hash: u64,
+    pub key: SessionKey,
+    pub principal: Arc<Principal>,
+    /// The client id is proven to be the principal's, so that `%c` may speak for it.
+    pub client_id_bound: bool,
+    pub roles: RoleSet,
+    /// The connection that serves it.
+    pub link: Option<u32>,
+    /// CONNACK has left, so that messages may follow.
+    pub online: bool,
+    /// Session Expiry Interval in force, s; 0 ends the session with its connection.
+    pub expiry_s: u32,
+    /// When it ends, while no connection serves it.
+    pub ends_at: Option<Millis>,
+    /// Filters as subscribed, `$share/…` included.
+    pub filters: BTreeSet<Box<str>>,
+    /// QoS and identifier of those that begin with `$share/`.
+    pub shared: Vec<(Box<str>, QoS, u32)>,
+    pub outbox: Outbox,
+    /// Packet ids of QoS 2 messages received and not yet released ([MQTT-4.3.3-10]).
+    pub unreleased: VecDeque<u16>,
+    pub replays: VecDeque<Replay>,
+    pub will: Option<Box<Will>>,
+}
+
+impl Session {
+    /// Whom the policy judges.
+    pub fn subject(&self) -> Subject<'_> {
+        Subject {
+            user: &self.principal.name,
+            client: self.client_id_bound.then_some(&*self.key.client_id),
+            roles: &self.roles,
+        }
+    }
+
+    /// True where a message may pass the queues: none waits, none is being resumed or replayed.
+    pub fn is_direct(&self) -> bool {
+        self.online && self.replays.is_empty() && self.outbox.is_clear()
+    }
+
+    /// True where what is promised to it must survive a restart.
+    pub fn is_durable(&self) -> bool {
+        self.expiry_s > 0
+    }
+
+    pub fn me(&self, slot: u32) -> SessionRef {
+        SessionRef {
+            slot,
+            serial: self.serial,
+        }
+    }
+}
+
+/// All sessions of a shard.
+pub(crate) struct Sessions {
+    slots: Vec<Option<Box<Session>>>,
+    free: Vec<u32>,
+    by_key: HashTable<u32>,
+    by_principal: HashMap<(u32, Box<str>, Box<str>), u32, RandomState>,
+    serial: u32,
+    hasher: RandomState,
+}
+
+impl Sessions {
+    pub fn new(place: &Place) -> Sessions {
+        let [a, b, c, d] = place.seeds;
+        let hasher = RandomState::with_seeds(a, b, c, d);
+        Sessions {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_key: HashTable::new(),
+            by_principal: HashMap::with_hasher(hasher.clone()),
+            serial: 0,
+            hasher,
+        }
+    }
+
+    /// The keyed hash of a session key; equal in every shard of a broker, never 0.
+    pub fn hash(&self, key: &SessionKey) -> u64 {
+        self.hasher
+            .hash_one((key.tenant, &key.realm, &key.name, &key.client_id))
+            .max(1)
+    }
+
+    /// The shard that a session lives in.
+    pub fn home(&self, key: &SessionKey, place: &Place) -> ShardIndex {
+        ((self.hash(key) >> 32) % u64::from(place.count)) as ShardIndex
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// How many sessions a principal has in this shard.
+    pub fn of_principal(&self, principal: &Principal) -> usize {
+        let key = (
+            principal.tenant,
+            principal.realm.clone(),
+            principal.name.clone(),
+        );
+        self.by_principal
+            .get(&key)
+            .map_or(0, |count| *count as usize)
+    }
+
+    pub fn find(&self, key: &SessionKey) -> Option<u32> {
+        let hash = self.hash(key);
+        let same = |slot: &u32| self.get(*slot).is_some_and(|session| session.key == *key);
+        self.by_key.find(hash, same).copied()
+    }
+
+    #[inline]
+    pub fn get(&self, slot: u32) -> Option<&Session> {
+        self.slots.get(slot as usize)?.as_deref()
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, slot: u32) -> Option<&mut Session> {
+        self.slots.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    /// The slot of a reference that still means the same session.
+    pub fn resolve(&self, me: SessionRef) -> Option<u32> {
+        self.get(me.slot)
+            .filter(|session| session.serial == me.serial)
+            .map(|_| me.slot)
+    }
+
+    /// Every session, in slot order.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Session)> {
+        let occupied = |(slot, entry): (usize, _)| {
+            let entry: &mut Option<Box<Session>> = entry;
+            entry.as_deref_mut().map(|session| (slot as u32, session))
+        };
+        self.slots.iter_mut().enumerate().filter_map(occupied)
+    }
+
+    /// Adds a session and gives it its serial.
+    pub fn add(&mut self, mut session: Box<Session>) -> u32 {
+        self.serial = self.serial.wrapping_add(1);
+        session.serial = self.serial;
+        let principal = &session.principal;
+        let owner = (
+            principal.tenant,
+            principal.realm.clone(),
+            principal.name.clone(),
+        );
+        *self.by_principal.entry(owner).or_insert(0) += 1;
+        let hash = session.hash;
+        let slot = self.free.pop().unwrap_or(self.slots.len() as u32);
+        if slot as usize == self.slots.len() {
+            self.slots.push(Some(session));
+        } else {
+            self.slots[slot as usize] = Some(session);
+        }
+        let slots = &self.slots;
+        self.by_key.insert_unique(hash, slot, |slot| {
+            slots[*slot as usize]
+                .as_ref()
+                .map_or(0, |session| session.hash)
+        });
+        slot
+    }
+
+    /// Takes a session out; its subscriptions are the caller's to remove.
+    pub fn remove(&mut self, slot: u32) -> Option<Box<Session>> {
+        let session = self.slots.get_mut(slot as usize)?.take()?;
+        if let Ok(entry) = self.by_key.find_entry(session.hash, |other| *other == slot) {
+            entry.remove();
+        }
+        let principal = &session.principal;
+        let owner = (
+            principal.tenant,
+            principal.realm.clone(),
+            principal.name.clone(),
+        );
+        if let Some(count) = self.by_principal.get_mut(&owner) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_principal.remove(&owner);
+            }
+        }
+        self.free.push(slot);
+        Some(session)
+    }
+}

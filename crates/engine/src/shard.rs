@@ -1,0 +1,578 @@
+//! The shard: its tables, its one door, and the ends of connections and sessions.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ahash::RandomState;
+use casemate_codec::{
+    encode, Connack, ConnackProperties, Disconnect, Packet, QoS, Reason, UserProperties, Version,
+};
+use hashbrown::HashMap;
+
+use crate::connection::{Connection, Phase};
+use crate::counters::Counters;
+use crate::door::{ConnectionId, Effect, Input, Millis, Place};
+use crate::event::{Event, EventKind, Loss};
+use crate::message::{Draft, Message};
+use crate::neighbour::Peer;
+use crate::policy::Policy;
+use crate::retained::Retained;
+use crate::route::Routes;
+use crate::session::{SessionRef, Sessions};
+use crate::settings::Settings;
+use crate::share::Groups;
+use crate::timers::{Timer, Timers};
+use crate::will::Own;
+use crate::window::{Outgoing, Pool};
+
+/// Announcements of the broker that may wait for room in a pipe.
+const OWN_MAX: usize = 1_024;
+
+/// One core's share of the broker.
+pub struct Shard {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) place: Place,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) hasher: RandomState,
+    pub(crate) now: Millis,
+    pub(crate) connections: Vec<Option<Box<Connection>>>,
+    pub(crate) sessions: Sessions,
+    pub(crate) routes: Routes,
+    pub(crate) retained: Retained<Message>,
+    pub(crate) groups: Groups,
+    pub(crate) peers: Vec<Peer>,
+    /// How many sessions and groups here stand at a filter, where there are neighbours.
+    pub(crate) interest: HashMap<(u32, Box<str>), u32, RandomState>,
+    /// Number of the last message to neighbours.
+    pub(crate) forwarded: u64,
+    /// Number of the last question to a neighbour.
+    pub(crate) asked: u32,
+    /// Number of the batch of changes that is open.
+    pub(crate) seq: u64,
+    pub(crate) persisted: u64,
+    pub(crate) unpersisted: bool,
+    pub(crate) timers: Timers,
+    pub(crate) own: VecDeque<Own>,
+    pub(crate) pool: Pool,
+    /// Buffers that live only during one call.
+    pub(crate) scratch: Vec<u8>,
+    pub(crate) properties: Vec<u8>,
+    pub(crate) shapes: Vec<u8>,
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) dirty: Vec<ConnectionId>,
+    pub(crate) to_pump: Vec<u32>,
+    pub(crate) pump_next_turn: Vec<u32>,
+    pub(crate) gated: Vec<u32>,
+    pub(crate) blocked: Vec<u32>,
+    pub(crate) counters: Counters,
+}
+
+impl Shard {
+    /// Makes an empty shard.
+    ///
+    /// `place.count` is 1 to 64 and `place.index` below it; `now` is the shell's clock.
+    pub fn new(settings: Arc<Settings>, place: Place, policy: Arc<Policy>, now: Millis) -> Shard {
+        assert!((1..=64).contains(&place.count) && place.index < place.count);
+        let [a, b, c, d] = place.seeds;
+        let hasher = RandomState::with_seeds(d, a, b, c);
+        Shard {
+            sessions: Sessions::new(&place),
+            routes: Routes::new(&place),
+            retained: Retained::new(),
+            groups: Groups::default(),
+            peers: (0..place.count).map(|_| Peer::default()).collect(),
+            interest: HashMap::with_hasher(hasher.clone()),
+            settings,
+            place,
+            policy,
+            hasher,
+            now,
+            connections: Vec::new(),
+            forwarded: 0,
+            asked: 0,
+            seq: 1,
+            persisted: 0,
+            unpersisted: false,
+            timers: Timers::default(),
+            own: VecDeque::new(),
+            pool: Pool::default(),
+            scratch: Vec::new(),
+            properties: Vec::new(),
+            shapes: Vec::new(),
+            effects: Vec::new(),
+            dirty: Vec::new(),
+            to_pump: Vec::new(),
+            pump_next_turn: Vec::new(),
+            gated: Vec::new(),
+            blocked: Vec::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes one input in at the time `now`, which never goes back; appends what must be done.
+    pub fn handle(&mut self, now: Millis, input: Input<'_>, effects: &mut Vec<Effect>) {
+        self.now = now;
+        std::mem::swap(&mut self.effects, effects);
+        match input {
+            Input::Received { id, bytes } => self.received(id, bytes),
+            Input::Sent { id, bytes } => self.sent(id, bytes),
+            Input::Opened { id, origin } => self.opened(id, Connection::new(id, origin, now)),
+            Input::Closed { id, loss } => self.closed(id, loss),
+            Input::Decided { id, step, verdict } => self.decided(id, step, verdict),
+            Input::Adopted { id, parcel } => self.adopted(id, *parcel),
+            Input::Forwarded { from, batch } => self.batch_received(from, batch),
+            Input::Drained { to, bytes } => self.drained(to, bytes),
+            Input::Persisted { seq } => {
+                self.persisted = self.persisted.max(seq);
+                self.settle();
+            }
+            Input::PersistFailed { seq } => self.persist_failed(seq),
+            Input::Policy(policy) => self.obey(policy),
+            Input::Expel {
+                realm,
+                name,
+                end_sessions,
+                reason,
+            } => {
+                self.expel(realm, name, end_sessions, reason);
+            }
+            Input::Announce {
+                topic,
+                payload,
+                retain,
+            } => self.announce(topic, payload, retain),
+            Input::Stop { reason } => self.stop(reason),
+            Input::TurnEnd => self.end_turn(),
+            Input::Tick => self.tick(),
+        }
+        self.pump_all();
+        std::mem::swap(&mut self.effects, effects);
+    }
+
+    /// What is to be written to a connection's transport; what was written is told by
+    /// [`Input::Sent`].
+    pub fn outgoing(&self, id: ConnectionId) -> Outgoing<'_> {
+        let window = self.slot_of(id).and_then(|slot| self.connection(slot));
+        Outgoing::new(window.map(|connection| &connection.window))
+    }
+
+    /// Appends the connections that have got something to write since the last call.
+    pub fn take_dirty(&mut self, into: &mut Vec<ConnectionId>) {
+        for id in std::mem::take(&mut self.dirty) {
+            let connection = self
+                .connections
+                .get_mut(id.slot as usize)
+                .and_then(Option::as_deref_mut);
+            if let Some(connection) = connection.filter(|found| found.generation == id.generation) {
+                connection.dirty = false;
+                into.push(id);
+            }
+        }
+    }
+
+    /// When [`Input::Tick`] and [`Input::TurnEnd`] are due, if nothing else happens before.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        if self.pump_next_turn.is_empty() {
+            self.timers.next()
+        } else {
+            Some(self.now)
+        }
+    }
+
+    /// What this shard has counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn sent(&mut self, id: ConnectionId, bytes: usize) {
+        let Some(slot) = self.slot_of(id) else { return };
+        let now = self.now;
+        let Shard {
+            connections,
+            pool,
+            counters,
+            ..
+        } = self;
+        let Some(connection) = connections[slot as usize].as_deref_mut() else {
+            return;
+        };
+        counters.bytes_sent += bytes as u64;
+        connection.window.advance(bytes, pool);
+        connection.flush_asked = false;
+        connection.moved_at = if connection.window.is_empty() {
+            Millis::MAX
+        } else {
+            now
+        };
+        if connection.blocked {
+            self.rerun(slot);
+        }
+        let waits = self
+            .connection(slot)
+            .and_then(|found| found.session())
+            .is_some_and(|session| {
+                self.sessions
+                    .get(session)
+                    .is_some_and(|found| !found.is_direct())
+            });
+        if waits {
+            self.pump_later(slot);
+        }
+    }
+
+    fn end_turn(&mut self) {
+        for slot in std::mem::take(&mut self.pump_next_turn) {
+            self.pump_later(slot);
+        }
+        self.pump_all();
+        self.ask_persist();
+        self.forward_staged();
+    }
+
+    fn tick(&mut self) {
+        while let Some((at, timer)) = self.timers.pop_due(self.now) {
+            match timer {
+                Timer::Connection(id) => self.connection_due(at, id),
+                Timer::Session(session) => self.session_due(session),
+            }
+        }
+    }
+
+    fn obey(&mut self, policy: Arc<Policy>) {
+        let epoch = policy.epoch();
+        for (_, session) in self.sessions.iter_mut() {
+            session.roles = policy.resolve(&session.principal.roles);
+        }
+        self.policy = policy;
+        self.routes.touch_all();
+        self.effects.push(Effect::PolicyInForce { epoch });
+    }
+
+    fn expel(&mut self, realm: &str, name: &str, end_sessions: bool, reason: Reason) {
+        let theirs: Vec<(u32, Option<u32>)> = self
+            .sessions
+            .iter_mut()
+            .filter(|(_, found)| *found.key.realm == *realm && *found.key.name == *name)
+            .map(|(slot, found)| (slot, found.link))
+            .collect();
+        for (session, link) in theirs {
+            if let Some(link) = link {
+                self.close(link, reason, Loss::Refused(reason));
+            }
+            if end_sessions && self.sessions.get(session).is_some() {
+                self.end_session(session);
+            }
+        }
+    }
+
+    fn announce(&mut self, topic: &str, payload: &[u8], retain: bool) {
+        if self.own.len() >= OWN_MAX {
+            return;
+        }
+        let draft = Draft {
+            tenant: 0,
+            topic,
+            properties: &[],
+            payload,
+            qos: QoS::AtMostOnce,
+            retain,
+            expires_at: 0,
+            publisher: 0,
+        };
+        self.publish_own(&draft);
+    }
+
+    fn stop(&mut self, reason: Reason) {
+        for slot in 0..self.connections.len() as u32 {
+            if self.connection(slot).is_some() {
+                self.close(slot, reason, Loss::Stopping);
+            }
+        }
+    }
+
+    /// Tells a 5.0 client why, as far as it may be told now, and closes ([MQTT-4.13.1-1],
+    /// [MQTT-4.13.2-1], [MQTT-3.2.2-7], [MQTT-3.14.4-2], [MQTT-3.1.1 3.2.2-5]).
+    pub(crate) fn close(&mut self, slot: u32, reason: Reason, loss: Loss) {
+        let Shard {
+            connections, pool, ..
+        } = self;
+        let Some(connection) = connections
+            .get_mut(slot as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        let version = connection.version;
+        let packet = match connection.phase {
+            Phase::Closing => return,
+            Phase::Silent => None,
+            // [MQTT-3.14.0-1] No DISCONNECT before CONNACK.
+            _ if !connection.greeted => Some(Packet::Connack(Connack {
+                session_present: false,
+                reason: connack_reason(reason),
+                properties: ConnackProperties::default(),
+            })),
+            _ if version == Version::V5 => Some(Packet::Disconnect(Disconnect {
+                reason: disconnect_reason(reason),
+                // [MQTT-3.14.2-2]
+                session_expiry_s: None,
+                reason_string: None,
+                user: UserProperties::default(),
+                server_reference: None,
+            })),
+            _ => None,
+        };
+        if let Some(packet) = packet {
+            // An answer that has no form or does not fit is not sent; the connection ends anyway.
+            let max = connection.packet_bytes_max;
+            let _unsaid = encode(version, &packet, max, connection.window.buffer(pool));
+        }
+        self.close_silently(slot, loss);
+    }
+
+    /// Closes after what is already in the window ([MQTT-3.14.4-1] nothing follows).
+    pub(crate) fn close_silently(&mut self, slot: u32, loss: Loss) {
+        let id = self.id_of(slot);
+        let Some(connection) = self.connection_mut(slot) else {
+            return;
+        };
+        if matches!(connection.phase, Phase::Closing) {
+            return;
+        }
+        let session = connection.session();
+        self.tell(slot, EventKind::Disconnected { loss });
+        let Some(connection) = self.connection_mut(slot) else {
+            return;
+        };
+        connection.phase = Phase::Closing;
+        connection.gates = VecDeque::new();
+        connection.tail = Vec::new();
+        connection.memo = None;
+        connection.blocked = false;
+        self.mark_dirty(slot);
+        self.effects.push(Effect::Close { id });
+        if let Some(session) = session {
+            self.detach(session);
+        }
+    }
+
+    /// The transport is gone.
+    fn closed(&mut self, id: ConnectionId, loss: Loss) {
+        let Some(slot) = self.slot_of(id) else { return };
+        let Some(connection) = self.connection(slot) else {
+            return;
+        };
+        let session = connection.session();
+        if !matches!(connection.phase, Phase::Closing) {
+            self.tell(slot, EventKind::Disconnected { loss });
+        }
+        if let Some(connection) = self.connections[slot as usize].as_deref_mut() {
+            connection.window.clear(&mut self.pool);
+        }
+        self.connections[slot as usize] = None;
+        self.counters.connections_now -= 1;
+        if let Some(session) = session {
+            self.detach(session);
+        }
+    }
+
+    /// A session has lost its connection: its will falls due, and it ends now or later
+    /// ([MQTT-3.1.2-23], [MQTT-4.1.0-2], [MQTT-3.1.1 4.1.0-1]).
+    fn detach(&mut self, session: u32) {
+        let now = self.now;
+        let Some(found) = self.sessions.get_mut(session) else {
+            return;
+        };
+        found.link = None;
+        found.online = false;
+        found.outbox.forget_zero();
+        let (expiry_s, me) = (found.expiry_s, found.me(session));
+        self.will_falls_due(session);
+        if expiry_s == 0 {
+            self.end_session(session);
+            return;
+        }
+        let at = now + u64::from(expiry_s) * 1000;
+        if let Some(found) = self.sessions.get_mut(session) {
+            found.ends_at = Some(at);
+        }
+        self.timers.arm(at, Timer::Session(me));
+        self.tell_groups(session, false);
+    }
+
+    /// Another connection of the same principal takes the session ([MQTT-3.1.4-3],
+    /// [MQTT-3.1.1 3.1.4-2]).
+    pub(crate) fn take_over(&mut self, slot: u32, session: u32, clean_start: bool) {
+        self.close(slot, Reason::SessionTakenOver, Loss::TakenOver);
+        if clean_start
+            && self
+                .sessions
+                .get(session)
+                .is_some_and(|found| found.link.is_none())
+        {
+            self.end_session(session);
+        }
+    }
+
+    /// A timer of a session fired: its delayed will, its end.
+    fn session_due(&mut self, me: SessionRef) {
+        let Some(session) = self.sessions.resolve(me) else {
+            return;
+        };
+        let now = self.now;
+        let Some(found) = self.sessions.get(session) else {
+            return;
+        };
+        let ends = found.link.is_none() && found.ends_at.is_some_and(|at| at <= now);
+        let due = found
+            .will
+            .as_ref()
+            .and_then(|will| will.due_at)
+            .is_some_and(|at| at <= now);
+        if due && found.link.is_none() {
+            self.publish_will(session);
+        }
+        if ends {
+            self.tell_session(session, EventKind::SessionExpired);
+            self.end_session(session);
+        }
+    }
+
+    /// Forgets a session: its will at the latest now, its subscriptions, what it owed to groups.
+    pub(crate) fn end_session(&mut self, session: u32) {
+        self.publish_will(session);
+        let Some(found) = self.sessions.get_mut(session) else {
+            return;
+        };
+        let tenant = found.key.tenant;
+        let shared = found.outbox.take_shared();
+        found.link = None;
+        found.online = false;
+        let filters: Vec<Box<str>> = found.filters.iter().cloned().collect();
+        for filter in &filters {
+            self.drop_subscription(session, filter);
+        }
+        if let Some(found) = self.sessions.remove(session) {
+            self.counters.sessions_now -= 1;
+            if found.is_durable() {
+                self.touch_store();
+            }
+        }
+        self.redistribute(tenant, shared);
+    }
+
+    /// A session's rights may have changed, so its routes are worked out anew.
+    pub(crate) fn touch_routes_of(&mut self, session: u32) {
+        let Shard {
+            sessions, routes, ..
+        } = self;
+        if let Some(found) = sessions.get(session) {
+            for filter in &found.filters {
+                routes.touch(filter);
+            }
+        }
+    }
+
+    /// Runs a change on a session's outbox by way of the session.
+    pub(crate) fn with_session<R: Default>(
+        &mut self,
+        session: u32,
+        change: impl FnOnce(&mut crate::session::Session) -> R,
+    ) -> R {
+        self.sessions
+            .get_mut(session)
+            .map(change)
+            .unwrap_or_default()
+    }
+
+    /// Tells about a connection.
+    pub(crate) fn tell(&mut self, slot: u32, kind: EventKind) {
+        let Some(connection) = self.connection(slot) else {
+            return;
+        };
+        let (client_id, principal) = match &connection.phase {
+            Phase::Serving { session } => match self.sessions.get(*session) {
+                Some(found) => (found.key.client_id.clone(), found.principal.name.clone()),
+                None => ("".into(), "".into()),
+            },
+            Phase::Judged(pending) => (pending.hello.client_id.clone(), "".into()),
+            _ => ("".into(), "".into()),
+        };
+        self.effects.push(Effect::Event(Box::new(Event {
+            id: Some(self.id_of(slot)),
+            listener: Some(connection.origin.listener),
+            address: connection.origin.address,
+            client_id,
+            principal,
+            kind,
+        })));
+    }
+
+    /// Tells about a session, connected or not.
+    pub(crate) fn tell_session(&mut self, session: u32, kind: EventKind) {
+        let Some(found) = self.sessions.get(session) else {
+            return;
+        };
+        if let Some(link) = found.link {
+            self.tell(link, kind);
+            return;
+        }
+        let event = Event {
+            id: None,
+            listener: None,
+            address: None,
+            client_id: found.key.client_id.clone(),
+            principal: found.principal.name.clone(),
+            kind,
+        };
+        self.effects.push(Effect::Event(Box::new(event)));
+    }
+
+    /// Tells about the shard itself.
+    pub(crate) fn tell_nobody(&mut self, kind: EventKind) {
+        let event = Event {
+            id: None,
+            listener: None,
+            address: None,
+            client_id: "".into(),
+            principal: "".into(),
+            kind,
+        };
+        self.effects.push(Effect::Event(Box::new(event)));
+    }
+
+    /// A client ran into a limit of ours.
+    pub(crate) fn limit_reached(&mut self, slot: u32, what: &'static str) {
+        self.counters.limit_refusals += 1;
+        self.tell(slot, EventKind::LimitReached { what });
+    }
+}
+
+/// A reason that CONNACK may carry ([MQTT-3.2.2-8]).
+fn connack_reason(reason: Reason) -> Reason {
+    match reason {
+        Reason::TopicFilterInvalid
+        | Reason::KeepAliveTimeout
+        | Reason::SessionTakenOver
+        | Reason::ReceiveMaximumExceeded
+        | Reason::TopicAliasInvalid
+        | Reason::MessageRateTooHigh
+        | Reason::AdministrativeAction
+        | Reason::MaximumConnectTime => Reason::UnspecifiedError,
+        Reason::ServerShuttingDown => Reason::ServerUnavailable,
+        other => other,
+    }
+}
+
+/// A reason that DISCONNECT may carry ([MQTT-3.14.2-1]).
+fn disconnect_reason(reason: Reason) -> Reason {
+    match reason {
+        Reason::UnsupportedProtocolVersion => Reason::ProtocolError,
+        Reason::ClientIdentifierNotValid
+        | Reason::BadUserNameOrPassword
+        | Reason::Banned
+        | Reason::BadAuthenticationMethod => Reason::NotAuthorized,
+        Reason::ServerUnavailable => Reason::ServerBusy,
+        other => other,
+    }
+}

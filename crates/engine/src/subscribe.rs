@@ -1,0 +1,368 @@
+//! SUBSCRIBE and UNSUBSCRIBE: who may hear what, and when that is true everywhere.
+
+use std::rc::Rc;
+
+use casemate_codec::{
+    encode, share, Codes, Packet, QoS, Reason, RetainHandling, Suback, Subscribe, SubscribeFilter,
+    Unsuback, Unsubscribe, UserProperties, Version,
+};
+
+use crate::acknowledge::{Gate, Stake};
+use crate::connection::Flow;
+use crate::event::EventKind;
+use crate::incoming::levels;
+use crate::replay::Replay;
+use crate::route::{Entry, Subscription};
+use crate::session::SessionRef;
+use crate::shard::Shard;
+use crate::share::{Member, MemberChange};
+
+/// Room in each pipe that a SUBSCRIBE needs to tell its filters to the neighbours, bytes.
+const INTEREST_HEAD_BYTES: usize = 64;
+
+impl Shard {
+    /// Handles one SUBSCRIBE as if each filter came alone ([MQTT-3.8.4-5], [MQTT-3.1.1 3.8.4-4]).
+    pub(crate) fn subscribe_received(&mut self, slot: u32, packet: &Subscribe<'_>) -> Flow {
+        let Some(session) = self.connection(slot).and_then(|found| found.session()) else {
+            return Flow::Stop;
+        };
+        let bytes: usize = packet
+            .filters
+            .iter()
+            .map(|line| line.filter.len() + INTEREST_HEAD_BYTES)
+            .sum();
+        if !self.pipes_have_room(bytes) {
+            return Flow::Blocked;
+        }
+        let id = packet.subscription_id.map_or(0, |id| id.get());
+        let mut codes = Vec::with_capacity(packet.filters.len());
+        let mut replays = Vec::new();
+        let mut stake = Stake::default();
+        for line in packet.filters.iter() {
+            let granted = self.subscribe_one(slot, session, &line, id, &mut replays);
+            codes.push(match granted {
+                Ok((qos, needs)) => {
+                    stake = stake.and(needs);
+                    granted_code(qos)
+                }
+                Err(reason) => reason,
+            });
+        }
+        self.answer_subscribe(slot, packet, &mut codes, stake, replays);
+        Flow::Continue
+    }
+
+    /// One code for each filter, in order ([MQTT-3.8.4-1], -2, -6, -7, [MQTT-3.9.3-1], -2;
+    /// [MQTT-3.1.1 3.8.4-1], -2, -5, [MQTT-3.1.1 3.9.3-1], -2).
+    fn answer_subscribe(
+        &mut self,
+        slot: u32,
+        packet: &Subscribe<'_>,
+        codes: &mut [Reason],
+        stake: Stake,
+        replays: Vec<Replay>,
+    ) {
+        let Some(connection) = self.connection(slot) else {
+            return;
+        };
+        let (version, max) = (connection.version, connection.packet_bytes_max);
+        if version != Version::V5 {
+            for code in codes.iter_mut().filter(|code| code.is_refusal()) {
+                *code = Reason::UnspecifiedError;
+            }
+        }
+        let suback = Packet::Suback(Suback {
+            packet_id: packet.packet_id,
+            reason_string: None,
+            user: UserProperties::default(),
+            codes: Codes::List(codes),
+        });
+        let mut bytes = Vec::new();
+        if encode(version, &suback, max, &mut bytes).is_err() {
+            // The client allows no answer to what it asked for.
+            self.refuse(slot, Reason::PacketTooLarge);
+            return;
+        }
+        self.acknowledge(
+            slot,
+            stake,
+            Gate::Suback {
+                bytes: bytes.into(),
+                replays,
+            },
+        );
+    }
+
+    fn subscribe_one(
+        &mut self,
+        slot: u32,
+        session: u32,
+        line: &SubscribeFilter<'_>,
+        id: u32,
+        replays: &mut Vec<Replay>,
+    ) -> Result<(QoS, Stake), Reason> {
+        let shared = share(line.filter);
+        let filter = shared.as_ref().map_or(line.filter, |shared| shared.filter);
+        if levels(filter) > self.settings.topic_levels_max {
+            self.limit_reached(slot, "topic_levels_max");
+            return Err(Reason::TopicFilterInvalid);
+        }
+        let found = self.sessions.get(session).ok_or(Reason::UnspecifiedError)?;
+        let is_new = !found.filters.contains(line.filter);
+        let Some(right) = self.policy.subscribe(&found.subject(), filter) else {
+            self.counters.subscribe_denied += 1;
+            let filter = line.filter.into();
+            self.tell(slot, EventKind::SubscribeDenied { filter });
+            return Err(Reason::NotAuthorized);
+        };
+        if is_new && found.filters.len() >= self.settings.subscriptions_per_session_max {
+            self.limit_reached(slot, "subscriptions_per_session_max");
+            return Err(Reason::QuotaExceeded);
+        }
+        let tenant = found.key.tenant;
+        let me = found.me(session);
+        let qos = line.qos.min(right.qos_max);
+        let mut stake = match &shared {
+            Some(shared) => {
+                let member = Member {
+                    shard: self.place.index,
+                    session: me,
+                    qos,
+                    id,
+                    online: true,
+                };
+                self.join_group(session, line.filter, qos, id);
+                let group = (shared.name, shared.filter);
+                self.share_member(tenant, group, MemberChange::Is, member)
+            }
+            None => self.put_subscription(tenant, session, line, qos, id, is_new),
+        };
+        self.keep_filter(session, line.filter, is_new);
+        if self
+            .sessions
+            .get(session)
+            .is_some_and(|found| found.is_durable())
+        {
+            stake = stake.and(self.touch_store());
+        }
+        // [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11] [MQTT-3.1.1 3.3.1-6]
+        let wanted = match line.retain_handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => is_new,
+            RetainHandling::Never => false,
+        };
+        if wanted && shared.is_none() {
+            let mut replay = self.new_replay(tenant, filter, qos);
+            replay.no_local = line.no_local;
+            replay.ids = (id != 0).then(|| Rc::new(vec![id]));
+            replays.push(replay);
+        }
+        Ok((qos, stake))
+    }
+
+    /// Adds or replaces a subscription ([MQTT-3.8.4-3], -4; [MQTT-3.1.1 3.8.4-3]).
+    fn put_subscription(
+        &mut self,
+        tenant: u32,
+        session: u32,
+        line: &SubscribeFilter<'_>,
+        qos: QoS,
+        id: u32,
+        is_new: bool,
+    ) -> Stake {
+        let subscription = Subscription {
+            session,
+            id,
+            qos,
+            no_local: line.no_local,
+            retain_as_published: line.retain_as_published,
+        };
+        let entry = Entry::Session(subscription);
+        if is_new {
+            // No look for an older entry: a crowd on one filter must not cost its square.
+            self.routes
+                .tree
+                .insert(tenant, line.filter, entry, |_| false);
+        } else {
+            self.routes
+                .tree
+                .insert(tenant, line.filter, entry, |other| is_of(other, session));
+        }
+        self.routes.touch(line.filter);
+        if is_new {
+            self.interest_up(tenant, line.filter)
+        } else {
+            // Another SUBSCRIBE may still wait for the neighbours to know this filter.
+            Stake {
+                seq: 0,
+                forward: self.forwarded_if_open(),
+            }
+        }
+    }
+
+    fn join_group(&mut self, session: u32, filter: &str, qos: QoS, id: u32) {
+        let Some(found) = self.sessions.get_mut(session) else {
+            return;
+        };
+        found.shared.retain(|(name, ..)| **name != *filter);
+        found.shared.push((filter.into(), qos, id));
+    }
+
+    fn keep_filter(&mut self, session: u32, filter: &str, is_new: bool) {
+        if let Some(found) = self.sessions.get_mut(session).filter(|_| is_new) {
+            found.filters.insert(filter.into());
+            self.counters.subscriptions_now += 1;
+        }
+    }
+
+    /// Handles one UNSUBSCRIBE: filters are compared as they are ([MQTT-3.10.4-1], -2, -3, -6;
+    /// [MQTT-3.1.1 3.10.4-1], -2, -3, -6). What is on its way is completed.
+    pub(crate) fn unsubscribe_received(&mut self, slot: u32, packet: &Unsubscribe<'_>) -> Flow {
+        let Some(session) = self.connection(slot).and_then(|found| found.session()) else {
+            return Flow::Stop;
+        };
+        let bytes: usize = packet
+            .filters
+            .iter()
+            .map(|filter| filter.len() + INTEREST_HEAD_BYTES)
+            .sum();
+        if !self.pipes_have_room(bytes) {
+            return Flow::Blocked;
+        }
+        let mut codes = Vec::with_capacity(packet.filters.len());
+        for filter in packet.filters.iter() {
+            codes.push(if self.drop_subscription(session, filter) {
+                Reason::Success
+            } else {
+                Reason::NoSubscriptionExisted
+            });
+        }
+        let durable = self
+            .sessions
+            .get(session)
+            .is_some_and(|found| found.is_durable());
+        let stake = if durable {
+            self.touch_store()
+        } else {
+            Stake::default()
+        };
+        let Some(connection) = self.connection(slot) else {
+            return Flow::Stop;
+        };
+        let (version, max) = (connection.version, connection.packet_bytes_max);
+        // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.11.3-1] [MQTT-3.11.3-2]
+        // [MQTT-3.1.1 3.10.4-4] [MQTT-3.1.1 3.10.4-5]
+        let unsuback = Packet::Unsuback(Unsuback {
+            packet_id: packet.packet_id,
+            reason_string: None,
+            user: UserProperties::default(),
+            codes: Codes::List(&codes),
+        });
+        let mut bytes = Vec::new();
+        if encode(version, &unsuback, max, &mut bytes).is_err() {
+            self.refuse(slot, Reason::PacketTooLarge);
+            return Flow::Stop;
+        }
+        self.acknowledge(slot, stake, Gate::Unsuback(bytes.into()));
+        Flow::Continue
+    }
+
+    /// Removes one subscription of a session; false where there was none.
+    pub(crate) fn drop_subscription(&mut self, session: u32, filter: &str) -> bool {
+        let Some(found) = self.sessions.get_mut(session) else {
+            return false;
+        };
+        if !found.filters.remove(filter) {
+            return false;
+        }
+        found.replays.retain(|replay| *replay.filter != *filter);
+        let (tenant, me) = (found.key.tenant, found.me(session));
+        self.counters.subscriptions_now -= 1;
+        match share(filter) {
+            Some(parts) => self.leave_group(tenant, me, filter, (parts.name, parts.filter)),
+            None => {
+                self.routes
+                    .tree
+                    .remove(tenant, filter, |entry| is_of(entry, session));
+                self.routes.touch(filter);
+                self.interest_down(tenant, filter);
+            }
+        }
+        if let Some(link) = self.sessions.get(session).and_then(|found| found.link) {
+            // What waited behind its replay may go on.
+            self.pump_later(link);
+        }
+        true
+    }
+
+    fn leave_group(&mut self, tenant: u32, session: SessionRef, filter: &str, group: (&str, &str)) {
+        if let Some(found) = self.sessions.get_mut(session.slot) {
+            found.shared.retain(|(name, ..)| **name != *filter);
+        }
+        let shard = self.place.index;
+        let member = Member {
+            shard,
+            session,
+            qos: QoS::AtMostOnce,
+            id: 0,
+            online: false,
+        };
+        self.share_member(tenant, group, MemberChange::Left, member);
+    }
+
+    /// One more here is interested in a filter; the first one is told to the neighbours.
+    pub(crate) fn interest_up(&mut self, tenant: u32, filter: &str) -> Stake {
+        if self.place.count == 1 {
+            return Stake::default();
+        }
+        let count = self.interest.entry((tenant, filter.into())).or_insert(0);
+        *count += 1;
+        if *count == 1 {
+            self.announce_interest(tenant, filter, true)
+        } else {
+            Stake {
+                seq: 0,
+                forward: self.forwarded_if_open(),
+            }
+        }
+    }
+
+    /// The number to wait for where neighbours may still have to learn of an interest.
+    fn forwarded_if_open(&self) -> u64 {
+        if self.confirmed() == self.forwarded {
+            0
+        } else {
+            self.forwarded
+        }
+    }
+
+    /// One less here is interested in a filter.
+    pub(crate) fn interest_down(&mut self, tenant: u32, filter: &str) -> Stake {
+        if self.place.count == 1 {
+            return Stake::default();
+        }
+        let key = (tenant, Box::from(filter));
+        let Some(count) = self.interest.get_mut(&key) else {
+            return Stake::default();
+        };
+        *count -= 1;
+        if *count > 0 {
+            return Stake::default();
+        }
+        self.interest.remove(&key);
+        self.announce_interest(tenant, filter, false)
+    }
+}
+
+fn is_of(entry: &Entry, session: u32) -> bool {
+    matches!(entry, Entry::Session(subscription) if subscription.session == session)
+}
+
+/// The code that says a granted QoS.
+fn granted_code(qos: QoS) -> Reason {
+    match qos {
+        QoS::AtMostOnce => Reason::Success,
+        QoS::AtLeastOnce => Reason::GrantedQoS1,
+        QoS::ExactlyOnce => Reason::GrantedQoS2,
+    }
+}
