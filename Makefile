@@ -71,7 +71,7 @@ rules: .venv/stamps/packages
 	@$(say) 'rules: style, crates, layers, statements'
 	@$(PY) tools/tidy.py
 	@$(PY) tools/crates.py
-	@PYTHONPATH=python $(BIN)/lint-imports --no-cache
+	@PYTHONPATH=python $(BIN)/lint-imports --no-cache --no-logo
 	@$(PY) tools/specmap.py --quiet
 
 fmt: .venv/stamps/packages ## Format both languages in place.
