@@ -140,8 +140,10 @@ impl Arguments {
             anonymous: false,
             tls12: false,
             until_eof: false,
+            // Nobody fetches events here.
             options: Options {
                 sys_interval_s: 0,
+                events_max: 0,
                 ..Options::default()
             },
         };

@@ -91,9 +91,9 @@ pub(crate) fn add(total: &mut Counters, part: &Counters) {
         connections_now connections_total sessions_now subscriptions_now retained_now
         retained_bytes_now bytes_received bytes_sent packets_received publishes_received
         publishes_sent dropped_oldest refused_newest dropped_expired dropped_too_large
-        publish_denied subscribe_denied delivery_denied will_denied authentication_refused
-        malformed keep_alive_timeouts connect_deadlines slow_readers taken_over handed_over
-        forwarded paused limit_refusals
+        dropped_unshared publish_denied subscribe_denied delivery_denied will_denied
+        authentication_refused malformed keep_alive_timeouts connect_deadlines slow_readers
+        taken_over handed_over forwarded paused limit_refusals
     );
 }
 

@@ -134,10 +134,11 @@ fn a_trickled_connect_ends_at_the_deadline() {
     house.wait_for(|counters| counters.engine.connect_deadlines >= 1);
 }
 
-/// Goal: bad CONNECTs leave no memory behind.
+/// Goal: bad CONNECTs leave no memory behind. Method: after a storm that fills what may be kept,
+/// another one of the same size must find its room there.
 #[test]
 fn cve_2017_7654_bad_connects_leave_nothing_behind() {
-    let bare = Bare::start(4096, "--shards 2");
+    let bare = Bare::start(4096, "--shards 2 --connect-deadline-ms 500");
     let storm = |count: usize| {
         for _ in 0..count {
             let mut peer = Peer::new(Wire::plain(bare.address));
@@ -148,11 +149,11 @@ fn cve_2017_7654_bad_connects_leave_nothing_behind() {
             peer.ends();
         }
     };
-    storm(1_000);
+    storm(10_000);
     let before = bare.resident_kib();
-    storm(5_000);
+    storm(10_000);
     let grown = bare.resident_kib().saturating_sub(before);
-    assert!(grown < 4 * 1024, "{grown} KiB");
+    assert!(grown < 8 * 1024, "{grown} KiB");
     bare.greet("honest").disconnect();
 }
 
