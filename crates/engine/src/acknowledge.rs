@@ -22,17 +22,38 @@ const PUBCOMP: u8 = 0x70;
 pub(crate) struct Stake {
     /// Durable up to here.
     pub seq: u64,
-    /// Received by the neighbours up to here.
-    pub forward: u64,
+    /// The neighbours have confirmed these of our numbers; `last` is 0 where there are none.
+    pub first: u64,
+    pub last: u64,
 }
 
 impl Stake {
     /// Both.
     pub fn and(self, other: Stake) -> Stake {
+        let first = match (self.last, other.last) {
+            (0, _) => other.first,
+            (_, 0) => self.first,
+            _ => self.first.min(other.first),
+        };
         Stake {
             seq: self.seq.max(other.seq),
-            forward: self.forward.max(other.forward),
+            first,
+            last: self.last.max(other.last),
         }
+    }
+
+    /// One number, or a run of them.
+    pub fn of_numbers(first: u64, last: u64) -> Stake {
+        Stake {
+            seq: 0,
+            first,
+            last,
+        }
+    }
+
+    /// True where it waits for neighbours.
+    pub fn has_numbers(self) -> bool {
+        self.last > 0
     }
 }
 
@@ -122,7 +143,7 @@ impl Shard {
         self.unpersisted = true;
         Stake {
             seq: self.seq,
-            forward: 0,
+            ..Stake::default()
         }
     }
 
@@ -137,7 +158,7 @@ impl Shard {
     /// True where everything a stake names has happened.
     #[inline]
     pub(crate) fn is_settled(&self, stake: Stake) -> bool {
-        stake.seq <= self.persisted && (stake.forward == 0 || stake.forward <= self.confirmed())
+        stake.seq <= self.persisted && (stake.last == 0 || self.are_confirmed(stake))
     }
 
     /// Sends an acknowledgement, now or in its turn.

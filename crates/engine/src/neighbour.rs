@@ -5,7 +5,7 @@
 //! which it has. An acknowledgement that waits for a number waits for every neighbour that still
 //! owes a lower one.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use casemate_codec::QoS;
 
@@ -28,6 +28,9 @@ const SHARE: u8 = 5;
 const RETURN: u8 = 6;
 const ASK: u8 = 7;
 const TELL: u8 = 8;
+/// The receipt for this number comes alone, later.
+const DEFER: u8 = 9;
+const RECEIPT_APART: u8 = 10;
 
 /// What a forwarded PUBLISH is for.
 const ROUTE: u8 = 1;
@@ -46,24 +49,52 @@ pub(crate) struct Peer {
     staged: Vec<u8>,
     /// Given to the shell and not yet drained.
     in_pipe: usize,
-    /// Numbers that this neighbour has not confirmed.
+    /// Numbers that this neighbour has not confirmed, ascending.
     outstanding: VecDeque<u64>,
-    /// What we have not confirmed to it, and what that waits for.
+    /// Those of them that it confirms one by one, as they wait for neighbours of its own.
+    deferred: BTreeSet<u64>,
+    /// What we have not confirmed to it, and which durability that waits for.
     owed: VecDeque<(u64, Stake)>,
+    /// What we confirm to it one by one. Were these in the row of the others, two shards could
+    /// each wait for the other's row for ever.
+    owed_apart: Vec<(u64, Stake)>,
     receipt: Option<u64>,
     /// Messages that arose while another pipe was drained, which must never wait for room here;
     /// bounded by the receipts that their origin may be without.
     held: VecDeque<Vec<u8>>,
 }
 
-impl Shard {
-    /// Up to which number every neighbour has confirmed.
-    pub(crate) fn confirmed(&self) -> u64 {
+impl Peer {
+    /// True where a number of the stake is not confirmed.
+    fn is_without(&self, stake: Stake) -> bool {
+        let place = self
+            .outstanding
+            .partition_point(|number| *number < stake.first);
         let open = self
-            .peers
-            .iter()
-            .filter_map(|peer| peer.outstanding.front());
-        open.min().map_or(self.forwarded, |number| number - 1)
+            .outstanding
+            .get(place)
+            .is_some_and(|number| *number <= stake.last);
+        open || self
+            .deferred
+            .range(stake.first..=stake.last)
+            .next()
+            .is_some()
+    }
+
+    fn unconfirmed(&self) -> u64 {
+        (self.outstanding.len() + self.deferred.len()) as u64
+    }
+}
+
+impl Shard {
+    /// True where every neighbour has confirmed these numbers.
+    pub(crate) fn are_confirmed(&self, stake: Stake) -> bool {
+        self.peers.iter().all(|peer| !peer.is_without(stake))
+    }
+
+    /// Waits for all that the neighbours have not confirmed yet.
+    pub(crate) fn all_numbers(&self) -> Stake {
+        Stake::of_numbers(1, self.forwarded)
     }
 
     fn pipe_bytes_max(&self) -> usize {
@@ -76,7 +107,7 @@ impl Shard {
     fn peer_has_room(&self, peer: usize, bytes: usize) -> bool {
         let found = &self.peers[peer];
         found.in_pipe + found.staged.len() + bytes <= self.pipe_bytes_max()
-            && (found.outstanding.len() as u64) < self.settings.receipts_max
+            && found.unconfirmed() < self.settings.receipts_max
             && found.held.is_empty()
     }
 
@@ -151,10 +182,7 @@ impl Shard {
             peer.staged.push(purpose);
             put_message(&mut peer.staged, draft);
         }
-        Stake {
-            seq: 0,
-            forward: number,
-        }
+        Stake::of_numbers(number, number)
     }
 
     /// Tells every neighbour that this shard is, or is no longer, interested in a filter.
@@ -174,10 +202,7 @@ impl Shard {
                 put_text(&mut peer.staged, filter);
             }
         }
-        Stake {
-            seq: 0,
-            forward: number,
-        }
+        Stake::of_numbers(number, number)
     }
 
     /// Tells the home of a share group about one of our sessions.
@@ -200,11 +225,9 @@ impl Shard {
         put_session(out, member.session);
         out.push(member.qos as u8);
         out.extend_from_slice(&member.id.to_le_bytes());
+        out.push(u8::from(member.retain_as_published));
         out.push(u8::from(member.online));
-        Stake {
-            seq: 0,
-            forward: number,
-        }
+        Stake::of_numbers(number, number)
     }
 
     /// Sends a share group's message to the shard of the chosen member.
@@ -222,14 +245,12 @@ impl Shard {
         put_session(&mut out, member.session);
         out.push(member.qos as u8);
         out.extend_from_slice(&member.id.to_le_bytes());
+        out.push(u8::from(member.retain_as_published));
         out.extend_from_slice(&group.0.to_le_bytes());
         out.push(attempts);
         put_message(&mut out, draft);
         self.hold_or_stage(member.shard, out);
-        Stake {
-            seq: 0,
-            forward: number,
-        }
+        Stake::of_numbers(number, number)
     }
 
     /// Gives a share group's message back to its home: the member is gone or may not have it.
@@ -248,10 +269,7 @@ impl Shard {
         out.push(attempts);
         put_message(&mut out, draft);
         self.hold_or_stage(home, out);
-        Stake {
-            seq: 0,
-            forward: number,
-        }
+        Stake::of_numbers(number, number)
     }
 
     fn hold_or_stage(&mut self, to: ShardIndex, bytes: Vec<u8>) {
@@ -326,6 +344,12 @@ impl Shard {
     fn owe(&mut self, to: ShardIndex, number: u64, stake: Stake) {
         let settled = self.is_settled(stake);
         let peer = &mut self.peers[usize::from(to)];
+        if !settled && stake.has_numbers() {
+            peer.staged.push(DEFER);
+            peer.staged.extend_from_slice(&number.to_le_bytes());
+            peer.owed_apart.push((number, stake));
+            return;
+        }
         match peer.owed.back_mut() {
             None if settled => peer.receipt = Some(number),
             // What waits behind an older message may as well wait with it.
@@ -343,6 +367,17 @@ impl Shard {
                 }
                 self.peers[index].owed.pop_front();
                 self.peers[index].receipt = Some(number);
+            }
+            let apart = std::mem::take(&mut self.peers[index].owed_apart);
+            for (number, stake) in apart {
+                let settled = self.is_settled(stake);
+                let peer = &mut self.peers[index];
+                if settled {
+                    peer.staged.push(RECEIPT_APART);
+                    peer.staged.extend_from_slice(&number.to_le_bytes());
+                } else {
+                    peer.owed_apart.push((number, stake));
+                }
             }
         }
     }
@@ -375,6 +410,18 @@ impl Shard {
             while outstanding.front().is_some_and(|front| *front <= number) {
                 outstanding.pop_front();
             }
+            return Some(());
+        }
+        let peer = &mut self.peers[usize::from(from)];
+        if kind == DEFER {
+            if let Ok(place) = peer.outstanding.binary_search(&number) {
+                peer.outstanding.remove(place);
+                peer.deferred.insert(number);
+            }
+            return Some(());
+        }
+        if kind == RECEIPT_APART {
+            peer.deferred.remove(&number);
             return Some(());
         }
         let stake = match kind {
@@ -433,12 +480,14 @@ impl Shard {
         let session = read_session(reader)?;
         let qos = QoS::from_bits(reader.byte()?)?;
         let id = reader.int()?;
+        let retain_as_published = reader.byte()? != 0;
         let online = reader.byte()? != 0;
         let member = Member {
             shard: from,
             session,
             qos,
             id,
+            retain_as_published,
             online,
         };
         Some(self.change_member(tenant, (name, filter), change, member))
@@ -448,6 +497,7 @@ impl Shard {
         let session = read_session(reader)?;
         let qos = QoS::from_bits(reader.byte()?)?;
         let id = reader.int()?;
+        let retain_as_published = reader.byte()? != 0;
         let group = GroupRef(reader.long()?);
         let attempts = reader.byte()?;
         let draft = reader.message()?;
@@ -457,6 +507,7 @@ impl Shard {
             session,
             qos,
             id,
+            retain_as_published,
             online: true,
         };
         let kept = self.deliver_to_member(&member, group, &draft);

@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ahash::RandomState;
-use casemate_codec::QoS;
 use hashbrown::{HashMap, HashTable};
 
 use crate::door::{Millis, Place, ShardIndex};
@@ -12,6 +11,7 @@ use crate::outbox::Outbox;
 use crate::policy::{RoleSet, Subject};
 use crate::principal::Principal;
 use crate::replay::Replay;
+use crate::share::Member;
 use crate::will::Will;
 
 /// Which session: the client id belongs to the principal that brought it, so that nobody else's
@@ -50,8 +50,8 @@ pub(crate) struct Session {
     pub ends_at: Option<Millis>,
     /// Filters as subscribed, `$share/…` included.
     pub filters: BTreeSet<Box<str>>,
-    /// QoS and identifier of those that begin with `$share/`.
-    pub shared: Vec<(Box<str>, QoS, u32)>,
+    /// How each joined that begins with `$share/`.
+    pub shared: Vec<(Box<str>, Member)>,
     pub outbox: Outbox,
     /// Packet ids of QoS 2 messages received and not yet released ([MQTT-4.3.3-10]).
     pub unreleased: VecDeque<u16>,

@@ -18,6 +18,7 @@ pub(crate) struct Member {
     pub session: SessionRef,
     pub qos: QoS,
     pub id: u32,
+    pub retain_as_published: bool,
     pub online: bool,
 }
 
@@ -265,7 +266,7 @@ impl Shard {
         let to = Recipient {
             session: slot,
             qos,
-            retain: false,
+            retain: member.retain_as_published && draft.retain,
             ids: &ids,
             group,
         };
@@ -318,16 +319,14 @@ impl Shard {
             return;
         };
         let (tenant, me) = (found.key.tenant, found.me(session));
-        for (filter, qos, id) in found.shared.clone() {
+        for (filter, member) in found.shared.clone() {
             let Some(parts) = share(&filter) else {
                 continue;
             };
             let member = Member {
-                shard: self.place.index,
                 session: me,
-                qos,
-                id,
                 online,
+                ..member
             };
             self.share_member(tenant, (parts.name, parts.filter), MemberChange::Is, member);
         }

@@ -129,9 +129,10 @@ impl Shard {
                     session: me,
                     qos,
                     id,
+                    retain_as_published: line.retain_as_published,
                     online: true,
                 };
-                self.join_group(session, line.filter, qos, id);
+                self.join_group(session, line.filter, member);
                 let group = (shared.name, shared.filter);
                 self.share_member(tenant, group, MemberChange::Is, member)
             }
@@ -193,19 +194,16 @@ impl Shard {
             self.interest_up(tenant, line.filter)
         } else {
             // Another SUBSCRIBE may still wait for the neighbours to know this filter.
-            Stake {
-                seq: 0,
-                forward: self.forwarded_if_open(),
-            }
+            self.all_numbers()
         }
     }
 
-    fn join_group(&mut self, session: u32, filter: &str, qos: QoS, id: u32) {
+    fn join_group(&mut self, session: u32, filter: &str, member: Member) {
         let Some(found) = self.sessions.get_mut(session) else {
             return;
         };
-        found.shared.retain(|(name, ..)| **name != *filter);
-        found.shared.push((filter.into(), qos, id));
+        found.shared.retain(|(name, _)| **name != *filter);
+        found.shared.push((filter.into(), member));
     }
 
     fn keep_filter(&mut self, session: u32, filter: &str, is_new: bool) {
@@ -297,7 +295,7 @@ impl Shard {
 
     fn leave_group(&mut self, tenant: u32, session: SessionRef, filter: &str, group: (&str, &str)) {
         if let Some(found) = self.sessions.get_mut(session.slot) {
-            found.shared.retain(|(name, ..)| **name != *filter);
+            found.shared.retain(|(name, _)| **name != *filter);
         }
         let shard = self.place.index;
         let member = Member {
@@ -305,6 +303,7 @@ impl Shard {
             session,
             qos: QoS::AtMostOnce,
             id: 0,
+            retain_as_published: false,
             online: false,
         };
         self.share_member(tenant, group, MemberChange::Left, member);
@@ -320,19 +319,7 @@ impl Shard {
         if *count == 1 {
             self.announce_interest(tenant, filter, true)
         } else {
-            Stake {
-                seq: 0,
-                forward: self.forwarded_if_open(),
-            }
-        }
-    }
-
-    /// The number to wait for where neighbours may still have to learn of an interest.
-    fn forwarded_if_open(&self) -> u64 {
-        if self.confirmed() == self.forwarded {
-            0
-        } else {
-            self.forwarded
+            self.all_numbers()
         }
     }
 
