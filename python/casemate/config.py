@@ -35,6 +35,7 @@ REASON_CHARACTERS_MIN = 10
 REASON_CHARACTERS_MAX = 500
 
 _BYTES_MAX = 2**40
+_NO_LISTENER_HINT = 'add [[listeners]] with kind = "tls" and port = 8883'
 _LATER_KINDS = ("ws", "wss")
 
 _Reason = Annotated[
@@ -272,12 +273,14 @@ class Configuration(_Section):
         shards: Threads that carry connections, 0–256; 0 is one for each core.
     """
 
-    listeners: Annotated[tuple[Listener, ...], Field(min_length=1, max_length=64)]
+    listeners: Annotated[tuple[Listener, ...], Field(max_length=64)]
     limits: Limits = Limits()
     shards: Annotated[StrictInt, Field(ge=0, le=256)] = 1
 
     @model_validator(mode="after")
-    def _refuse_twins(self) -> Self:
+    def _refuse_none_and_twins(self) -> Self:
+        if not self.listeners:
+            raise _contradiction("listeners", "no listener is declared", _NO_LISTENER_HINT)
         taken = set()
         for position, listener in enumerate(self.listeners):
             address = (listener.host, listener.port)
@@ -339,7 +342,7 @@ def parse(document: Document) -> Configuration:
         raise document.wrong(
             ("listeners",),
             "no listener is declared",
-            hint='add [[listeners]] with kind = "tls" and port = 8883',
+            hint=_NO_LISTENER_HINT,
         )
     try:
         return Configuration.model_validate(document.values)
@@ -394,7 +397,7 @@ def _describe(document: Document, problem: ErrorDetails) -> ConfigurationError:
         return _error(
             document,
             place,
-            f"unknown key {key[:64]!r} in {section}",
+            f"unknown key {key[:64]!a} in {section}",
             f'did you mean "{known}"?' if known else f"known keys: {_listed(place[:-1])}",
         )
     if kind == "missing":
@@ -428,7 +431,8 @@ def _expected(problem: ErrorDetails, context: Mapping[str, Any]) -> str:
         "model_type": "expected a table",
         "tuple_type": "expected tables [[listeners]]",
     }
-    return expected.get(kind, problem["msg"].lower())
+    message = problem["msg"]
+    return expected.get(kind, message[:1].lower() + message[1:])
 
 
 def _bound(context: Mapping[str, Any]) -> str:

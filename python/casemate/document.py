@@ -141,7 +141,6 @@ class _Locator:
             elif self.text[self.at] == "[":
                 self.at += 1
                 table = self._resolved(self._keys())
-                self._note(table)
                 self.at += 1
             else:
                 self._assignment(table)
@@ -170,6 +169,8 @@ class _Locator:
         place: Place = ()
         for key in keys:
             place = (*place, key)
+            # A table that no header names begins where the first one below it does.
+            self._note(place)
             if place in self.elements:
                 place = (*place, self.elements[place])
         return place

@@ -66,6 +66,9 @@ def execute(arguments: Sequence[str] | None = None) -> int:
         console.print_error(error, as_json="--json" in words)
         return console.exit_code(error)
     except typer.TyperException as error:
+        if not error.format_message():
+            # A group without a command has shown its help, which says all.
+            return error.exit_code
         # Usage: the parser's own words, in the same form as every other error.
         context = getattr(error, "ctx", None)
         command = "casemate" if context is None else context.command_path
