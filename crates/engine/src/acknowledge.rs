@@ -345,7 +345,7 @@ impl Shard {
     }
 
     /// What a change of the session's exchanges must wait for.
-    fn stake_of_session(&mut self, slot: u32) -> Stake {
+    pub(crate) fn stake_of_session(&mut self, slot: u32) -> Stake {
         let session = self.connection(slot).and_then(|found| found.session());
         let durable = session
             .and_then(|session| self.sessions.get(session))

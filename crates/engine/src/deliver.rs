@@ -249,7 +249,7 @@ impl Shard {
         let (link, refused) = (session.link, session.outbox.refused);
         match admission {
             Admission::Queued => {}
-            Admission::DroppedOldest => self.counters.dropped_oldest += 1,
+            Admission::Dropped(dropped) => self.counters.dropped_oldest += dropped,
             Admission::Refused => {
                 self.counters.refused_newest += 1;
                 if refused == 1 {

@@ -97,9 +97,9 @@ impl Shard {
             let unreleased = &self.sessions.get(session)?.unreleased;
             let (front, back) = unreleased.as_slices();
             if front.contains(&id.get()) || back.contains(&id.get()) {
-                // [MQTT-4.3.3-10] [MQTT-3.1.1 4.3.3-2] Acknowledged again, not routed again. The
-                // stake of the first may still be open, so the queue of gates keeps it behind.
-                let stake = Stake::default();
+                // [MQTT-4.3.3-10] [MQTT-3.1.1 4.3.3-2] Acknowledged again, not routed again. What
+                // the first was waiting for may still be open, on a connection that is gone.
+                let stake = self.stake_of_session(slot).and(self.all_numbers());
                 self.acknowledge_publish(slot, publish.qos, Some(id), Reason::Success, stake);
                 return Some(Flow::Continue);
             }

@@ -64,8 +64,8 @@ pub(crate) struct Flight {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     Queued,
-    /// Queued, at the price of the oldest of QoS 0.
-    DroppedOldest,
+    /// Of QoS 0: so many were dropped, oldest first; the newcomer too, if it alone does not fit.
+    Dropped(u64),
     /// QoS 1 and 2: refused for this session, newest first.
     Refused,
 }
@@ -90,6 +90,8 @@ pub(crate) struct Outbox {
     /// Flights that count against the receive maximum.
     counted: u32,
     bytes: usize,
+    /// The part of `bytes` that waits at QoS 0.
+    zero_bytes: usize,
     order: u32,
     /// Refusals since the queue last had room.
     pub refused: u64,
@@ -114,15 +116,6 @@ impl Outbox {
         self.unsent == self.end()
     }
 
-    /// True where nothing at all is kept.
-    pub fn is_empty(&self) -> bool {
-        self.zero.is_empty() && self.waiting.is_empty() && self.flights.is_empty()
-    }
-
-    pub fn waiting_messages(&self) -> usize {
-        self.zero.len() + self.waiting.len()
-    }
-
     /// Exchanges counted against the receive maximum.
     pub fn counted(&self) -> u32 {
         self.counted
@@ -142,18 +135,8 @@ impl Outbox {
         let bytes = item.message.bytes();
         item.order = self.order;
         self.order = self.order.wrapping_add(1);
-        let mut admission = Admission::Queued;
         if item.qos == QoS::AtMostOnce {
-            while self.zero.len() >= bounds.messages || self.bytes + bytes > bounds.bytes {
-                let Some(oldest) = self.zero.pop_front() else {
-                    return Admission::Refused;
-                };
-                self.bytes -= oldest.message.bytes();
-                admission = Admission::DroppedOldest;
-            }
-            self.bytes += bytes;
-            self.zero.push_back(item);
-            return admission;
+            return self.push_zero(item, bytes, bounds);
         }
         let kept = self.waiting.len() + self.flights.len();
         if kept >= bounds.messages || self.bytes + bytes > bounds.bytes {
@@ -162,7 +145,32 @@ impl Outbox {
         }
         self.bytes += bytes;
         self.waiting.push_back(item);
-        admission
+        Admission::Queued
+    }
+
+    fn push_zero(&mut self, item: Item, bytes: usize, bounds: Bounds) -> Admission {
+        let others = self.bytes - self.zero_bytes;
+        if bounds.messages == 0 || others + bytes > bounds.bytes {
+            // Nothing is given up for what cannot be kept anyway.
+            return Admission::Dropped(1);
+        }
+        let mut dropped = 0;
+        while self.zero.len() >= bounds.messages || self.bytes + bytes > bounds.bytes {
+            let Some(oldest) = self.zero.pop_front() else {
+                break;
+            };
+            self.bytes -= oldest.message.bytes();
+            self.zero_bytes -= oldest.message.bytes();
+            dropped += 1;
+        }
+        self.bytes += bytes;
+        self.zero_bytes += bytes;
+        self.zero.push_back(item);
+        if dropped == 0 {
+            Admission::Queued
+        } else {
+            Admission::Dropped(dropped)
+        }
     }
 
     /// Takes the next waiting message: the older of both queues, QoS 0 alone where the quota or
@@ -182,6 +190,9 @@ impl Outbox {
             (Some(_), Some(_)) => self.waiting.pop_front(),
         }?;
         self.bytes -= item.message.bytes();
+        if item.qos == QoS::AtMostOnce {
+            self.zero_bytes -= item.message.bytes();
+        }
         if self.waiting.is_empty() {
             self.refused = 0;
         }
@@ -207,11 +218,6 @@ impl Outbox {
         self.flights
             .get_mut(offset as usize)
             .filter(|flight| flight.phase != Phase::Done)
-    }
-
-    /// The phase of a packet id's exchange.
-    pub fn phase(&mut self, id: PacketId) -> Option<Phase> {
-        self.find(id).map(|flight| flight.phase)
     }
 
     /// PUBREC came: the message is the receiver's ([MQTT-4.3.3-4]); false where none was expected.
@@ -258,9 +264,8 @@ impl Outbox {
 
     /// Drops what waits at QoS 0: its reader is gone.
     pub fn forget_zero(&mut self) {
-        for item in self.zero.drain(..) {
-            self.bytes -= item.message.bytes();
-        }
+        self.zero.clear();
+        self.bytes -= std::mem::take(&mut self.zero_bytes);
     }
 
     /// A new connection begins: everything unfinished is to be sent again, in order.
