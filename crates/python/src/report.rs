@@ -77,11 +77,10 @@ fn describe_engine(kind: &EngineKind) -> (&'static str, String) {
     }
 }
 
-/// Writes every field of a struct into a dictionary; a field that is left out does not compile.
+/// Writes the named fields of a struct into a dictionary, under their names.
 macro_rules! export {
-    ($dict:ident, $from:expr => $struct:ident { $($field:ident),+ $(,)? }) => {
-        let $struct { $($field),+ } = $from;
-        $($dict.set_item(stringify!($field), $field)?;)+
+    ($dict:ident, $from:ident: $($field:ident),+ $(,)?) => {
+        $($dict.set_item(stringify!($field), $from.$field)?;)+
     };
 }
 
@@ -98,7 +97,8 @@ pub(crate) fn counters<'py>(
 }
 
 fn shell_counters(dict: &Bound<'_, PyDict>, counted: &ShellCounters) -> PyResult<()> {
-    export!(dict, counted => ShellCounters {
+    export!(
+        dict, counted:
         accepted,
         refused_full,
         evicted,
@@ -118,12 +118,13 @@ fn shell_counters(dict: &Bound<'_, PyDict>, counted: &ShellCounters) -> PyResult
         handed_over,
         adoptions_refused,
         events_lost,
-    });
+    );
     Ok(())
 }
 
 fn engine_counters(dict: &Bound<'_, PyDict>, counted: &Counters) -> PyResult<()> {
-    export!(dict, counted => Counters {
+    export!(
+        dict, counted:
         connections_now,
         connections_total,
         sessions_now,
@@ -139,6 +140,7 @@ fn engine_counters(dict: &Bound<'_, PyDict>, counted: &Counters) -> PyResult<()>
         refused_newest,
         dropped_expired,
         dropped_too_large,
+        dropped_unshared,
         publish_denied,
         subscribe_denied,
         delivery_denied,
@@ -153,6 +155,6 @@ fn engine_counters(dict: &Bound<'_, PyDict>, counted: &Counters) -> PyResult<()>
         forwarded,
         paused,
         limit_refusals,
-    });
+    );
     Ok(())
 }
