@@ -137,3 +137,14 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        // 100,000 of them must not cost more than some MB here; the engine has its own part.
+        assert!(std::mem::size_of::<Connection>() <= 128, "{}", std::mem::size_of::<Connection>());
+    }
+}
