@@ -326,9 +326,12 @@ impl Client {
         };
         scene.shell.links[link].marks.push_back(mark);
         let index = self.index;
-        scene.history.note(scene.now, || {
-            format!("client {index} (link {link}) → {}", tell::packet(packet))
-        });
+        // In the calm they would be most of the history.
+        if !scene.is_calm || !matches!(packet, Packet::Pingreq) {
+            scene.history.note(scene.now, || {
+                format!("client {index} (link {link}) → {}", tell::packet(packet))
+            });
+        }
         self.flush(scene);
         Ok(())
     }

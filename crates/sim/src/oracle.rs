@@ -113,6 +113,13 @@ impl Oracle {
         }
     }
 
+    /// The broker may not recognise a message that is sent again.
+    pub fn loosen(&mut self, serial: u64) {
+        if let Some(message) = self.message_mut(serial) {
+            message.is_loose = true;
+        }
+    }
+
     /// The engine has all of a message.
     pub fn handed(&mut self, serial: u64, issued: Seqs) {
         if let Some(message) = self.message_mut(serial) {
@@ -194,16 +201,11 @@ impl Oracle {
         Ok(())
     }
 
-    /// Nobody will ever learn what became of a message.
-    pub fn abandoned(&mut self, now: Millis, serial: u64) {
-        let answer = self
-            .message(serial)
-            .map(|message| self.may_publish(message, now));
+    /// Nobody will ever learn what became of a message, or when: it may still be on its way.
+    pub fn abandoned(&mut self, serial: u64) {
         if let Some(message) = self.message_mut(serial) {
             if message.fate == Fate::Open {
                 message.fate = Fate::Unknown;
-                message.done_at = Some(now);
-                message.law = answer;
             }
         }
     }

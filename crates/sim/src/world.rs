@@ -248,6 +248,7 @@ impl World {
             issued: None,
             done_at: None,
             transmissions: 1,
+            is_loose: false,
             fate: Fate::Open,
             law: None,
         });

@@ -115,6 +115,7 @@ impl Client {
             issued: None,
             done_at: None,
             transmissions: 0,
+            is_loose: false,
             fate: Fate::Open,
             law: None,
         };

@@ -98,6 +98,7 @@ impl Client {
             issued: None,
             done_at: None,
             transmissions: 1,
+            is_loose: false,
             fate: Fate::Will,
             law: None,
         };
@@ -275,7 +276,7 @@ impl Client {
         if connack.reason.is_refusal() {
             return self.refused(scene, connack.reason);
         }
-        self.check_presence(scene, link, connack.session_present)?;
+        let is_same = self.check_presence(scene, link, connack.session_present)?;
         self.take_limits(scene, link, &connack.properties);
         let (properties, modern) = (&connack.properties, self.is_modern());
         let assigned = properties.assigned_client_id.is_some();
@@ -307,10 +308,17 @@ impl Client {
         session.base = session.history.len() - 1;
         if !present {
             session.forget(scene.now, link);
+        } else if !is_same {
+            // What is there may be a session that a CONNECT without CONNACK has begun.
+            session.doubt(scene.now);
+            session
+                .flights
+                .values_mut()
+                .for_each(|flight| flight.answered = true);
         }
         self.phase = Phase::Up;
         self.act_at = scene.now + self.pause(scene);
-        self.resume(scene, present)
+        self.resume(scene, present, is_same)
     }
 
     /// Takes in what the broker allows.
@@ -349,13 +357,18 @@ impl Client {
             None => false,
             Some(message) => scene.oracle.may_publish(message, scene.now) != Answer::Always,
         };
+        let store_fails = self.plan.store_failures_permille > 0;
+        let until = self
+            .link
+            .and_then(|link| scene.shell.links[link].proven_until);
         let expected = match reason {
-            Reason::NotAuthorized => denied_will,
+            Reason::NotAuthorized => denied_will || until.is_some_and(|until| until <= scene.now),
+            // Whoever is expelled before CONNACK has left is told no more than this.
+            Reason::UnspecifiedError => store_fails || self.plan.features.has(Feature::Expulsion),
             Reason::QuotaExceeded
             | Reason::ServerUnavailable
             | Reason::ServerBusy
-            | Reason::UnspecifiedError
-            | Reason::ImplementationSpecificError => self.plan.store_failures_permille > 0,
+            | Reason::ImplementationSpecificError => store_fails,
             _ => false,
         };
         ensure!(
@@ -367,13 +380,13 @@ impl Client {
         Ok(())
     }
 
-    /// Session Present must be what the oracle knows.
+    /// Session Present must be what the oracle knows; says whether an earlier session surely goes on.
     fn check_presence(
         &self,
         scene: &Scene<'_>,
         link: usize,
         present: bool,
-    ) -> Result<(), Violation> {
+    ) -> Result<bool, Violation> {
         let index = self.index;
         ensure!(
             !(present && self.clean),
@@ -397,9 +410,6 @@ impl Client {
             Session,
             "client {index} got a session that had ended (link {link})"
         );
-        if self.version() == Version::V31 || self.clean {
-            return Ok(());
-        }
         let base_lives = earlier
             .first()
             .is_some_and(|base| base.connected_at.is_some());
@@ -409,16 +419,22 @@ impl Client {
             && !session.is_doubtful()
             && earlier.iter().skip(1).all(|attempt| !attempt.clean)
             && earlier.iter().all(lives);
+        let told = self.version() != Version::V31 && !self.clean;
         ensure!(
-            present || !alive,
+            present || !alive || !told,
             Session,
             "client {index} resumed its session and it was not there (link {link})"
         );
-        Ok(())
+        Ok(alive && !self.clean)
     }
 
     /// Sends again what was open, in order, or gives it up.
-    fn resume(&mut self, scene: &mut Scene<'_>, present: bool) -> Result<(), Violation> {
+    fn resume(
+        &mut self,
+        scene: &mut Scene<'_>,
+        present: bool,
+        is_same: bool,
+    ) -> Result<(), Violation> {
         let open: Vec<(u16, Exchange)> = self
             .exchanges
             .iter()
@@ -435,12 +451,15 @@ impl Client {
                 publishes.push((serial, packet_id, released));
             } else {
                 self.exchanges.remove(&packet_id);
-                scene.oracle.abandoned(scene.now, serial);
+                scene.oracle.abandoned(serial);
             }
         }
         // Serial numbers grow in the order of the first sending ([MQTT-4.6.0-1]).
         publishes.sort_unstable();
         for (serial, packet_id, released) in publishes {
+            if !is_same {
+                scene.oracle.loosen(serial);
+            }
             if released {
                 self.write_pubrel(scene, packet_id)?;
             } else {
@@ -474,7 +493,7 @@ impl Client {
         self.begun.clear();
         self.is_proving = false;
         for (_, serial) in std::mem::take(&mut self.unconfirmed) {
-            scene.oracle.abandoned(scene.now, serial);
+            scene.oracle.abandoned(serial);
         }
         scene.oracle.sessions[index].link = None;
         self.exchanges

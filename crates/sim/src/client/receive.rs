@@ -75,9 +75,11 @@ impl Client {
             return Ok(None);
         };
         let packet = decode(self.version(), Sender::Server, frame, body).map_err(broken)?;
-        scene.history.note(scene.now, || {
-            format!("client {index} (link {link}) ← {}", tell::packet(&packet))
-        });
+        if !scene.is_calm || !matches!(packet, Packet::Pingresp) {
+            scene.history.note(scene.now, || {
+                format!("client {index} (link {link}) ← {}", tell::packet(&packet))
+            });
+        }
         let most = scene.oracle.sessions[index].packet_bytes_max;
         ensure!(
             length <= most,

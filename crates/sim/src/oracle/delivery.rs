@@ -127,7 +127,8 @@ impl Oracle {
             check_order(session, &paths, &message, delivery)?;
         }
         check_expiry(session, &message, delivery)?;
-        self.note(now, &message, is_new, delivery);
+        let replays = paths.replays;
+        self.note(now, &message, is_new, replays, delivery);
         Ok(())
     }
 
@@ -279,7 +280,14 @@ impl Oracle {
     }
 
     /// Remembers a delivery.
-    fn note(&mut self, now: Millis, message: &Message, is_new: bool, delivery: &Delivery) {
+    fn note(
+        &mut self,
+        now: Millis,
+        message: &Message,
+        is_new: bool,
+        replays: u32,
+        delivery: &Delivery,
+    ) {
         let session = &mut self.sessions[delivery.client];
         keep_flight(session, message.serial, delivery);
         if is_new {
@@ -297,8 +305,11 @@ impl Oracle {
                 let last = session.stored.entry(key.clone()).or_insert(0);
                 *last = (*last).max(message.serial);
             }
-            let last = session.order.entry(key).or_insert(0);
-            *last = (*last).max(message.serial);
+            // A replay may be ahead of live messages that were on their way when it began.
+            if !delivery.retain || replays == 0 {
+                let last = session.order.entry(key).or_insert(0);
+                *last = (*last).max(message.serial);
+            }
         }
     }
 }

@@ -157,6 +157,8 @@ pub struct Message {
     pub done_at: Option<Millis>,
     /// How often it was written.
     pub transmissions: u32,
+    /// The session that it was first sent in may have ended in between.
+    pub is_loose: bool,
     /// What became of it.
     pub fate: Fate,
     /// What the law said about it, once its time is over.
@@ -201,6 +203,7 @@ impl Message {
     pub fn causes(&self) -> u32 {
         match self.qos {
             QoS::AtLeastOnce => self.transmissions.max(1),
+            QoS::ExactlyOnce if self.is_loose => self.transmissions.max(1),
             QoS::AtMostOnce | QoS::ExactlyOnce => 1,
         }
     }

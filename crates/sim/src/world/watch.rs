@@ -1,6 +1,6 @@
 //! Watching: what the shards report, and the deadlines that they must keep.
 
-use casemate_engine::{EventKind, Loss, Millis};
+use casemate_engine::{Event, EventKind, Loss, Millis};
 
 use super::World;
 use crate::history::{ensure, Violation};
@@ -24,7 +24,7 @@ impl World {
                 Report::Told { link, event } => {
                     self.told(link, &event.kind)?;
                     if matches!(event.kind, EventKind::Overflow { .. }) {
-                        self.overflowed(&event.principal, &event.client_id)?;
+                        self.overflowed(link, &event)?;
                     }
                 }
             }
@@ -74,11 +74,18 @@ impl World {
     }
 
     /// The queue of a session overflowed.
-    fn overflowed(&mut self, principal: &str, client_id: &str) -> Result<(), Violation> {
+    fn overflowed(&mut self, link: Option<usize>, event: &Event) -> Result<(), Violation> {
+        if let Some(link) = link {
+            return match self.shell.links[link].owner {
+                Owner::Client(client) => self.oracle.overflowed(client),
+                Owner::Hostile(_) => Ok(()),
+            };
+        }
+        let (principal, client_id) = (&event.principal, &event.client_id);
         for index in 0..self.plan.personas.len() {
             let persona = &self.plan.personas[index];
             let name = &self.plan.people[persona.person].principal.name;
-            if **name == *principal && persona.client_id == client_id {
+            if *name == *principal && *persona.client_id == **client_id {
                 self.oracle.overflowed(index)?;
             }
         }
