@@ -210,26 +210,27 @@ impl Shard {
     }
 
     /// Durability of everything up to `seq` has failed: nothing that waits for it may be
-    /// acknowledged, so those connections end and their clients send again.
+    /// acknowledged, here or at a neighbour.
     pub(crate) fn persist_failed(&mut self, seq: u64) {
+        self.fail_gates(|stake| stake.seq > 0 && stake.seq <= seq);
+        self.refuse_owed(seq);
+    }
+
+    /// Ends the connections that wait for what has failed, so that their clients send again.
+    pub(crate) fn fail_gates(&mut self, has_failed: impl Fn(Stake) -> bool) {
         for slot in std::mem::take(&mut self.gated) {
             let Some(connection) = self.connection_mut(slot) else {
                 continue;
             };
-            connection.is_gated = false;
-            let affected = connection
-                .gates
-                .iter()
-                .any(|gated| gated.stake.seq > 0 && gated.stake.seq <= seq);
-            if affected {
-                connection.gates.clear();
+            let failed = connection.gates.iter().any(|gated| has_failed(gated.stake));
+            connection.is_gated = !failed && !connection.gates.is_empty();
+            if failed {
                 self.close(
                     slot,
                     Reason::QuotaExceeded,
                     Loss::Refused(Reason::QuotaExceeded),
                 );
-            } else if !connection.gates.is_empty() {
-                connection.is_gated = true;
+            } else if connection.is_gated {
                 self.gated.push(slot);
             }
         }

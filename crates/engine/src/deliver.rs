@@ -11,7 +11,7 @@ use crate::connection::Phase as ConnectionPhase;
 use crate::event::EventKind;
 use crate::message::{Draft, Message, Way};
 use crate::outbox::{Admission, Bounds, Flight, GroupRef, Ids, Item, Phase, NO_GROUP};
-use crate::policy::Permit;
+use crate::policy::{Permit, ReceivePermit};
 use crate::route::{Route, Target};
 use crate::shard::Shard;
 use crate::window::SPLICE_BYTES;
@@ -522,7 +522,7 @@ impl Shard {
             self.wrote(slot, session, qos, id.get(), false);
             return true;
         };
-        if !self.may_receive(session, &message) {
+        if self.may_receive(session, &message).is_none() {
             self.counters.delivery_denied += 1;
             self.with_session(session, |found| found.outbox.finish(id, phase));
             return true;
@@ -562,13 +562,13 @@ impl Shard {
             self.counters.dropped_expired += 1;
             return;
         }
-        if !self.may_receive(session, &item.message) {
+        let Some(permit) = self.may_receive(session, &item.message) else {
             self.counters.delivery_denied += 1;
             return;
-        }
+        };
         let to = Recipient {
             session,
-            qos: item.qos,
+            qos: item.qos.min(permit.qos_max),
             retain: item.retain,
             ids: &item.ids,
             group: item.group,
@@ -577,12 +577,11 @@ impl Shard {
         self.write_direct(slot, &draft, &to, &mut spread);
     }
 
-    /// Policy may have changed since a message was queued.
-    pub(crate) fn may_receive(&self, session: u32, message: &Message) -> bool {
-        self.sessions.get(session).is_some_and(|found| {
-            let draft = message.draft(found.key.tenant);
-            self.policy.receive(&found.subject(), draft.topic).is_some()
-        })
+    /// What policy allows now: it may have changed since a message was queued.
+    pub(crate) fn may_receive(&self, session: u32, message: &Message) -> Option<ReceivePermit> {
+        let found = self.sessions.get(session)?;
+        let draft = message.draft(found.key.tenant);
+        self.policy.receive(&found.subject(), draft.topic)
     }
 }
 

@@ -31,6 +31,9 @@ const TELL: u8 = 8;
 /// The receipt for this number comes alone, later.
 const DEFER: u8 = 9;
 const RECEIPT_APART: u8 = 10;
+/// All up to this number that is not confirmed will never be; or this number alone.
+const REFUSAL: u8 = 11;
+const REFUSAL_APART: u8 = 12;
 
 /// What a forwarded PUBLISH is for.
 const ROUTE: u8 = 1;
@@ -79,6 +82,38 @@ impl Peer {
             .range(stake.first..=stake.last)
             .next()
             .is_some()
+    }
+
+    /// Where the next numbered message is written: behind what is held, as a receipt speaks for
+    /// all lower numbers.
+    fn tail(&mut self) -> &mut Vec<u8> {
+        if self.held.is_empty() {
+            return &mut self.staged;
+        }
+        self.held.push_back(Vec::new());
+        let last = self.held.len() - 1;
+        &mut self.held[last]
+    }
+
+    fn write_receipt(&mut self) {
+        if let Some(number) = self.receipt.take() {
+            self.staged.push(RECEIPT);
+            self.staged.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    /// Refuses those that are confirmed one by one and wait for what has failed.
+    fn refuse_apart(&mut self, has_failed: impl Fn(Stake) -> bool) {
+        let Peer {
+            owed_apart, staged, ..
+        } = self;
+        owed_apart.retain(|(number, stake)| {
+            if has_failed(*stake) {
+                staged.push(REFUSAL_APART);
+                staged.extend_from_slice(&number.to_le_bytes());
+            }
+            !has_failed(*stake)
+        });
     }
 
     fn unconfirmed(&self) -> u64 {
@@ -177,10 +212,11 @@ impl Shard {
             if draft.retain && index == usize::from(home) {
                 purpose |= STORE;
             }
-            peer.staged.push(PUBLISH);
-            peer.staged.extend_from_slice(&number.to_le_bytes());
-            peer.staged.push(purpose);
-            put_message(&mut peer.staged, draft);
+            let out = peer.tail();
+            out.push(PUBLISH);
+            out.extend_from_slice(&number.to_le_bytes());
+            out.push(purpose);
+            put_message(out, draft);
         }
         Stake::of_numbers(number, number)
     }
@@ -195,11 +231,12 @@ impl Shard {
         let me = usize::from(self.place.index);
         for (index, peer) in self.peers.iter_mut().enumerate() {
             if index != me {
-                peer.staged.push(INTEREST);
-                peer.staged.extend_from_slice(&number.to_le_bytes());
-                peer.staged.push(u8::from(add));
-                peer.staged.extend_from_slice(&tenant.to_le_bytes());
-                put_text(&mut peer.staged, filter);
+                let out = peer.tail();
+                out.push(INTEREST);
+                out.extend_from_slice(&number.to_le_bytes());
+                out.push(u8::from(add));
+                out.extend_from_slice(&tenant.to_le_bytes());
+                put_text(out, filter);
             }
         }
         Stake::of_numbers(number, number)
@@ -215,7 +252,7 @@ impl Shard {
         member: &Member,
     ) -> Stake {
         let number = self.number_for(1 << home);
-        let out = &mut self.peers[usize::from(home)].staged;
+        let out = self.peers[usize::from(home)].tail();
         out.push(MEMBER);
         out.extend_from_slice(&number.to_le_bytes());
         out.push(change as u8);
@@ -325,10 +362,7 @@ impl Shard {
     /// Sends what this turn has written to the neighbours, receipts first of all.
     pub(crate) fn forward_staged(&mut self) {
         for (index, peer) in self.peers.iter_mut().enumerate() {
-            if let Some(number) = peer.receipt.take() {
-                peer.staged.push(RECEIPT);
-                peer.staged.extend_from_slice(&number.to_le_bytes());
-            }
+            peer.write_receipt();
             if !peer.staged.is_empty() {
                 let batch = std::mem::take(&mut peer.staged);
                 peer.in_pipe += batch.len();
@@ -338,6 +372,13 @@ impl Shard {
                 });
             }
         }
+    }
+
+    /// True where a neighbour is to be told something at the end of the turn.
+    pub(crate) fn has_staged(&self) -> bool {
+        self.peers
+            .iter()
+            .any(|peer| peer.receipt.is_some() || !peer.staged.is_empty())
     }
 
     /// Owes a neighbour a receipt once `stake` is settled.
@@ -351,7 +392,7 @@ impl Shard {
             return;
         }
         match peer.owed.back_mut() {
-            None if settled => peer.receipt = Some(number),
+            None if settled => peer.receipt = peer.receipt.max(Some(number)),
             // What waits behind an older message may as well wait with it.
             Some((last, older)) if settled || *older == stake => *last = number,
             _ => peer.owed.push_back((number, stake)),
@@ -366,7 +407,8 @@ impl Shard {
                     break;
                 }
                 self.peers[index].owed.pop_front();
-                self.peers[index].receipt = Some(number);
+                let peer = &mut self.peers[index];
+                peer.receipt = peer.receipt.max(Some(number));
             }
             let apart = std::mem::take(&mut self.peers[index].owed_apart);
             for (number, stake) in apart {
@@ -379,6 +421,34 @@ impl Shard {
                     peer.owed_apart.push((number, stake));
                 }
             }
+        }
+    }
+
+    /// Durability up to `seq` has failed: neighbours that wait for it are told, as their clients
+    /// must not be acknowledged either.
+    pub(crate) fn refuse_owed(&mut self, seq: u64) {
+        for peer in &mut self.peers {
+            let mut refused = None;
+            while peer.owed.front().is_some_and(|(_, stake)| stake.seq <= seq) {
+                refused = peer.owed.pop_front().map(|(number, _)| number);
+            }
+            if let Some(number) = refused {
+                // Earlier ones that were confirmed must not be refused with them.
+                peer.write_receipt();
+                peer.staged.push(REFUSAL);
+                peer.staged.extend_from_slice(&number.to_le_bytes());
+            }
+            peer.refuse_apart(|stake| stake.seq > 0 && stake.seq <= seq);
+        }
+    }
+
+    /// A neighbour will never confirm these numbers.
+    fn numbers_refused(&mut self, first: u64, last: u64) {
+        let waits =
+            |stake: Stake| stake.has_numbers() && stake.first <= last && first <= stake.last;
+        self.fail_gates(waits);
+        for peer in &mut self.peers {
+            peer.refuse_apart(waits);
         }
     }
 
@@ -422,6 +492,17 @@ impl Shard {
         }
         if kind == RECEIPT_APART {
             peer.deferred.remove(&number);
+            return Some(());
+        }
+        if kind == REFUSAL {
+            let open = peer.outstanding.partition_point(|open| *open <= number);
+            let first = peer.outstanding.drain(..open).min();
+            self.numbers_refused(first.unwrap_or(number), number);
+            return Some(());
+        }
+        if kind == REFUSAL_APART {
+            peer.deferred.remove(&number);
+            self.numbers_refused(number, number);
             return Some(());
         }
         let stake = match kind {

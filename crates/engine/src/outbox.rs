@@ -138,7 +138,7 @@ impl Outbox {
         if item.qos == QoS::AtMostOnce {
             return self.push_zero(item, bytes, bounds);
         }
-        let kept = self.waiting.len() + self.flights.len();
+        let kept = self.waiting.len();
         if kept >= bounds.messages || self.bytes + bytes > bounds.bytes {
             self.refused += 1;
             return Admission::Refused;

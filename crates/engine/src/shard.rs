@@ -21,6 +21,7 @@ use crate::route::Routes;
 use crate::session::{SessionRef, Sessions};
 use crate::settings::Settings;
 use crate::share::Groups;
+use crate::subscribe::Interest;
 use crate::timers::{Timer, Timers};
 use crate::will::Own;
 use crate::window::{Outgoing, Pool};
@@ -41,8 +42,8 @@ pub struct Shard {
     pub(crate) retained: Retained<Message>,
     pub(crate) groups: Groups,
     pub(crate) peers: Vec<Peer>,
-    /// How many sessions and groups here stand at a filter, where there are neighbours.
-    pub(crate) interest: HashMap<(u32, Box<str>), u32, RandomState>,
+    /// Filters that the neighbours know this shard to be interested in.
+    pub(crate) interest: HashMap<(u32, Box<str>), Interest, RandomState>,
     /// Number of the last message to neighbours.
     pub(crate) forwarded: u64,
     /// Number of the last question to a neighbour.
@@ -172,10 +173,12 @@ impl Shard {
 
     /// When [`Input::Tick`] and [`Input::TurnEnd`] are due, if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Millis> {
-        if self.pump_next_turn.is_empty() {
-            self.timers.next()
-        } else {
+        // What a write has set free after the last turn's end must not wait for the next input.
+        let is_open = self.unpersisted || !self.pump_next_turn.is_empty() || self.has_staged();
+        if is_open {
             Some(self.now)
+        } else {
+            self.timers.next()
         }
     }
 

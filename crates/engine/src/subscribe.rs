@@ -20,6 +20,12 @@ use crate::share::{Member, MemberChange};
 /// Room in each pipe that a SUBSCRIBE needs to tell its filters to the neighbours, bytes.
 const INTEREST_HEAD_BYTES: usize = 64;
 
+/// How many sessions and groups of this shard stand at a filter, and what told the neighbours.
+pub(crate) struct Interest {
+    count: u32,
+    told: Stake,
+}
+
 impl Shard {
     /// Handles one SUBSCRIBE as if each filter came alone ([MQTT-3.8.4-5], [MQTT-3.1.1 3.8.4-4]).
     pub(crate) fn subscribe_received(&mut self, slot: u32, packet: &Subscribe<'_>) -> Flow {
@@ -194,7 +200,7 @@ impl Shard {
             self.interest_up(tenant, line.filter)
         } else {
             // Another SUBSCRIBE may still wait for the neighbours to know this filter.
-            self.all_numbers()
+            self.interest_told(tenant, line.filter)
         }
     }
 
@@ -314,13 +320,22 @@ impl Shard {
         if self.place.count == 1 {
             return Stake::default();
         }
-        let count = self.interest.entry((tenant, filter.into())).or_insert(0);
-        *count += 1;
-        if *count == 1 {
-            self.announce_interest(tenant, filter, true)
-        } else {
-            self.all_numbers()
+        let key = (tenant, Box::from(filter));
+        if let Some(interest) = self.interest.get_mut(&key) {
+            interest.count += 1;
+            return interest.told;
         }
+        let told = self.announce_interest(tenant, filter, true);
+        self.interest.insert(key, Interest { count: 1, told });
+        told
+    }
+
+    /// What a subscription waits for whose filter has been told to the neighbours before.
+    fn interest_told(&self, tenant: u32, filter: &str) -> Stake {
+        let key = (tenant, Box::from(filter));
+        self.interest
+            .get(&key)
+            .map_or(Stake::default(), |interest| interest.told)
     }
 
     /// One less here is interested in a filter.
@@ -329,11 +344,11 @@ impl Shard {
             return Stake::default();
         }
         let key = (tenant, Box::from(filter));
-        let Some(count) = self.interest.get_mut(&key) else {
+        let Some(interest) = self.interest.get_mut(&key) else {
             return Stake::default();
         };
-        *count -= 1;
-        if *count > 0 {
+        interest.count -= 1;
+        if interest.count > 0 {
             return Stake::default();
         }
         self.interest.remove(&key);
