@@ -145,6 +145,10 @@ mod tests {
     #[test]
     fn an_idle_connection_is_small() {
         // 100,000 of them must not cost more than some MB here; the engine has its own part.
-        assert!(std::mem::size_of::<Connection>() <= 128, "{}", std::mem::size_of::<Connection>());
+        assert!(
+            std::mem::size_of::<Connection>() <= 128,
+            "{}",
+            std::mem::size_of::<Connection>()
+        );
     }
 }

@@ -16,7 +16,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use casemate_codec::{Packet, QoS, Reason};
-use peer::{connect, connect_silent, dial, plain_options, publish, House, Peer, Wire, PATIENCE};
+use casemate_server::{ClientCertificates, Security};
+use peer::papers::Authority;
+use peer::{
+    connect, connect_silent, dial, listener, plain_options, publish, subscribe, subscription,
+    House, Peer, Wire, PATIENCE,
+};
 
 /// Reads until the connection ends, one way or another.
 fn ends(mut stream: TcpStream) {
@@ -191,6 +196,10 @@ impl Bare {
         path.pop();
         path.pop();
         path.push("examples/bare");
+        assert!(
+            path.exists(),
+            "cargo build -p casemate-server --example bare makes {path:?}"
+        );
         let line = format!(
             "ulimit -n {descriptors} && exec {} --port 0 --anonymous --until-eof {options}",
             path.display()
@@ -291,6 +300,83 @@ fn a_server_out_of_descriptors_lives_and_accepts_again() {
                 break;
             }
             assert!(Instant::now() < until, "it never accepted again");
+        }
+    }
+}
+
+/// Goal: connections that come and go in every way leave nothing behind. Method: eight threads
+/// for three seconds, over plain TCP and TLS, with garbage, half closes and abrupt ends.
+#[test]
+fn churn_leaves_nothing_behind() {
+    let authority = Authority::new("test");
+    let mut options = plain_options(4);
+    let tls = authority.tls_options(ClientCertificates::None);
+    options.listeners.push(listener("tls", Security::Tls(tls)));
+    let house = House::open(options);
+    let (plain, tls) = (house.address("plain"), house.address("tls"));
+    let trusting = authority.trusted_by(None);
+    let until = Instant::now() + Duration::from_secs(3);
+    thread::scope(|scope| {
+        for thread in 0..8_usize {
+            let trusting = &trusting;
+            scope.spawn(move || {
+                let mut turn = thread;
+                while Instant::now() < until {
+                    turn += 1;
+                    let wire = match turn % 2 {
+                        0 => Wire::plain(plain),
+                        _ => Wire::tls(tls, trusting),
+                    };
+                    come_and_go(wire, thread, turn);
+                }
+            });
+        }
+    });
+    house.wait_for(|counters| counters.engine.connections_now == 0);
+    let counters = house.server.counters();
+    assert!(counters.shell.handed_over > 0 && counters.engine.publishes_sent > 0);
+}
+
+/// One connection of the churn; client ids are shared, so that sessions are taken over too.
+fn come_and_go(mut wire: Wire, thread: usize, turn: usize) {
+    if turn.is_multiple_of(11) {
+        let _ = wire.write_all(&[0x10, 0x20, 0, 4]);
+        return;
+    }
+    let mut peer = Peer::new(wire);
+    let client_id = format!("churn-{}", (thread * 7 + turn) % 12);
+    let lines = [subscription("churn/#", QoS::AtMostOnce)];
+    let mut bytes = peer.bytes(&Packet::Connect(connect(&client_id)));
+    bytes.extend(peer.bytes(&Packet::Subscribe(subscribe(&lines))));
+    for _ in 0..turn % 50 {
+        bytes.extend(peer.bytes(&Packet::Publish(publish("churn/x", &[7; 900]))));
+    }
+    let cut = bytes.len() * (turn % 5) / 4;
+    if peer.wire.write_all(&bytes[..cut.min(bytes.len())]).is_err() {
+        return;
+    }
+    let _ = peer.wire.flush();
+    match turn % 4 {
+        0 => {}
+        1 => {
+            let _ = peer.wire.socket().shutdown(std::net::Shutdown::Write);
+            let _ = peer.next();
+        }
+        2 => {
+            let _ = peer.wire.write_all(&[0xFF; 50]);
+            let _ = peer.next();
+        }
+        _ => {
+            // The CONNACK and some messages, where that much was sent.
+            peer.wire
+                .socket()
+                .set_read_timeout(Some(Duration::from_millis(20)))
+                .unwrap();
+            for _ in 0..5 {
+                if !matches!(peer.next(), Ok(Some(_))) {
+                    return;
+                }
+            }
         }
     }
 }

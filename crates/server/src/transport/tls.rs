@@ -22,9 +22,12 @@ pub(super) const BATCH_BYTES: usize = 64 * 1024;
 /// Room for a batch with the overhead of its records (at most 29 bytes each) and a key update.
 pub(super) const CIPHER_BYTES: usize = BATCH_BYTES + 1024;
 
-/// Bytes that may be read ahead. A handshake message has at most 64 KiB, and the overhead of the
-/// records that it comes in; what is larger is not a handshake but an attack.
-const AHEAD_BYTES_MAX: usize = 160 * 1024;
+/// Bytes that may be kept of a handshake that is not done: ten times what certificate chains need.
+/// Nobody is known yet, so whoever opens connections decides how often we keep this much.
+const STRANGER_AHEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes that may be kept of an established connection: a read, and the record that was cut.
+const AHEAD_BYTES_MAX: usize = 96 * 1024;
 
 /// The first byte of every TLS handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -300,7 +303,11 @@ impl Tls {
 
     /// See [`super::Transport::keep_ahead`].
     pub fn keep_ahead(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        if bytes.len() > AHEAD_BYTES_MAX {
+        let bytes_max = match self.established {
+            true => AHEAD_BYTES_MAX,
+            false => STRANGER_AHEAD_BYTES_MAX,
+        };
+        if bytes.len() > bytes_max {
             return Err(Fault::TooLarge);
         }
         if !bytes.is_empty() {

@@ -103,7 +103,9 @@ impl Worker {
         let _ = stream.set_nodelay(true);
         let connection = Connection::new(stream, transport, listener, address);
         if let Some(id) = self.install(connection) {
-            let deadline = self.now + self.broker.settings.connect_deadline_ms;
+            let deadline = self
+                .now
+                .saturating_add(self.broker.settings.connect_deadline_ms);
             self.strangers.push_back((deadline, id));
             let established = self
                 .connections
