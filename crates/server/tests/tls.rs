@@ -14,11 +14,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::aead;
 use casemate_codec::{Packet, QoS, Reason};
 use casemate_server::{ClientCertificates, Options, Security, Server, StartError, TlsOptions};
 use peer::papers::{in_an_hour, now_unix_s, Authority, Paper};
 use peer::{connect, connect_silent, dial, listener, plain_options, House, Peer, Wire, PATIENCE};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind};
+use rustls::{ClientConfig, ClientConnection, ConnectionTrafficSecrets, HandshakeKind};
 use rustls_pki_types::ServerName;
 
 fn tls_house(authority: &Authority, certificates: ClientCertificates, shards: usize) -> House {
@@ -489,6 +490,63 @@ fn the_server_writes_while_half_a_record_is_here() {
         };
         stream.sock.write_all(&cipher[cut..]).unwrap();
         peer.see(|packet| assert!(matches!(packet, Packet::Pingresp), "{packet:?}"));
+    }
+}
+
+/// Encrypts a piece of a handshake message as a TLS 1.3 record of its own.
+fn handshake_record(secrets: &ConnectionTrafficSecrets, number: u64, piece: &[u8]) -> Vec<u8> {
+    let ConnectionTrafficSecrets::Aes256Gcm { key, iv } = secrets else {
+        panic!("another cipher suite than the test asked for");
+    };
+    let mut nonce: [u8; 12] = iv.as_ref().try_into().unwrap();
+    for (byte, part) in nonce[4..].iter_mut().zip(number.to_be_bytes()) {
+        *byte ^= part;
+    }
+    let mut body = [piece, &[0x16]].concat();
+    let header = [0x17, 3, 3, 0, (body.len() + 16) as u8];
+    let key = aead::UnboundKey::new(&aead::AES_256_GCM, key.as_ref()).unwrap();
+    aead::LessSafeKey::new(key)
+        .seal_in_place_append_tag(
+            aead::Nonce::assume_unique_for_key(nonce),
+            aead::Aad::from(header),
+            &mut body,
+        )
+        .unwrap();
+    [&header[..], &body].concat()
+}
+
+/// Goal: half a handshake message does not confuse the server's writing. Method: a key update in
+/// two records, between which the server has a message to write.
+#[test]
+fn the_server_writes_while_half_a_key_update_is_here() {
+    let authority = Authority::new("test");
+    let house = tls_house(&authority, ClientCertificates::None, 1);
+    let trusting = authority.trusted_by(None);
+    let mut sender = Peer::login(Wire::tls(house.address("tls"), &trusting), "sender");
+    for cut in 1..5 {
+        let mut config = ClientConfig::clone(&trusting);
+        config.enable_secret_extraction = true;
+        let wire = Wire::tls(house.address("tls"), &Arc::new(config));
+        let mut peer = Peer::login(wire, &format!("c{cut}"));
+        peer.subscribe("a", QoS::AtMostOnce);
+        let Wire::Tls(stream) = peer.wire else {
+            panic!("not TLS")
+        };
+        let (connection, mut socket) = stream.into_parts();
+        let (number, secrets) = connection.dangerous_extract_secrets().unwrap().tx;
+        let update = [0x18, 0, 0, 1, 0];
+        let first = handshake_record(&secrets, number, &update[..cut]);
+        socket.write_all(&first).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        sender.publish("a", b"between");
+        let mut bytes = [0; 1024];
+        assert!(socket.read(&mut bytes).unwrap() > 20, "cut {cut}");
+        assert_eq!(bytes[0], 0x17);
+        let second = handshake_record(&secrets, number + 1, &update[cut..]);
+        socket.write_all(&second).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        sender.publish("a", b"after");
+        assert!(socket.read(&mut bytes).unwrap() > 20, "cut {cut}");
     }
 }
 
