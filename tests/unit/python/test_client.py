@@ -14,6 +14,7 @@ import pytest
 
 from casemate.broker import Broker
 from casemate.client import Client, Message, Properties, Will
+from casemate.client import client as client_room
 from casemate.errors import Refused
 from tests.unit.python.relay import relay
 
@@ -154,8 +155,11 @@ def through(broker: Broker, port: int, name: str, **options: Any) -> Client:  # 
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-async def test_nothing_is_lost_or_doubled_over_cuts(broker: Broker, qos: int) -> None:
+async def test_nothing_is_lost_or_doubled_over_cuts(
+    broker: Broker, qos: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Cuts both connections again and again while messages flow; the sessions must hold."""
+    monkeypatch.setattr(client_room, "RECONNECT_S_MAX", 0.2)
     total = 400
     options = {"reconnect": True, "clean_start": False, "session_expiry_s": 300}
     async with (
