@@ -295,6 +295,14 @@ impl Client {
         self.persona.version
     }
 
+    /// Tells its sessions apart where each connection gets another client id.
+    fn incarnation(&self) -> usize {
+        match self.persona.client_id.is_empty() {
+            true => self.link.map_or(0, |link| link + 1),
+            false => 0,
+        }
+    }
+
     /// True for a version with reason codes.
     fn is_modern(&self) -> bool {
         self.persona.version == Version::V5

@@ -20,7 +20,7 @@ use casemate_engine::Millis;
 
 use crate::history::{ensure, Violation};
 use crate::law::{Answer, Asker, Law};
-use crate::plan::Plan;
+use crate::plan::{Persona, Plan};
 use crate::shell::Seqs;
 
 pub use delivery::Delivery;
@@ -69,7 +69,11 @@ pub type Place = (usize, usize);
 impl Oracle {
     /// An oracle that has seen nothing.
     pub fn new(plan: &Arc<Plan>, law: Law) -> Oracle {
-        let session = |persona| Session::new(plan.asker(persona), persona.version);
+        let session = |persona: &Persona| {
+            let mut session = Session::new(plan.asker(persona), persona.version);
+            session.is_anonymous = persona.client_id.is_empty();
+            session
+        };
         Oracle {
             plan: Arc::clone(plan),
             law,
@@ -393,16 +397,17 @@ impl Oracle {
     pub fn overflowed(&mut self, client: usize) -> Result<(), Violation> {
         let session = &self.sessions[client];
         let settings = &self.plan.settings;
-        let waiting = |message: &&Message| {
-            let open = session
-                .slots
-                .iter()
-                .any(|slot| !slot.possible(message).is_empty() || slot.replays(message) > 0);
-            open && message.tenant == session.tenant()
-        };
-        let waiting = self.messages.iter().filter(waiting).count();
+        let mine = self
+            .messages
+            .iter()
+            .filter(|message| message.tenant == session.tenant());
+        let waiting: u32 = mine
+            .map(|message| session.copies_max(client, message))
+            .sum();
+        // What hostile clients send is not counted here, nor are bytes.
+        let uncounted = settings.queue_bytes_max < 1 << 30 || self.plan.hostile > 0;
         ensure!(
-            waiting >= settings.queue_messages_max || settings.queue_bytes_max < 1 << 30,
+            waiting as usize >= settings.queue_messages_max || uncounted,
             Bound,
             "client {client} was refused a message with at most {waiting} waiting"
         );

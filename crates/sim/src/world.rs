@@ -238,6 +238,7 @@ impl World {
             serial,
             tenant: 0,
             author: Author::Broker,
+            incarnation: 0,
             topic,
             qos: casemate_codec::QoS::AtMostOnce,
             retain,

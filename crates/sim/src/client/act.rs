@@ -101,6 +101,7 @@ impl Client {
             serial,
             tenant: asker.principal.tenant,
             author: Author::Client(self.index),
+            incarnation: self.incarnation(),
             topic,
             qos,
             retain,

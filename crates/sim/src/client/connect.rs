@@ -84,6 +84,7 @@ impl Client {
             serial,
             tenant: asker.principal.tenant,
             author: Author::Will(self.index),
+            incarnation: 0,
             topic,
             qos: self.choose_qos(scene),
             retain: self.plan.features.has(Feature::Retained) && scene.chance.percent(20),

@@ -56,6 +56,11 @@ impl Paths<'_> {
 }
 
 impl Session {
+    /// How many new copies of a message may arrive.
+    pub fn copies_max(&self, client: usize, message: &Message) -> u32 {
+        self.paths(client, message).copies_max(message)
+    }
+
     /// What may bring a message to this session.
     fn paths(&self, client: usize, message: &Message) -> Paths<'_> {
         let mut paths = Paths {
@@ -64,7 +69,7 @@ impl Session {
             groups: 0,
             replays: 0,
         };
-        let own = message.author == Author::Client(client);
+        let own = message.author == Author::Client(client) && !self.is_anonymous;
         for slot in &self.slots {
             let possible = slot.possible(message);
             if slot.share.is_some() {
@@ -295,12 +300,7 @@ impl Oracle {
             copies.count += 1;
             copies.last_at = now;
             self.arrived += 1;
-            let key = (
-                message.author,
-                message.topic.clone(),
-                message.qos,
-                delivery.qos,
-            );
+            let key = message.line(delivery.qos);
             if message.retain {
                 let last = session.stored.entry(key.clone()).or_insert(0);
                 *last = (*last).max(message.serial);
@@ -495,12 +495,7 @@ fn check_order(
     message: &Message,
     delivery: &Delivery,
 ) -> Result<(), Violation> {
-    let key = (
-        message.author,
-        message.topic.clone(),
-        message.qos,
-        delivery.qos,
-    );
+    let key = message.line(delivery.qos);
     let last = session.order.get(&key).copied().unwrap_or(0);
     if last <= message.serial || paths.groups > 0 || message.causes() > 1 {
         return Ok(());

@@ -113,6 +113,9 @@ pub enum Author {
     Broker,
 }
 
+/// Author, incarnation, topic, QoS of the publisher and QoS of the delivery.
+pub type Line = (Author, usize, String, QoS, QoS);
+
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -137,6 +140,8 @@ pub struct Message {
     pub tenant: u32,
     /// Who published it.
     pub author: Author,
+    /// Tells the sessions of one author apart where each has another client id.
+    pub incarnation: usize,
     /// Where.
     pub topic: String,
     /// How.
@@ -192,6 +197,17 @@ impl Message {
     /// Bytes of its largest PUBLISH, about and never too few.
     pub fn bytes(&self) -> usize {
         self.topic.len() + self.payload.len() + self.luggage.bytes() + 200
+    }
+
+    /// What has an order of its own at each recipient, for deliveries of one QoS.
+    pub fn line(&self, delivered: QoS) -> Line {
+        (
+            self.author,
+            self.incarnation,
+            self.topic.clone(),
+            self.qos,
+            delivered,
+        )
     }
 
     /// True for a client's own message, its will included.

@@ -82,6 +82,7 @@ fn supersedes(later: &Message, earlier: &Message) -> bool {
         .done_at
         .is_some_and(|done_at| done_at < later.sent_at);
     let in_order = later.author == earlier.author
+        && later.incarnation == earlier.incarnation
         && matches!(later.author, Author::Client(_) | Author::Broker)
         && later.serial > earlier.serial
         && later.qos == earlier.qos

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use casemate_codec::{QoS, RetainHandling, Version};
 use casemate_engine::{Loss, Millis};
 
-use super::message::Message;
+use super::message::{Line, Message};
 use crate::law::Asker;
 use crate::shell::Link;
 use crate::topic;
@@ -187,6 +187,8 @@ impl Carrier {
 pub struct Session {
     /// Who it is in the eyes of the law.
     pub asker: Asker,
+    /// Each connection gets another client id, so that the last one's messages are a stranger's.
+    pub is_anonymous: bool,
     /// Version that its client speaks.
     pub version: Version,
     /// Filters, those that ended included.
@@ -194,9 +196,9 @@ pub struct Session {
     /// What arrived.
     pub copies: BTreeMap<u64, Copies>,
     /// The last serial by author, topic, QoS of the publisher and of the delivery.
-    pub order: BTreeMap<(super::Author, String, QoS, QoS), u64>,
+    pub order: BTreeMap<Line, u64>,
     /// Like `order`, of those that were published with the retain flag.
-    pub stored: BTreeMap<(super::Author, String, QoS, QoS), u64>,
+    pub stored: BTreeMap<Line, u64>,
     /// Messages under packet ids.
     pub flights: BTreeMap<u16, Flight>,
     /// Something was refused for it because its queue was full.
@@ -222,6 +224,7 @@ impl Session {
     pub fn new(asker: Asker, version: Version) -> Session {
         Session {
             asker,
+            is_anonymous: false,
             version,
             slots: Vec::new(),
             copies: BTreeMap::new(),

@@ -120,13 +120,22 @@ impl Oracle {
                 let counts = one.confirmed_at.is_some()
                     && slot.ending_at.is_none()
                     && start <= one.sent_at
-                    && !one.no_local
                     && !session.overflowed
                     && !session.is_doubtful();
                 if !counts {
                     continue;
                 }
-                for serial in &one.expected {
+                // A later SUBSCRIBE with No Local may have taken the replay's place.
+                let no_local = slot.versions.iter().any(|one| one.no_local);
+                let mine = |serial: &u64| {
+                    let message = self.message(*serial);
+                    message.is_some_and(|message| message.is_of(client))
+                };
+                for serial in one
+                    .expected
+                    .iter()
+                    .filter(|serial| !(no_local && mine(serial)))
+                {
                     self.check_replay(client, one, *serial, now, nothing_dropped)?;
                 }
             }
