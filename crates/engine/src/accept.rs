@@ -4,15 +4,15 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use casemate_codec::{
-    encode, forwardable_will, Auth, Connack, ConnackProperties, Connect, Disconnect, Malformed,
-    Packet, QoS, Reason, UserProperties, Version,
+    encode, Connack, ConnackProperties, Disconnect, Malformed, Packet, Reason, Version,
 };
 
 use crate::acknowledge::{Gate, Stake};
 use crate::connection::{Connection, Flow, Phase};
 use crate::deliver::AliasesOut;
-use crate::door::{ConnectionId, Credentials, Effect, Grant, Parcel, Proof, Verdict};
+use crate::door::{ConnectionId, Credentials, Effect, Grant, Parcel, Proof};
 use crate::event::{EventKind, Loss};
+use crate::hello::{Hello, HelloWill};
 use crate::incoming::levels;
 use crate::message::Draft;
 use crate::outbox::Outbox;
@@ -25,84 +25,11 @@ use crate::will::Will;
 /// ([MQTT-3.1.3-5], [MQTT-3.1.1 3.1.3-5]).
 const CLIENT_ID_BYTES_MAX: usize = 1_024;
 
-/// A CONNECT, owned: what is needed until the session is attached.
-#[derive(Debug)]
-pub(crate) struct Hello {
-    pub version: Version,
-    pub clean_start: bool,
-    pub keep_alive_s: u16,
-    pub client_id: Box<str>,
-    /// The client brought no id of its own.
-    pub id_assigned: bool,
-    pub session_expiry_s: Option<u32>,
-    pub receive_max: u16,
-    pub packet_bytes_max: u32,
-    pub topic_alias_max: u16,
-    pub wants_response_information: bool,
-    pub wants_reasons: bool,
-    pub will: Option<HelloWill>,
-    username: Option<Box<str>>,
-    password: Option<Secret>,
-    method: Option<Arc<str>>,
-    proof: Option<Secret>,
-}
-
-/// The will of a CONNECT, owned.
-#[derive(Debug)]
-pub(crate) struct HelloWill {
-    topic: Box<str>,
-    payload: Box<[u8]>,
-    properties: Vec<u8>,
-    qos: QoS,
-    retain: bool,
-    delay_s: u32,
-    expiry_s: Option<u32>,
-}
-
 /// A CONNECT that somebody judges.
 pub(crate) struct Pending {
     pub hello: Box<Hello>,
     /// The client owes an AUTH; nobody else has anything to say now.
     pub challenged: bool,
-}
-
-impl Hello {
-    pub fn of(connect: &Connect<'_>) -> Box<Hello> {
-        let properties = &connect.properties;
-        let will = connect.will.as_ref().map(|will| {
-            let mut forwarded = Vec::new();
-            forwardable_will(&will.properties, &mut forwarded);
-            HelloWill {
-                topic: will.topic.into(),
-                payload: will.payload.into(),
-                properties: forwarded,
-                qos: will.qos,
-                retain: will.retain,
-                delay_s: will.properties.delay_s.unwrap_or(0),
-                expiry_s: will.properties.message_expiry_s,
-            }
-        });
-        Box::new(Hello {
-            version: connect.version,
-            clean_start: connect.clean_start,
-            keep_alive_s: connect.keep_alive_s,
-            client_id: connect.client_id.into(),
-            id_assigned: connect.client_id.is_empty(),
-            session_expiry_s: properties.session_expiry_s,
-            receive_max: properties.receive_max.map_or(u16::MAX, |max| max.get()),
-            packet_bytes_max: properties
-                .packet_bytes_max
-                .map_or(u32::MAX, |max| max.get()),
-            topic_alias_max: properties.topic_alias_max.unwrap_or(0),
-            wants_response_information: properties.request_response_information == Some(true),
-            wants_reasons: properties.request_problem_information != Some(false),
-            will,
-            username: connect.username.map(Box::from),
-            password: connect.password.map(Secret::new),
-            method: properties.authentication_method.map(Arc::from),
-            proof: properties.authentication_data.map(Secret::new),
-        })
-    }
 }
 
 impl Shard {
@@ -179,189 +106,8 @@ impl Shard {
         self.close_silently(slot, Loss::Refused(fault.reason()));
     }
 
-    /// The answer to [`Effect::Authenticate`].
-    pub(crate) fn decided(&mut self, id: ConnectionId, step: u32, verdict: Verdict) {
-        let Some(slot) = self.slot_of(id) else { return };
-        let Some(connection) = self.connection_mut(slot) else {
-            return;
-        };
-        if connection.proof_step != step {
-            return;
-        }
-        match (&connection.phase, verdict) {
-            (Phase::Judged(_), Verdict::Granted(grant)) => self.granted(slot, grant),
-            (Phase::Judged(_), Verdict::Refused(reason)) => {
-                self.counters.authentication_refused += 1;
-                self.tell(slot, EventKind::AuthenticationRefused { reason });
-                self.refuse(slot, reason);
-            }
-            (Phase::Judged(_), Verdict::Continue(data)) => self.challenge(slot, &data),
-            (Phase::Serving { .. }, verdict) => self.reproof_decided(slot, verdict),
-            (Phase::Silent | Phase::Closing, _) => {}
-        }
-    }
-
-    /// Sends an AUTH that asks for more ([MQTT-4.12.0-2], -5).
-    fn challenge(&mut self, slot: u32, data: &[u8]) {
-        let Some(connection) = self.connection_mut(slot) else {
-            return;
-        };
-        if connection.method.is_none() {
-            // [MQTT-4.12.0-6] Whoever judges asked for what the client never offered.
-            self.refuse(slot, Reason::NotAuthorized);
-            return;
-        }
-        if let Phase::Judged(pending) = &mut connection.phase {
-            pending.challenged = true;
-        }
-        self.write_auth(slot, Reason::ContinueAuthentication, Some(data));
-        self.rerun_judged(slot);
-    }
-
-    fn write_auth(&mut self, slot: u32, reason: Reason, data: Option<&[u8]>) {
-        let Shard {
-            connections, pool, ..
-        } = self;
-        let Some(connection) = connections[slot as usize].as_deref_mut() else {
-            return;
-        };
-        let method = connection.method.clone();
-        let auth = Packet::Auth(Auth {
-            reason,
-            method: method.as_deref(),
-            data,
-            reason_string: None,
-            user: UserProperties::default(),
-        });
-        let max = connection.packet_bytes_max;
-        let out = connection.window.buffer(pool);
-        if encode(Version::V5, &auth, max, out).is_err() {
-            self.refuse(slot, Reason::PacketTooLarge);
-            return;
-        }
-        self.mark_dirty(slot);
-    }
-
-    /// A challenged client's AUTH may already be there.
-    fn rerun_judged(&mut self, slot: u32) {
-        let Some(connection) = self.connection_mut(slot) else {
-            return;
-        };
-        if !connection.tail.is_empty() {
-            self.rerun(slot);
-        } else {
-            self.resume(slot);
-        }
-    }
-
-    /// AUTH from the client: an answer to a challenge, or a new proof ([MQTT-4.12.0-3], -7,
-    /// [MQTT-4.12.1-1]).
-    pub(crate) fn auth_received(&mut self, slot: u32, auth: &Auth<'_>) -> Flow {
-        let id = self.id_of(slot);
-        let Some(connection) = self.connection_mut(slot) else {
-            return Flow::Stop;
-        };
-        let same_method = match (auth.method, &connection.method) {
-            (Some(method), Some(known)) => *method == **known,
-            _ => false,
-        };
-        let expected = match &mut connection.phase {
-            Phase::Judged(pending) => {
-                std::mem::take(&mut pending.challenged)
-                    && auth.reason == Reason::ContinueAuthentication
-            }
-            Phase::Serving { .. } if connection.reproving => {
-                auth.reason == Reason::ContinueAuthentication
-            }
-            Phase::Serving { .. } => auth.reason == Reason::Reauthenticate,
-            Phase::Silent | Phase::Closing => false,
-        };
-        if !same_method || !expected {
-            self.refuse(slot, Reason::ProtocolError);
-            return Flow::Stop;
-        }
-        let again = matches!(connection.phase, Phase::Serving { .. });
-        connection.reproving = again;
-        connection.proof_step += 1;
-        let step = connection.proof_step;
-        let client_id = match &connection.phase {
-            Phase::Judged(pending) => pending.hello.client_id.clone(),
-            Phase::Serving { session } => {
-                let session = *session;
-                self.sessions
-                    .get(session)
-                    .map_or("".into(), |found| found.key.client_id.clone())
-            }
-            Phase::Silent | Phase::Closing => "".into(),
-        };
-        let Some(connection) = self.connection(slot) else {
-            return Flow::Stop;
-        };
-        let method = connection.method.as_deref().unwrap_or_default().into();
-        let data = Secret::new(auth.data.unwrap_or_default());
-        let credentials = Box::new(Credentials {
-            origin: connection.origin.clone(),
-            client_id,
-            username: None,
-            password: None,
-            proof: Some(Proof {
-                method,
-                data,
-                step,
-                again,
-            }),
-            version: Version::V5,
-        });
-        self.effects.push(Effect::Authenticate {
-            id,
-            step,
-            credentials,
-        });
-        if again {
-            Flow::Continue
-        } else {
-            Flow::Stop
-        }
-    }
-
-    /// A connected client has proven itself anew, or not ([MQTT-4.12.1-2]).
-    fn reproof_decided(&mut self, slot: u32, verdict: Verdict) {
-        let Some(connection) = self.connection_mut(slot) else {
-            return;
-        };
-        if !connection.reproving {
-            return;
-        }
-        let Some(session) = connection.session() else {
-            return;
-        };
-        match verdict {
-            Verdict::Continue(data) => {
-                self.write_auth(slot, Reason::ContinueAuthentication, Some(&data));
-            }
-            Verdict::Granted(grant) => {
-                connection.reproving = false;
-                connection.until = grant.until;
-                let same = self.sessions.get(session).is_some_and(|found| {
-                    found.principal.realm == grant.principal.realm
-                        && found.principal.name == grant.principal.name
-                });
-                if !same {
-                    self.refuse(slot, Reason::NotAuthorized);
-                    return;
-                }
-                self.write_auth(slot, Reason::Success, grant.data.as_deref());
-                self.arm(slot);
-            }
-            Verdict::Refused(reason) => {
-                self.counters.authentication_refused += 1;
-                self.refuse(slot, reason);
-            }
-        }
-    }
-
     /// The client is proven: here is its home, or it moves there.
-    fn granted(&mut self, slot: u32, grant: Box<Grant>) {
+    pub(crate) fn granted(&mut self, slot: u32, grant: Box<Grant>) {
         let id = self.id_of(slot);
         let Some(connection) = self.connection_mut(slot) else {
             return;

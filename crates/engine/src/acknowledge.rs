@@ -180,16 +180,7 @@ impl Shard {
     /// Releases every acknowledgement whose stake has been settled.
     pub(crate) fn settle(&mut self) {
         for slot in std::mem::take(&mut self.gated) {
-            loop {
-                let Some(connection) = self.connection(slot) else {
-                    break;
-                };
-                let Some(stake) = connection.gates.front().map(|gated| gated.stake) else {
-                    break;
-                };
-                if !self.is_settled(stake) {
-                    break;
-                }
+            while self.first_is_settled(slot) {
                 let gated = self
                     .connection_mut(slot)
                     .and_then(|found| found.gates.pop_front());
@@ -207,6 +198,11 @@ impl Shard {
         }
         self.settle_receipts();
         self.retry_blocked();
+    }
+
+    fn first_is_settled(&self, slot: u32) -> bool {
+        let first = self.connection(slot).and_then(|found| found.gates.front());
+        first.is_some_and(|gated| self.is_settled(gated.stake))
     }
 
     /// Durability of everything up to `seq` has failed: nothing that waits for it may be

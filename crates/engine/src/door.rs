@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use casemate_codec::{Reason, Version};
 
-use crate::accept::Hello;
 use crate::event::{Event, Loss};
+use crate::hello::Hello;
 use crate::policy::Policy;
 use crate::principal::{PeerCertificate, Principal, Secret};
 
@@ -106,7 +106,7 @@ pub struct Grant {
     pub until: Option<Millis>,
 }
 
-/// A connection on its way to its home shard: all that the first shard learned, nothing of a session.
+/// A connection on its way to its home shard: all that the first shard learned of it.
 #[derive(Debug)]
 pub struct Parcel {
     pub(crate) origin: Origin,

@@ -219,10 +219,7 @@ impl Shard {
     fn dispatch(&mut self, slot: u32, draft: &Draft<'_>, attempts: u8) -> Stake {
         let home = self.place.index;
         let mut attempts = usize::from(attempts);
-        loop {
-            let Some(group) = self.groups.get_mut(slot) else {
-                break;
-            };
+        while let Some(group) = self.groups.get_mut(slot) {
             let reference = GroupRef::new(home, slot, group.serial);
             let members = group.members.len();
             if attempts >= members {

@@ -128,13 +128,6 @@ impl<T> Tree<T> {
             .map_or(&[], |node| self.nodes[node as usize].entries.as_slice())
     }
 
-    /// The entries at exactly this filter, to be changed in place; none where nobody stands.
-    pub fn get_mut(&mut self, tenant: u32, filter: &str) -> Option<&mut [T]> {
-        let node = self.find(tenant, filter)?;
-        let entries = self.nodes[node as usize].entries.as_mut_slice();
-        (!entries.is_empty()).then_some(entries)
-    }
-
     /// Visits every entry whose filter matches the topic, each once.
     ///
     /// No recursion: 65,535 levels cost a heap of ways, never the thread's stack. Each node on a
@@ -185,11 +178,13 @@ impl<T> Tree<T> {
     }
 
     /// How many entries there are.
+    #[cfg(test)]
     pub fn entries(&self) -> usize {
         self.entries
     }
 
     /// How many nodes there are; a bound for the memory behind the entries.
+    #[cfg(test)]
     pub fn nodes(&self) -> usize {
         self.nodes_used
     }

@@ -1,4 +1,4 @@
-//! The will: kept with the session, published when its client is lost, forgotten when it says goodbye.
+//! The will: kept with the session, published when its client is lost without a goodbye.
 
 use std::collections::VecDeque;
 

@@ -1,0 +1,231 @@
+//! What comes from a neighbour shard, message by message.
+
+use std::collections::VecDeque;
+
+use casemate_codec::QoS;
+
+use super::{
+    put_session, ASK, DEFER, INTEREST, MEMBER, PUBLISH, RECEIPT, RECEIPT_APART, REFUSAL,
+    REFUSAL_APART, RETURN, ROUTE, SHARE, STORE, TELL,
+};
+use crate::acknowledge::Stake;
+use crate::door::ShardIndex;
+use crate::message::Message;
+use crate::outbox::GroupRef;
+use crate::policy::Permit;
+use crate::route::Entry;
+use crate::session::SessionRef;
+use crate::shard::Shard;
+use crate::share::{Member, MemberChange};
+use crate::wire::{put_message, put_text, Reader};
+
+/// About how much of the retained store one answer carries, bytes.
+const TELL_BYTES: usize = 32 * 1024;
+
+impl Shard {
+    /// Takes a batch of a neighbour in.
+    pub(crate) fn batch_received(&mut self, from: ShardIndex, batch: &[u8]) {
+        let mut reader = Reader::new(batch);
+        while !reader.is_empty() {
+            let read = self.message_received(from, &mut reader);
+            // The neighbour is this same program: anything else would lose messages silently.
+            assert!(
+                read.is_some(),
+                "a batch between shards does not read as it was written"
+            );
+        }
+        self.settle();
+    }
+
+    fn message_received(&mut self, from: ShardIndex, reader: &mut Reader<'_>) -> Option<()> {
+        let kind = reader.byte()?;
+        if kind == ASK {
+            return self.retained_asked(from, reader);
+        }
+        if kind == TELL {
+            return self.retained_told(reader);
+        }
+        let number = reader.long()?;
+        if kind == RECEIPT {
+            let outstanding = &mut self.peers[usize::from(from)].outstanding;
+            while outstanding.front().is_some_and(|front| *front <= number) {
+                outstanding.pop_front();
+            }
+            return Some(());
+        }
+        let peer = &mut self.peers[usize::from(from)];
+        if kind == DEFER {
+            if let Ok(place) = peer.outstanding.binary_search(&number) {
+                peer.outstanding.remove(place);
+                peer.deferred.insert(number);
+            }
+            return Some(());
+        }
+        if kind == RECEIPT_APART {
+            peer.deferred.remove(&number);
+            return Some(());
+        }
+        if kind == REFUSAL {
+            let open = peer.outstanding.partition_point(|open| *open <= number);
+            let first = peer.outstanding.drain(..open).min();
+            self.numbers_refused(first.unwrap_or(number), number);
+            return Some(());
+        }
+        if kind == REFUSAL_APART {
+            peer.deferred.remove(&number);
+            self.numbers_refused(number, number);
+            return Some(());
+        }
+        let stake = match kind {
+            PUBLISH => self.publish_forwarded(reader)?,
+            INTEREST => self.interest_received(from, reader)?,
+            MEMBER => self.member_received(from, reader)?,
+            SHARE => self.share_received(reader)?,
+            RETURN => {
+                let group = GroupRef(reader.long()?);
+                let attempts = reader.byte()?;
+                let draft = reader.message()?;
+                self.share_returned(group, attempts, &draft)
+            }
+            _ => return None,
+        };
+        self.owe(from, number, stake);
+        Some(())
+    }
+
+    fn publish_forwarded(&mut self, reader: &mut Reader<'_>) -> Option<Stake> {
+        let purpose = reader.byte()?;
+        let draft = reader.message()?;
+        let mut stake = Stake::default();
+        if purpose & STORE != 0 {
+            stake = self.retain_here(&draft);
+        }
+        if purpose & ROUTE != 0 {
+            let route = self.route(draft.tenant, draft.topic);
+            // The publisher's shard has judged the right to publish; recipients are judged here.
+            let permit = Permit::for_the_broker();
+            stake = stake.and(self.deliver_here(permit, &draft, &route));
+        }
+        Some(stake)
+    }
+
+    fn interest_received(&mut self, from: ShardIndex, reader: &mut Reader<'_>) -> Option<Stake> {
+        let add = reader.byte()? != 0;
+        let tenant = reader.int()?;
+        let filter = reader.text()?;
+        let same = |entry: &Entry| *entry == Entry::Peer(from);
+        if add {
+            self.routes
+                .tree
+                .insert(tenant, filter, Entry::Peer(from), same);
+        } else {
+            self.routes.tree.remove(tenant, filter, same);
+        }
+        self.routes.touch(filter);
+        Some(Stake::default())
+    }
+
+    fn member_received(&mut self, from: ShardIndex, reader: &mut Reader<'_>) -> Option<Stake> {
+        let change = MemberChange::from_byte(reader.byte()?)?;
+        let tenant = reader.int()?;
+        let (name, filter) = (reader.text()?, reader.text()?);
+        let session = read_session(reader)?;
+        let qos = QoS::from_bits(reader.byte()?)?;
+        let id = reader.int()?;
+        let retain_as_published = reader.byte()? != 0;
+        let online = reader.byte()? != 0;
+        let member = Member {
+            shard: from,
+            session,
+            qos,
+            id,
+            retain_as_published,
+            online,
+        };
+        Some(self.change_member(tenant, (name, filter), change, member))
+    }
+
+    fn share_received(&mut self, reader: &mut Reader<'_>) -> Option<Stake> {
+        let session = read_session(reader)?;
+        let qos = QoS::from_bits(reader.byte()?)?;
+        let id = reader.int()?;
+        let retain_as_published = reader.byte()? != 0;
+        let group = GroupRef(reader.long()?);
+        let attempts = reader.byte()?;
+        let draft = reader.message()?;
+        let shard = self.place.index;
+        let member = Member {
+            shard,
+            session,
+            qos,
+            id,
+            retain_as_published,
+            online: true,
+        };
+        let kept = self.deliver_to_member(&member, group, &draft);
+        Some(kept.unwrap_or_else(|| self.return_share(group, attempts + 1, &draft)))
+    }
+
+    fn retained_asked(&mut self, from: ShardIndex, reader: &mut Reader<'_>) -> Option<()> {
+        let session = read_session(reader)?;
+        let asked = reader.int()?;
+        let tenant = reader.int()?;
+        let filter = reader.text()?;
+        let has_after = reader.byte()? != 0;
+        let after = reader.text()?;
+        let after = has_after.then_some(after);
+        let mut messages: Vec<Message> = Vec::new();
+        let next = self.walk_for_neighbour(tenant, filter, after, TELL_BYTES, &mut messages);
+        let out = &mut self.peers[usize::from(from)].staged;
+        out.push(TELL);
+        put_session(out, session);
+        out.extend_from_slice(&asked.to_le_bytes());
+        out.push(u8::from(next.is_some()));
+        put_text(out, next.as_deref().unwrap_or(""));
+        // Cannot truncate: one answer looks at no more than the walk's budget of keys.
+        out.extend_from_slice(&(messages.len() as u32).to_le_bytes());
+        for message in &messages {
+            put_message(out, &message.draft(tenant));
+        }
+        Some(())
+    }
+
+    fn retained_told(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        let session = read_session(reader)?;
+        let asked = reader.int()?;
+        let more = reader.byte()? != 0;
+        let next = reader.text()?;
+        let count = reader.int()?;
+        let mut received = VecDeque::new();
+        for _ in 0..count {
+            let draft = reader.message()?;
+            received.push_back(draft.keep(&mut self.scratch));
+        }
+        let slot = self.sessions.resolve(session);
+        let Some(found) = slot.and_then(|slot| self.sessions.get_mut(slot)) else {
+            return Some(());
+        };
+        let link = found.link;
+        if let Some(replay) = found
+            .replays
+            .front_mut()
+            .filter(|replay| replay.asked == asked)
+        {
+            replay.asked = 0;
+            replay.received = received;
+            replay.exhausted = !more;
+            replay.after = Some(next.into());
+            if let Some(link) = link {
+                self.pump_later(link);
+            }
+        }
+        Some(())
+    }
+}
+
+fn read_session(reader: &mut Reader<'_>) -> Option<SessionRef> {
+    Some(SessionRef {
+        slot: reader.int()?,
+        serial: reader.int()?,
+    })
+}
