@@ -1,4 +1,4 @@
-//! Deadlines of a connection: CONNECT, keep alive, the end of its proof, a reader that stands still.
+//! Deadlines of a connection: CONNECT, keep alive, the end of its proof, a reader that stalls.
 
 use casemate_codec::Reason;
 
