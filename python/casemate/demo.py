@@ -28,6 +28,7 @@ from rich.text import Text
 
 from casemate import config, files
 from casemate.broker import Broker
+from casemate.cli.posture import next_steps, print_posture, print_report
 from casemate.client import Client
 from casemate.errors import CasemateError
 from casemate.home import Home
@@ -138,7 +139,7 @@ def prepare(folder: Path) -> str:
         CasemateError: The home cannot be made or used.
     """
     if not (folder / config.FILE_NAME).exists():
-        Home.init(folder)
+        print_report(Home.init(folder))
         # A demonstration is for this machine; `casemate up` is for all that may reach it.
         text = config.default_text().replace('host = "0.0.0.0"', 'host = "127.0.0.1"')
         files.write_whole(folder / config.FILE_NAME, text.encode(), files.PRIVATE_MODE)
@@ -242,8 +243,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(folder: Path, port: int | None, seconds: float | None, console: Console) -> int:
-    from casemate.cli.posture import next_steps, print_posture
-
     device = prepare(folder)
     with Broker(folder, configuration=_configuration(folder, port)) as broker:
         print_posture(broker, as_json=False)

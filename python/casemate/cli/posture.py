@@ -6,6 +6,8 @@ import contextlib
 import json
 import logging
 import shlex
+import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import typer
 
 from casemate import native
 from casemate.broker import Broker, Listening, reachable
+from casemate.home import Report
 
 _LOG = logging.getLogger("casemate.events")
 
@@ -21,6 +24,18 @@ _CERTIFICATES = {
     "optional": "certificate or password",
     "required": "client certificate required",
 }
+
+
+def print_report(report: Report) -> None:
+    """Says what a first run has made."""
+    typer.echo(f"made       {report.home}")
+    for path in report.paths:
+        typer.echo(f"           {path}")
+    typer.echo(f"CA         SHA-256 {report.fingerprint}")
+    typer.echo(f"valid for  {', '.join(report.server_names)}")
+    typer.echo(f'operator   "{report.operator}", proven by its certificate; there is no password')
+    if not report.keys_encrypted:
+        typer.echo("keys       the authority's keys are not encrypted; keep pki/ to yourself")
 
 
 def print_posture(broker: Broker, *, as_json: bool) -> None:
@@ -60,11 +75,12 @@ def next_steps(broker: Broker, device: str, *, viewer: str) -> list[str]:
     at = "" if home == Path.cwd() else f" --home {shlex.quote(_short(home))}"
     tls = next((one for one in broker.addresses if one.kind == "tls"), None)
     known = (home / "identities" / device).is_dir()
+    program = _program()
     lines = ["", "Paste next, in another terminal:"]
     if not known:
-        lines.append(f"  casemate device add {device} --role sensor{at}")
-    lines.append(f"  casemate sub 'devices/#' -v --as {viewer}{at}")
-    lines.append(f"  casemate pub devices/{device}/temp 21.5 --as {device}{at}")
+        lines.append(f"  {program} device add {device} --role sensor{at}")
+    lines.append(f"  {program} sub 'devices/#' -v --as {viewer}{at}")
+    lines.append(f"  {program} pub devices/{device}/temp 21.5 --as {device}{at}")
     if tls is not None:
         own = shlex.quote(_short(home / "identities" / device))
         lines += [
@@ -73,8 +89,15 @@ def next_steps(broker: Broker, device: str, *, viewer: str) -> list[str]:
             f" --cert {own}/client.crt --key {own}/client.key"
             f" -V mqttv5 -t devices/{device}/temp -m 21.5",
         ]
-    lines += [f"  casemate status{at}", ""]
+    lines += [f"  {program} status{at}", ""]
     return lines
+
+
+def _program() -> str:
+    """Gives the words that start this program where the reader stands."""
+    if shutil.which("casemate") is not None:
+        return "casemate"
+    return shlex.quote(_short(Path(sys.executable).with_name("casemate")))
 
 
 def _short(path: Path) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from casemate.cli import console
 from casemate.cli.console import HomeOption
-
-if TYPE_CHECKING:
-    from casemate.home import Report
 
 _EXAMPLE_DEVICE = "thermostat-7"
 
@@ -31,7 +28,7 @@ def up(
     every path, the fingerprint of the authority, and the lines to paste next.
     """
     from casemate.broker import Broker
-    from casemate.cli.posture import log_event, next_steps, print_posture
+    from casemate.cli.posture import log_event, next_steps, print_posture, print_report
     from casemate.cli.serve import log_to_stderr, serve
     from casemate.config import FILE_NAME
     from casemate.home import OPERATOR, Home
@@ -39,7 +36,7 @@ def up(
     log_to_stderr(verbose)
     folder = console.home_folder(home)
     if not (folder / FILE_NAME).exists():
-        _print_report(Home.init(folder, names=list(names or ())))
+        print_report(Home.init(folder, names=list(names or ())))
     elif names:
         raise typer.BadParameter("the home is there already; its certificate has its names")
     broker = Broker(folder, on_event=log_event if verbose else None)
@@ -50,15 +47,3 @@ def up(
             typer.echo(line)
 
     serve(broker, ready)
-
-
-def _print_report(report: Report) -> None:
-    """Says what a first run has made."""
-    typer.echo(f"made       {report.home}")
-    for path in report.paths:
-        typer.echo(f"           {path}")
-    typer.echo(f"CA         SHA-256 {report.fingerprint}")
-    typer.echo(f"valid for  {', '.join(report.server_names)}")
-    typer.echo(f'operator   "{report.operator}", proven by its certificate; there is no password')
-    if not report.keys_encrypted:
-        typer.echo("keys       the authority's keys are not encrypted; keep pki/ to yourself")

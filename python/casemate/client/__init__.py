@@ -10,6 +10,7 @@ async with Client("broker.example", ca_file="ca.crt") as client:
 
 from casemate.client.client import Client
 from casemate.client.message import Message, Properties, Will
+from casemate.client.session import Subscription
 from casemate.client.transport import trust
 
-__all__ = ["Client", "Message", "Properties", "Will", "trust"]
+__all__ = ["Client", "Message", "Properties", "Subscription", "Will", "trust"]

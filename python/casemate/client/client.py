@@ -137,7 +137,7 @@ class Client:
         self._keep_alive_s = keep_alive_s
         self._clean_start = clean_start
         self._session_expiry_s = session_expiry_s
-        self._will = will
+        self._will = None if will is None else will.native()
         self._user = list(user)
         self._receive_max = min(receive_max, queue_messages_max)
         self.inbox = Inbox(queue_messages_max, queue_bytes_max)
@@ -353,7 +353,7 @@ class Client:
             keep_alive_s=self._keep_alive_s,
             username=self._username,
             password=self._password,
-            will=None if self._will is None else self._will.native(),
+            will=self._will,
             session_expiry_s=self._session_expiry_s if modern else None,
             receive_max=self._receive_max if modern else None,
             packet_bytes_max=self._packet_bytes_max if modern else None,

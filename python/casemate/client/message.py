@@ -83,7 +83,7 @@ class Will:
 
     Attributes:
         topic: Topic name.
-        payload: Any bytes, at most 65,535.
+        payload: Any bytes, at most 65,535; text is sent as UTF-8.
         qos: 0, 1 or 2.
         retain: Whether it is stored.
         delay_s: Seconds that the broker waits for the client to return (5.0).
@@ -91,17 +91,24 @@ class Will:
     """
 
     topic: str
-    payload: bytes = b""
+    payload: Payload = b""
     qos: int = 0
     retain: bool = False
     delay_s: int | None = None
     properties: Properties = NO_PROPERTIES
 
     def native(self) -> native.Will:
-        """Gives the will as the encoder takes it."""
+        """Gives the will as the encoder takes it.
+
+        Raises:
+            ValueError: The topic or the QoS cannot be.
+        """
+        fault = native.topic_fault(self.topic)
+        if fault is not None:
+            raise ValueError(f"invalid topic name of the will: {fault}")
         return native.Will(
             self.topic,
-            self.payload,
+            to_bytes(self.payload),
             qos=self.qos,
             retain=self.retain,
             delay_s=self.delay_s,

@@ -22,6 +22,8 @@ def environment() -> dict[str, str]:
     return {
         **{name: value for name, value in os.environ.items() if name != "CASEMATE_HOME"},
         "PYTHONPATH": os.pathsep.join([str(ROOT / "python"), os.environ.get("PYTHONPATH", "")]),
+        # As in an environment that was activated, so that printed lines say plainly `casemate`.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "NO_COLOR": "1",
         "COLUMNS": "200",
     }
