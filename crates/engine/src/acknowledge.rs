@@ -197,6 +197,7 @@ impl Shard {
             }
         }
         self.settle_receipts();
+        self.retry_own();
         self.retry_blocked();
     }
 

@@ -234,22 +234,23 @@ impl Shard {
             return Flow::Blocked;
         }
         let mut codes = Vec::with_capacity(packet.filters.len());
+        let mut stake = Stake::default();
         for filter in packet.filters.iter() {
-            codes.push(if self.drop_subscription(session, filter) {
-                Reason::Success
-            } else {
-                Reason::NoSubscriptionExisted
+            codes.push(match self.drop_subscription(session, filter) {
+                Some(needs) => {
+                    stake = stake.and(needs);
+                    Reason::Success
+                }
+                None => Reason::NoSubscriptionExisted,
             });
         }
         let durable = self
             .sessions
             .get(session)
             .is_some_and(|found| found.is_durable());
-        let stake = if durable {
-            self.touch_store()
-        } else {
-            Stake::default()
-        };
+        if durable {
+            stake = stake.and(self.touch_store());
+        }
         let Some(connection) = self.connection(slot) else {
             return Flow::Stop;
         };
@@ -271,18 +272,17 @@ impl Shard {
         Flow::Continue
     }
 
-    /// Removes one subscription of a session; false where there was none.
-    pub(crate) fn drop_subscription(&mut self, session: u32, filter: &str) -> bool {
-        let Some(found) = self.sessions.get_mut(session) else {
-            return false;
-        };
+    /// Removes one subscription of a session, and says what its UNSUBACK must wait for; nothing
+    /// where there was none.
+    pub(crate) fn drop_subscription(&mut self, session: u32, filter: &str) -> Option<Stake> {
+        let found = self.sessions.get_mut(session)?;
         if !found.filters.remove(filter) {
-            return false;
+            return None;
         }
         found.replays.retain(|replay| *replay.filter != *filter);
         let (tenant, me) = (found.key.tenant, found.me(session));
         self.counters.subscriptions_now -= 1;
-        match share(filter) {
+        let stake = match share(filter) {
             Some(parts) => self.leave_group(tenant, me, filter, (parts.name, parts.filter)),
             None => {
                 self.routes
@@ -290,16 +290,23 @@ impl Shard {
                     .remove(tenant, filter, |entry| is_of(entry, session));
                 self.routes.touch(filter);
                 self.interest_down(tenant, filter);
+                Stake::default()
             }
-        }
+        };
         if let Some(link) = self.sessions.get(session).and_then(|found| found.link) {
             // What waited behind its replay may go on.
             self.pump_later(link);
         }
-        true
+        Some(stake)
     }
 
-    fn leave_group(&mut self, tenant: u32, session: SessionRef, filter: &str, group: (&str, &str)) {
+    fn leave_group(
+        &mut self,
+        tenant: u32,
+        session: SessionRef,
+        filter: &str,
+        group: (&str, &str),
+    ) -> Stake {
         if let Some(found) = self.sessions.get_mut(session.slot) {
             found.shared.retain(|(name, _)| **name != *filter);
         }
@@ -312,7 +319,8 @@ impl Shard {
             retain_as_published: false,
             online: false,
         };
-        self.share_member(tenant, group, MemberChange::Left, member);
+        // The home may have picked this member until it knows.
+        self.share_member(tenant, group, MemberChange::Left, member)
     }
 
     /// One more here is interested in a filter; the first one is told to the neighbours.
