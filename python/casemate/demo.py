@@ -26,9 +26,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from casemate import config, files
+from casemate import config
 from casemate.broker import Broker
 from casemate.cli.posture import next_steps, print_posture, print_report
+from casemate.cli.up import make_home
 from casemate.client import Client
 from casemate.errors import CasemateError
 from casemate.home import Home
@@ -139,10 +140,8 @@ def prepare(folder: Path) -> str:
         CasemateError: The home cannot be made or used.
     """
     if not (folder / config.FILE_NAME).exists():
-        print_report(Home.init(folder))
         # A demonstration is for this machine; `casemate up` is for all that may reach it.
-        text = config.default_text().replace('host = "0.0.0.0"', 'host = "127.0.0.1"')
-        files.write_whole(folder / config.FILE_NAME, text.encode(), files.PRIVATE_MODE)
+        print_report(make_home(folder, host="127.0.0.1"))
     home = Home.open(folder)
     name = device_name()
     for identity, role in ((name, "sensor"), (VIEWER, "console")):

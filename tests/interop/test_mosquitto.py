@@ -7,14 +7,17 @@ that reason, or fail where CASEMATE_REQUIRE_INTEROP=1.
 from __future__ import annotations
 
 import secrets
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.interop.conftest import TRANSPORTS, RunningLab, Transport, need
+from tests.unit.python.commands import casemate, running
 
 VERSIONS = ("mqttv31", "mqttv311", "mqttv5")
 PATIENCE_S = 15
@@ -187,3 +190,19 @@ def test_an_ordinary_user_cannot_leave_its_rights(lab: RunningLab) -> None:
         )
         mosquitto_pub(everything, "mqttv5", "-t", "public/end", "-q", "1", "-m", "end")
         assert messages(watcher) == ["public/end"]
+
+
+def test_the_line_that_up_prints_for_mosquitto_works(tmp_path: Path) -> None:
+    need("mosquitto_pub", "mosquitto-clients")
+    home = tmp_path / "home"
+    with running("up", "--home", home, "--host", "127.0.0.1", "--port", "0") as up:
+        line = up.until("mosquitto_pub")
+        done = casemate("device", "add", "thermostat-7", "--role", "sensor", "--home", home)
+        assert done.returncode == 0, done.stderr
+        until = time.monotonic() + PATIENCE_S
+        # A new device is known to the running broker within a second.
+        while subprocess.run(
+            [*shlex.split(line), "-q", "1"], check=False, timeout=PATIENCE_S, capture_output=True
+        ).returncode:
+            assert time.monotonic() < until
+        assert up.stop() == 0

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import ipaddress
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from casemate.cli import console
 from casemate.cli.console import HomeOption
+
+if TYPE_CHECKING:
+    from casemate.home import Report
 
 _EXAMPLE_DEVICE = "thermostat-7"
 
@@ -17,6 +23,14 @@ def up(
     names: Annotated[
         list[str] | None,
         typer.Option("--name", help="A host name or address that devices use; may be repeated."),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option("--host", help="First run: address to listen on (default: every one)."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=0, max=65_535, help="First run: port (default: 8883)."),
     ] = None,
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="Log each connection and refusal.")
@@ -31,14 +45,16 @@ def up(
     from casemate.cli.posture import log_event, next_steps, print_posture, print_report
     from casemate.cli.serve import log_to_stderr, serve
     from casemate.config import FILE_NAME
-    from casemate.home import OPERATOR, Home
+    from casemate.home import OPERATOR
 
     log_to_stderr(verbose)
     folder = console.home_folder(home)
     if not (folder / FILE_NAME).exists():
-        print_report(Home.init(folder, names=list(names or ())))
-    elif names:
-        raise typer.BadParameter("the home is there already; its certificate has its names")
+        print_report(make_home(folder, names or (), host, port))
+    elif names or host is not None or port is not None:
+        raise typer.BadParameter(
+            "the home is there already: casemate.toml has its addresses, its certificate its names"
+        )
     broker = Broker(folder, on_event=log_event if verbose else None)
 
     def ready() -> None:
@@ -47,3 +63,35 @@ def up(
             typer.echo(line)
 
     serve(broker, ready)
+
+
+def make_home(
+    folder: Path, names: Iterable[str] = (), host: str | None = None, port: int | None = None
+) -> Report:
+    """Makes a home that listens where it was asked to.
+
+    Args:
+        folder: Where; it holds nothing of a home yet.
+        names: Host names and addresses by which clients reach the broker.
+        host: Address to listen on; None is the default of a new home.
+        port: 0-65535; None is the default of a new home.
+
+    Raises:
+        typer.BadParameter: The host is no address.
+        HomeError: As `Home.init`.
+    """
+    from casemate import config, files
+    from casemate.home import Home
+
+    text = config.default_text()
+    if host is not None:
+        try:
+            address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+        except ValueError as error:
+            raise typer.BadParameter(f"{host!r} is no IP address", param_hint="--host") from error
+        text = text.replace('host = "0.0.0.0"', f'host = "{address}"', 1)
+    if port is not None:
+        text = text.replace("port = 8883", f"port = {port}", 1)
+    report = Home.init(folder, names)
+    files.write_whole(folder / config.FILE_NAME, text.encode(), files.PRIVATE_MODE)
+    return report

@@ -81,34 +81,36 @@ def test_run_without_a_home_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_up_makes_a_home_and_every_line_it_prints_works(tmp_path: Path) -> None:
-    folder = tmp_path / "new"
-    folder.mkdir()
-    Home.init(folder / "probe")
-    with running("up", "--home", folder / "home") as first:
-        first.until("listening")
-        assert first.stop() == 0
-    assert "SHA-256" in first.text or "fingerprint" in first.text
-    assert str(folder / "home") in first.text
-    on_loopback(folder / "home")
-    with running("up", "--home", folder / "home") as second:
-        second.until("Paste next")
-        second.until("casemate status")
-        assert "fingerprint" not in second.text.lower() or "SHA-256" not in second.text
-        lines = [
-            line.strip()
-            for line in second.heard
-            if line.startswith(("  casemate ", "  mosquitto_pub "))
-        ]
+    folder = tmp_path / "home"
+    with running("up", "--home", folder, "--host", "127.0.0.1", "--port", str(free_port())) as up:
+        up.until("Paste next")
+        up.until("casemate status")
+        assert "SHA-256" in up.text
+        for name in ("casemate.toml", "policy.toml", "pki/root.crt", "identities/operator"):
+            assert str(folder / name) in up.text
+        lines = [line.strip() for line in up.heard if line.startswith("  casemate ")]
         subscriber = next(line for line in lines if line.startswith("casemate sub"))
         with running(*shlex.split(subscriber)[1:], "-C", "1", "-W", "20") as watching:
+            wait_for_subscription(folder)
             for line in lines:
-                words = shlex.split(line)
-                if words[1] in ("device", "pub", "status") and words[0] == "casemate":
-                    done = retried(*words[1:])
-                    assert done == 0, line
+                words = shlex.split(line)[1:]
+                if words[0] != "sub":
+                    assert retried(*words) == 0, line
             assert watching.end() == 0
             assert "21.5" in watching.text
-        assert second.stop() == 0
+        assert up.stop() == 0
+    # A second run keeps what the first has made, and says less.
+    with running("up", "--home", folder) as up:
+        up.until("casemate status")
+        assert "SHA-256" not in up.text
+        assert up.stop(signal.SIGTERM) == 0
+    assert casemate("up", "--home", folder, "--port", "0").returncode == 2
+
+
+def test_up_refuses_a_host_that_is_no_address(tmp_path: Path) -> None:
+    done = casemate("up", "--home", tmp_path / "home", "--host", "no-address")
+    assert done.returncode == 2
+    assert not (tmp_path / "home").exists()
 
 
 def retried(*words: str) -> int:
