@@ -61,18 +61,24 @@ setup: .venv/stamps/engine ## Make .venv and build the engine; seconds when noth
 	@$(BIN)/maturin develop --release
 	@touch $@
 
-test: setup rules ## Run every test of both languages.
-	@$(say) 'tests in Rust'
-	@cargo test --workspace --no-fail-fast
-	@$(say) 'tests in Python'
-	@$(PY) -m pytest tests
+# Each part runs whatever became of the one before, so that one run tells everything.
+test: setup ## Run every test of both languages, and the rules of the tree.
+	@status=0; \
+	$(MAKE) rules || status=1; \
+	$(say) 'tests in Rust'; \
+	cargo test --workspace --no-fail-fast || status=1; \
+	$(say) 'tests in Python'; \
+	$(PY) -m pytest tests || status=1; \
+	exit $$status
 
 rules: .venv/stamps/packages
 	@$(say) 'rules: style, crates, layers, statements'
-	@$(PY) tools/tidy.py
-	@$(PY) tools/crates.py
-	@PYTHONPATH=python $(BIN)/lint-imports --no-cache --no-logo
-	@$(PY) tools/specmap.py --quiet
+	@status=0; \
+	$(PY) tools/tidy.py || status=1; \
+	$(PY) tools/crates.py || status=1; \
+	PYTHONPATH=python $(BIN)/lint-imports --no-cache --no-logo || status=1; \
+	$(PY) tools/specmap.py --quiet || status=1; \
+	exit $$status
 
 fmt: .venv/stamps/packages ## Format both languages in place.
 	@cargo fmt --all
