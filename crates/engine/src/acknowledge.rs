@@ -207,14 +207,14 @@ impl Shard {
     }
 
     /// Durability of everything up to `seq` has failed: nothing that waits for it may be
-    /// acknowledged, here or at a neighbour.
+    /// acknowledged.
     pub(crate) fn persist_failed(&mut self, seq: u64) {
         self.fail_gates(|stake| stake.seq > 0 && stake.seq <= seq);
-        self.refuse_owed(seq);
+        self.renew_owed(seq);
     }
 
     /// Ends the connections that wait for what has failed, so that their clients send again.
-    pub(crate) fn fail_gates(&mut self, has_failed: impl Fn(Stake) -> bool) {
+    fn fail_gates(&mut self, has_failed: impl Fn(Stake) -> bool) {
         for slot in std::mem::take(&mut self.gated) {
             let Some(connection) = self.connection_mut(slot) else {
                 continue;

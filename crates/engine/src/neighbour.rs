@@ -30,9 +30,6 @@ const TELL: u8 = 8;
 /// The receipt for this number comes alone, later.
 const DEFER: u8 = 9;
 const RECEIPT_APART: u8 = 10;
-/// All up to this number that is not confirmed will never be; or this number alone.
-const REFUSAL: u8 = 11;
-const REFUSAL_APART: u8 = 12;
 
 /// What a forwarded PUBLISH is for.
 const ROUTE: u8 = 1;
@@ -96,20 +93,6 @@ impl Peer {
             self.staged.push(RECEIPT);
             self.staged.extend_from_slice(&number.to_le_bytes());
         }
-    }
-
-    /// Refuses those that are confirmed one by one and wait for what has failed.
-    fn refuse_apart(&mut self, has_failed: impl Fn(Stake) -> bool) {
-        let Peer {
-            owed_apart, staged, ..
-        } = self;
-        owed_apart.retain(|(number, stake)| {
-            if has_failed(*stake) {
-                staged.push(REFUSAL_APART);
-                staged.extend_from_slice(&number.to_le_bytes());
-            }
-            !has_failed(*stake)
-        });
     }
 
     fn unconfirmed(&self) -> u64 {
@@ -420,31 +403,17 @@ impl Shard {
         }
     }
 
-    /// Durability up to `seq` has failed: neighbours that wait for it are told, as their clients
-    /// must not be acknowledged either.
-    pub(crate) fn refuse_owed(&mut self, seq: u64) {
+    /// Durability up to `seq` has failed: what neighbours wait for is asked for again, so that no
+    /// receipt leaves before a commit that really covers it.
+    pub(crate) fn renew_owed(&mut self, seq: u64) {
+        let renewed = self.touch_store();
         for peer in &mut self.peers {
-            let mut refused = None;
-            while peer.owed.front().is_some_and(|(_, stake)| stake.seq <= seq) {
-                refused = peer.owed.pop_front().map(|(number, _)| number);
+            let rows = peer.owed.iter_mut().chain(&mut peer.owed_apart);
+            for (_, stake) in rows {
+                if stake.seq > 0 && stake.seq <= seq {
+                    *stake = stake.and(renewed);
+                }
             }
-            if let Some(number) = refused {
-                // Earlier ones that were confirmed must not be refused with them.
-                peer.write_receipt();
-                peer.staged.push(REFUSAL);
-                peer.staged.extend_from_slice(&number.to_le_bytes());
-            }
-            peer.refuse_apart(|stake| stake.seq > 0 && stake.seq <= seq);
-        }
-    }
-
-    /// A neighbour will never confirm these numbers.
-    fn numbers_refused(&mut self, first: u64, last: u64) {
-        let waits =
-            |stake: Stake| stake.has_numbers() && stake.first <= last && first <= stake.last;
-        self.fail_gates(waits);
-        for peer in &mut self.peers {
-            peer.refuse_apart(waits);
         }
     }
 }

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use casemate_codec::QoS;
 
 use super::{
-    put_session, ASK, DEFER, INTEREST, MEMBER, PUBLISH, RECEIPT, RECEIPT_APART, REFUSAL,
-    REFUSAL_APART, RETURN, ROUTE, SHARE, STORE, TELL,
+    put_session, ASK, DEFER, INTEREST, MEMBER, PUBLISH, RECEIPT, RECEIPT_APART, RETURN, ROUTE,
+    SHARE, STORE, TELL,
 };
 use crate::acknowledge::Stake;
 use crate::door::ShardIndex;
@@ -63,17 +63,6 @@ impl Shard {
         }
         if kind == RECEIPT_APART {
             peer.deferred.remove(&number);
-            return Some(());
-        }
-        if kind == REFUSAL {
-            let open = peer.outstanding.partition_point(|open| *open <= number);
-            let first = peer.outstanding.drain(..open).min();
-            self.numbers_refused(first.unwrap_or(number), number);
-            return Some(());
-        }
-        if kind == REFUSAL_APART {
-            peer.deferred.remove(&number);
-            self.numbers_refused(number, number);
             return Some(());
         }
         let stake = match kind {
