@@ -1,0 +1,566 @@
+//! A lab for conformance tests: shards behind their real door, bytes in, bytes out, virtual time.
+
+#![allow(
+    dead_code,
+    reason = "each file of tests includes this room and uses its own part of it"
+)]
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use casemate_codec::{
+    decode, encode, frame, Connack, ConnackProperties, Connect, ConnectProperties, Filters, Packet,
+    PacketId, Publish, PublishProperties, QoS, Reason, RetainHandling, Sender, Subscribe,
+    SubscribeFilter, UserProperties, Version,
+};
+use casemate_engine::policy::{Operation, Policy, Role, Rule};
+use casemate_engine::{
+    ConnectionId, Credentials, Effect, EventKind, Grant, Input, Loss, Millis, Origin, Place,
+    Principal, Settings, Shard, ShardIndex, Verdict,
+};
+
+/// Both versions whose statements are tested side by side.
+pub const BOTH: [Version; 2] = [Version::V311, Version::V5];
+
+/// Who says what to a CONNECT or an AUTH.
+pub type Judge = Box<dyn FnMut(&Credentials) -> Verdict>;
+
+/// One client of the lab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(usize);
+
+/// What the lab knows of a client's transport.
+struct Line {
+    shard: usize,
+    id: ConnectionId,
+    version: Version,
+    /// Written by the broker and not yet taken by the test.
+    heard: Vec<u8>,
+    /// Sent by the client while the broker did not read.
+    unread: Vec<u8>,
+    paused: bool,
+    /// The client does not read, so that the broker's window fills.
+    stalled: bool,
+    closed: bool,
+}
+
+/// One broker of one or more shards with its clients.
+pub struct Lab {
+    shards: Vec<Shard>,
+    lines: Vec<Line>,
+    queue: VecDeque<(usize, Effect)>,
+    now: Millis,
+    judge: Judge,
+    /// While true, nothing becomes durable.
+    pub store_holds: bool,
+    owed: Vec<(usize, u64)>,
+    /// Everything told, oldest first.
+    pub events: Vec<EventKind>,
+}
+
+impl Lab {
+    /// One shard with default settings, where everybody may do everything (see [`by_name`]).
+    pub fn new() -> Lab {
+        Lab::with(Settings::default(), 1)
+    }
+
+    /// As many shards as asked, with these settings.
+    pub fn with(settings: Settings, shards: ShardIndex) -> Lab {
+        let settings = Arc::new(settings);
+        let policy = Arc::new(policy(1));
+        let place = |index| Place {
+            index,
+            count: shards,
+            seeds: [1, 2, 3, 4],
+        };
+        let make = |index| Shard::new(settings.clone(), place(index), policy.clone(), 0);
+        Lab {
+            shards: (0..shards).map(make).collect(),
+            lines: Vec::new(),
+            queue: VecDeque::new(),
+            now: 1_000,
+            judge: Box::new(by_name),
+            store_holds: false,
+            owed: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Puts somebody else in charge of proofs.
+    pub fn judged_by(mut self, judge: impl FnMut(&Credentials) -> Verdict + 'static) -> Lab {
+        self.judge = Box::new(judge);
+        self
+    }
+
+    /// The virtual clock.
+    pub fn now(&self) -> Millis {
+        self.now
+    }
+
+    /// A transport to the first shard; `version` only says how its bytes are read and written.
+    pub fn open(&mut self, version: Version) -> Peer {
+        self.open_at(0, version)
+    }
+
+    /// A transport to this shard.
+    pub fn open_at(&mut self, shard: usize, version: Version) -> Peer {
+        let id = ConnectionId {
+            slot: self.lines.len() as u32,
+            generation: 1,
+        };
+        self.lines.push(Line {
+            shard,
+            id,
+            version,
+            heard: Vec::new(),
+            unread: Vec::new(),
+            paused: false,
+            stalled: false,
+            closed: false,
+        });
+        let origin = Origin {
+            listener: 0,
+            address: None,
+            certificate: None,
+        };
+        self.put(shard, Input::Opened { id, origin });
+        self.run();
+        Peer(self.lines.len() - 1)
+    }
+
+    /// Opens a transport, sends this CONNECT, and leaves the answer to be taken.
+    pub fn connect(&mut self, connect: &Connect<'_>) -> Peer {
+        let peer = self.open(connect.version);
+        self.say(peer, &Packet::Connect(connect.clone()));
+        peer
+    }
+
+    /// A connected client whose CONNACK has been taken and was a success.
+    #[track_caller]
+    pub fn joined(&mut self, connect: &Connect<'_>) -> Peer {
+        let peer = self.connect(connect);
+        let bytes = self.take(peer);
+        match packets(connect.version, &bytes).as_slice() {
+            [Packet::Connack(connack), ..] if connack.reason == Reason::Success => peer,
+            other => panic!("no success but {other:?}"),
+        }
+    }
+
+    /// A connected client with a clean session of its own.
+    #[track_caller]
+    pub fn client(&mut self, version: Version, client_id: &str) -> Peer {
+        self.joined(&hello(version, client_id))
+    }
+
+    /// Sends raw bytes and lets the broker do all that follows at this moment.
+    pub fn send(&mut self, peer: Peer, bytes: &[u8]) {
+        let line = &mut self.lines[peer.0];
+        line.unread.extend_from_slice(bytes);
+        self.read(peer);
+        self.run();
+    }
+
+    /// Sends one packet.
+    pub fn say(&mut self, peer: Peer, packet: &Packet<'_>) {
+        let bytes = bytes_of(self.lines[peer.0].version, packet);
+        self.send(peer, &bytes);
+    }
+
+    /// Subscribes with packet id 1 and takes everything up to and with the SUBACK away.
+    #[track_caller]
+    pub fn subscribe(&mut self, peer: Peer, filter: &str, qos: QoS) {
+        let line = [plain(filter, qos)];
+        self.say(peer, &subscribe(1, &line));
+        let bytes = self.take(peer);
+        let found = packets(self.lines[peer.0].version, &bytes);
+        assert!(
+            matches!(found.first(), Some(Packet::Suback(ack))
+                if ack.codes.iter().all(|code| (code as u8) == qos as u8)),
+            "no grant but {found:?}"
+        );
+    }
+
+    /// The transport of a client is gone without a word.
+    pub fn cut(&mut self, peer: Peer) {
+        let line = &mut self.lines[peer.0];
+        assert!(!line.closed, "there is nothing to cut");
+        line.closed = true;
+        let (shard, id) = (line.shard, line.id);
+        let loss = Loss::Transport;
+        self.put(shard, Input::Closed { id, loss });
+        self.run();
+    }
+
+    /// A client stops or begins to read.
+    pub fn stall(&mut self, peer: Peer, stalled: bool) {
+        self.lines[peer.0].stalled = stalled;
+        self.run();
+    }
+
+    /// True after the broker has closed the transport or the test has cut it.
+    pub fn is_closed(&self, peer: Peer) -> bool {
+        self.lines[peer.0].closed
+    }
+
+    /// The shard that serves a client now.
+    pub fn shard_of(&self, peer: Peer) -> usize {
+        self.lines[peer.0].shard
+    }
+
+    /// What one shard has counted.
+    pub fn shard(&self, index: usize) -> &Shard {
+        &self.shards[index]
+    }
+
+    /// Takes what a client has been sent since the last time.
+    pub fn take(&mut self, peer: Peer) -> Vec<u8> {
+        std::mem::take(&mut self.lines[peer.0].heard)
+    }
+
+    /// Takes what a client has been sent and compares it, packet by packet.
+    #[track_caller]
+    pub fn expect(&mut self, peer: Peer, expected: &[Packet<'_>]) {
+        let version = self.lines[peer.0].version;
+        let bytes = self.take(peer);
+        assert_eq!(packets(version, &bytes), expected);
+    }
+
+    /// As [`Lab::expect`], and the transport is closed behind it.
+    #[track_caller]
+    pub fn expect_end(&mut self, peer: Peer, expected: &[Packet<'_>]) {
+        self.expect(peer, expected);
+        assert!(self.is_closed(peer), "the transport is still open");
+    }
+
+    /// As [`Lab::expect`], and the transport is open behind it.
+    #[track_caller]
+    pub fn expect_open(&mut self, peer: Peer, expected: &[Packet<'_>]) {
+        self.expect(peer, expected);
+        assert!(!self.is_closed(peer), "the transport is closed");
+    }
+
+    /// A new policy for every shard.
+    pub fn obey(&mut self, policy: Policy) {
+        let policy = Arc::new(policy);
+        for shard in 0..self.shards.len() {
+            self.put(shard, Input::Policy(policy.clone()));
+        }
+        self.run();
+    }
+
+    /// Lets time pass; every deadline on the way is kept at its moment.
+    pub fn pass(&mut self, millis: u64) {
+        let until = self.now + millis;
+        for _ in 0..1_000_000 {
+            let due = self.shards.iter().filter_map(Shard::next_deadline).min();
+            let Some(at) = due.filter(|at| *at <= until) else {
+                self.now = until;
+                return self.run();
+            };
+            self.now = self.now.max(at);
+            for shard in 0..self.shards.len() {
+                self.put(shard, Input::Tick);
+            }
+            self.run();
+        }
+        panic!("a deadline is never kept");
+    }
+
+    /// Answers every Persist that was held back.
+    pub fn release_store(&mut self) {
+        self.store_holds = false;
+        for (shard, seq) in std::mem::take(&mut self.owed) {
+            self.put(shard, Input::Persisted { seq });
+        }
+        self.run();
+    }
+
+    /// Runs turns of the loop until nothing moves any more.
+    pub fn run(&mut self) {
+        for _ in 0..10_000 {
+            while let Some((shard, effect)) = self.queue.pop_front() {
+                self.act(shard, effect);
+            }
+            for shard in 0..self.shards.len() {
+                self.put(shard, Input::TurnEnd);
+            }
+            let written = (0..self.lines.len()).fold(false, |any, line| self.write(line) | any);
+            if !written && self.queue.is_empty() {
+                return;
+            }
+        }
+        panic!("the broker does not come to rest");
+    }
+
+    fn put(&mut self, shard: usize, input: Input<'_>) {
+        let mut effects = Vec::new();
+        self.shards[shard].handle(self.now, input, &mut effects);
+        self.queue
+            .extend(effects.into_iter().map(|effect| (shard, effect)));
+    }
+
+    fn act(&mut self, shard: usize, effect: Effect) {
+        match effect {
+            Effect::Authenticate {
+                id,
+                step,
+                credentials,
+            } => {
+                let verdict = (self.judge)(&credentials);
+                self.put(shard, Input::Decided { id, step, verdict });
+            }
+            Effect::HandOver { id, to, parcel } => {
+                if let Some(line) = self.line(shard, id) {
+                    self.lines[line].shard = usize::from(to);
+                }
+                self.put(usize::from(to), Input::Adopted { id, parcel });
+            }
+            Effect::Forward { to, batch } => {
+                let from = shard as ShardIndex;
+                let batch = &*batch;
+                self.put(usize::from(to), Input::Forwarded { from, batch });
+                let bytes = batch.len();
+                self.put(shard, Input::Drained { to, bytes });
+            }
+            Effect::Persist { seq } if self.store_holds => self.owed.push((shard, seq)),
+            Effect::Persist { seq } => self.put(shard, Input::Persisted { seq }),
+            Effect::Pause { id } => self.paused(shard, id, true),
+            Effect::Resume { id } => self.paused(shard, id, false),
+            Effect::Close { id } => self.close(shard, id),
+            Effect::Event(event) => self.events.push(event.kind),
+            Effect::Flush { .. } | Effect::PolicyInForce { .. } => {}
+        }
+    }
+
+    fn line(&self, shard: usize, id: ConnectionId) -> Option<usize> {
+        let is_it = |line: &Line| line.shard == shard && line.id == id;
+        self.lines.iter().position(is_it)
+    }
+
+    fn paused(&mut self, shard: usize, id: ConnectionId, paused: bool) {
+        if let Some(line) = self.line(shard, id) {
+            self.lines[line].paused = paused;
+            self.read(Peer(line));
+        }
+    }
+
+    /// Writes what is left, as a shell does, and reports the end.
+    fn close(&mut self, shard: usize, id: ConnectionId) {
+        let Some(line) = self.line(shard, id) else {
+            return;
+        };
+        if self.lines[line].closed {
+            return;
+        }
+        self.write(line);
+        self.lines[line].closed = true;
+        let loss = Loss::Transport;
+        self.put(shard, Input::Closed { id, loss });
+    }
+
+    fn read(&mut self, peer: Peer) {
+        let line = &mut self.lines[peer.0];
+        if line.paused || line.closed || line.unread.is_empty() {
+            return;
+        }
+        let (shard, id) = (line.shard, line.id);
+        let bytes = std::mem::take(&mut line.unread);
+        let bytes = &*bytes;
+        self.put(shard, Input::Received { id, bytes });
+    }
+
+    /// Moves everything that stands in a client's window to it.
+    fn write(&mut self, line: usize) -> bool {
+        let Line { shard, id, .. } = self.lines[line];
+        if self.lines[line].closed || self.lines[line].stalled {
+            return false;
+        }
+        self.shards[shard].take_dirty(&mut Vec::new());
+        let outgoing = self.shards[shard].outgoing(id);
+        let mut slices = [IoSlice::new(&[]); 8];
+        let filled = outgoing.slices(&mut slices);
+        let piece: Vec<u8> = slices[..filled]
+            .iter()
+            .flat_map(|slice| slice.to_vec())
+            .collect();
+        if piece.is_empty() {
+            return false;
+        }
+        self.lines[line].heard.extend_from_slice(&piece);
+        let bytes = piece.len();
+        self.put(shard, Input::Sent { id, bytes });
+        while self.write(line) {}
+        true
+    }
+}
+
+/// Cuts and decodes what a server has sent; fails on any byte that a client would not accept.
+#[track_caller]
+pub fn packets(version: Version, mut bytes: &[u8]) -> Vec<Packet<'_>> {
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let frame = frame(bytes, u32::MAX)
+            .expect("the broker's frame is valid")
+            .expect("the broker sends whole packets");
+        let (packet, rest) = bytes.split_at(frame.packet_bytes());
+        let body = &packet[frame.header_bytes..];
+        found.push(decode(version, Sender::Server, frame, body).expect("the broker's packet"));
+        bytes = rest;
+    }
+    found
+}
+
+/// One packet as bytes.
+pub fn bytes_of(version: Version, packet: &Packet<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode(version, packet, u32::MAX, &mut bytes).expect("a test sends what has a form");
+    bytes
+}
+
+/// A packet id.
+pub fn id(packet_id: u16) -> PacketId {
+    PacketId::new(packet_id).expect("not zero")
+}
+
+/// A CONNECT with a clean session, keep alive of 60 s, no will, nobody's name.
+pub fn hello(version: Version, client_id: &str) -> Connect<'_> {
+    Connect {
+        version,
+        clean_start: true,
+        keep_alive_s: 60,
+        properties: ConnectProperties::default(),
+        client_id,
+        will: None,
+        username: None,
+        password: None,
+    }
+}
+
+/// A CONNECT of a session that is kept: for an hour in 5.0, for the default before.
+pub fn lasting(version: Version, client_id: &str) -> Connect<'_> {
+    let expiry = (version == Version::V5).then_some(3_600);
+    Connect {
+        clean_start: false,
+        properties: ConnectProperties {
+            session_expiry_s: expiry,
+            ..ConnectProperties::default()
+        },
+        ..hello(version, client_id)
+    }
+}
+
+/// The CONNACK of a success with default settings, for a client that asked for no more than it.
+pub fn welcome(version: Version, session_present: bool) -> Packet<'static> {
+    let settings = Settings::default();
+    let properties = ConnackProperties {
+        receive_max: std::num::NonZeroU16::new(settings.receive_max),
+        packet_bytes_max: std::num::NonZeroU32::new(settings.packet_bytes_max),
+        topic_alias_max: Some(settings.topic_alias_max),
+        ..ConnackProperties::default()
+    };
+    Packet::Connack(Connack {
+        session_present,
+        reason: Reason::Success,
+        properties: if version == Version::V5 {
+            properties
+        } else {
+            ConnackProperties::default()
+        },
+    })
+}
+
+/// A PUBLISH without DUP, RETAIN or properties; `packet_id` 0 stands for none.
+pub fn message<'a>(topic: &'a str, payload: &'a [u8], qos: QoS, packet_id: u16) -> Publish<'a> {
+    Publish {
+        dup: false,
+        qos,
+        retain: false,
+        topic,
+        packet_id: PacketId::new(packet_id),
+        properties: PublishProperties::default(),
+        payload,
+    }
+}
+
+/// A SUBSCRIBE without properties.
+pub fn subscribe<'a>(packet_id: u16, lines: &'a [SubscribeFilter<'a>]) -> Packet<'a> {
+    Packet::Subscribe(Subscribe {
+        packet_id: id(packet_id),
+        subscription_id: None,
+        user: UserProperties::default(),
+        filters: Filters::List(lines),
+    })
+}
+
+/// A line of a SUBSCRIBE without options.
+pub fn plain(filter: &str, qos: QoS) -> SubscribeFilter<'_> {
+    SubscribeFilter {
+        filter,
+        qos,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::Send,
+    }
+}
+
+/// Grants everybody the role of their user name, and `all` to those without one; `stranger` and
+/// all methods of enhanced authentication are refused.
+pub fn by_name(credentials: &Credentials) -> Verdict {
+    if credentials.proof.is_some() {
+        return Verdict::Refused(Reason::BadAuthenticationMethod);
+    }
+    match credentials.username.as_deref() {
+        Some("stranger") => Verdict::Refused(Reason::NotAuthorized),
+        Some(name) => granted(name, name),
+        None => granted("nobody", "all"),
+    }
+}
+
+/// Grants one role under a name; the fresh client id is new each time.
+pub fn granted(name: &str, role: &str) -> Verdict {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static FRESH: AtomicU64 = AtomicU64::new(0);
+    let number = FRESH.fetch_add(1, Ordering::Relaxed);
+    Verdict::Granted(Box::new(Grant {
+        principal: Arc::new(Principal {
+            tenant: 0,
+            realm: "lab".into(),
+            name: name.into(),
+            roles: vec![role.into()],
+        }),
+        client_id_bound: true,
+        fresh_client_id: format!("fresh-{number}").into(),
+        data: None,
+        until: None,
+    }))
+}
+
+/// Roles: `all` may everything, `reader` only subscribes, `writer` only publishes, `plain` may
+/// publish and subscribe up to QoS 1 and may not retain.
+pub fn policy(epoch: u64) -> Policy {
+    let rule = |operation, qos_max, retain| Rule {
+        operation,
+        filter: "#".into(),
+        qos_max,
+        retain,
+        place: "lab".into(),
+    };
+    let publish = rule(Operation::Publish, QoS::ExactlyOnce, true);
+    let subscribe = rule(Operation::Subscribe, QoS::ExactlyOnce, false);
+    let plain = vec![
+        rule(Operation::Publish, QoS::AtLeastOnce, false),
+        rule(Operation::Subscribe, QoS::AtLeastOnce, false),
+    ];
+    let role = |name: &str, rules| Role {
+        name: name.into(),
+        rules,
+    };
+    let roles = vec![
+        role("all", vec![publish.clone(), subscribe.clone()]),
+        role("reader", vec![subscribe]),
+        role("writer", vec![publish]),
+        role("plain", plain),
+    ];
+    Policy::compile(epoch, roles).expect("the lab's policy compiles")
+}
