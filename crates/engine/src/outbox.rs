@@ -87,6 +87,8 @@ pub(crate) struct Outbox {
     first: u64,
     /// The next flight to send (again) on the present connection.
     unsent: u64,
+    /// The next flight whose PUBREL, if one is owed, is to be sent again on it.
+    unreleased: u64,
     /// Flights that count against the receive maximum.
     counted: u32,
     bytes: usize,
@@ -107,6 +109,8 @@ impl Outbox {
     /// True where a new message may go straight into the window.
     #[inline]
     pub fn is_clear(&self) -> bool {
+        // [MQTT-4.6.0-5] [MQTT-4.6.0-6] [MQTT-3.1.1 4.6.0-5] [MQTT-3.1.1 4.6.0-6] What waits is not
+        // overtaken.
         self.zero.is_empty() && self.waiting.is_empty() && self.is_resumed()
     }
 
@@ -144,6 +148,7 @@ impl Outbox {
             return Admission::Refused;
         }
         self.bytes += bytes;
+        // [MQTT-4.5.0-1] [MQTT-3.1.1 4.5.0-1]
         self.waiting.push_back(item);
         Admission::Queued
     }
@@ -205,8 +210,13 @@ impl Outbox {
         debug_assert_eq!(self.unsent, position);
         self.counted += u32::from(flight.counted);
         self.bytes += flight.message.as_ref().map_or(0, Message::bytes);
+        // [MQTT-4.3.2-3] [MQTT-4.3.3-3] Unacknowledged from here on.
         self.flights.push_back(flight);
         self.unsent = position + 1;
+        self.unreleased = position + 1;
+        // [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-3.1.1 2.3.1-2]
+        // [MQTT-3.1.1 2.3.1-4] [MQTT-3.1.1 4.3.2-1]
+        // [MQTT-3.1.1 4.3.3-1] No position comes twice before its lap is free.
         packet_id(position)
     }
 
@@ -220,13 +230,14 @@ impl Outbox {
             .filter(|flight| flight.phase != Phase::Done)
     }
 
-    /// PUBREC came: the message is the receiver's ([MQTT-4.3.3-4]); false where none was expected.
+    /// PUBREC came: the message is the receiver's; false where none was expected.
     pub fn received(&mut self, id: PacketId) -> bool {
         let Some(flight) = self.find(id) else {
             return false;
         };
         match flight.phase {
             Phase::Pubrec => {
+                // [MQTT-4.3.3-5] [MQTT-4.3.3-6] From here on it is PUBREL that is owed.
                 flight.phase = Phase::Pubcomp;
                 let freed = flight.message.take().map_or(0, |message| message.bytes());
                 flight.ids = None;
@@ -259,6 +270,7 @@ impl Outbox {
             self.first += 1;
         }
         self.unsent = self.unsent.max(self.first);
+        self.unreleased = self.unreleased.max(self.first);
         true
     }
 
@@ -270,7 +282,9 @@ impl Outbox {
 
     /// A new connection begins: everything unfinished is to be sent again, in order.
     pub fn rewind(&mut self) {
+        // [MQTT-4.4.0-1] [MQTT-3.1.1 4.4.0-1] [MQTT-4.8.2-4]
         self.unsent = self.first;
+        self.unreleased = self.first;
         self.counted = 0;
         for flight in &mut self.flights {
             flight.counted = false;
@@ -280,11 +294,19 @@ impl Outbox {
     /// The next exchange to resume on this connection, counted where it is a PUBLISH; none when
     /// all are resumed or the next would pass `quota`.
     pub fn resume_next(&mut self, quota: u32) -> Option<(PacketId, &Flight)> {
+        // [MQTT-3.3.4-10] PUBREL waits for no quota, so that none stands behind a PUBLISH.
+        while self.unreleased < self.end() {
+            let position = self.unreleased;
+            self.unreleased += 1;
+            let index = (position - self.first) as usize;
+            if self.flights[index].phase == Phase::Pubcomp {
+                return self.flights.get(index).map(|it| (packet_id(position), it));
+            }
+        }
         let index = loop {
             let index = (self.unsent - self.first) as usize;
             match self.flights.get(index)?.phase {
-                Phase::Done => self.unsent += 1,
-                Phase::Pubcomp => break index,
+                Phase::Done | Phase::Pubcomp => self.unsent += 1,
                 Phase::Puback | Phase::Pubrec if self.counted >= quota => return None,
                 Phase::Puback | Phase::Pubrec => {
                     self.counted += 1;
@@ -299,10 +321,11 @@ impl Outbox {
     }
 
     /// Messages of share groups that another member may still get when this session ends: all
-    /// that wait, and those of QoS 1 under way ([MQTT-4.8.2-5] keeps QoS 2 here).
+    /// that wait, and those of QoS 1 under way.
     pub fn take_shared(&mut self) -> Vec<Item> {
         let mut shared = Vec::new();
         for flight in &mut self.flights {
+            // [MQTT-4.8.2-5] At QoS 2 the client may have it already.
             if flight.group != NO_GROUP && flight.phase == Phase::Puback {
                 if let Some(message) = flight.message.clone() {
                     shared.push(Item {
