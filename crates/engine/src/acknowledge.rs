@@ -124,6 +124,7 @@ pub(crate) fn write_small(
     reason: Reason,
     out: &mut Vec<u8>,
 ) {
+    // [MQTT-3.1.2-29] No form with a reason string or user properties, asked for or not.
     let [high, low] = id.get().to_be_bytes();
     if version == Version::V5 && reason != Reason::Success {
         out.extend_from_slice(&[first, 3, high, low, reason as u8]);
@@ -167,6 +168,7 @@ impl Shard {
         let Some(connection) = self.connection_mut(slot) else {
             return;
         };
+        // [MQTT-3.3.4-10] [MQTT-4.9.0-3] No quota delays what is not a PUBLISH.
         if settled && connection.gates.is_empty() {
             self.release(slot, gate);
             return;
@@ -219,6 +221,7 @@ impl Shard {
             let Some(connection) = self.connection_mut(slot) else {
                 continue;
             };
+            // [MQTT-3.1.1 4.8.0-2]
             let failed = connection.gates.iter().any(|gated| has_failed(gated.stake));
             connection.is_gated = !failed && !connection.gates.is_empty();
             if failed {
@@ -264,6 +267,7 @@ impl Shard {
             }
             Gate::Connack(bytes) => {
                 out.extend_from_slice(&bytes);
+                // [MQTT-3.2.0-2]
                 connection.greeted = true;
                 self.mark_dirty(slot);
                 self.begin_delivery(slot);
@@ -276,8 +280,9 @@ impl Shard {
         }
     }
 
-    /// PUBACK ends an exchange of QoS 1, whatever its reason ([MQTT-4.4.0-2]).
+    /// PUBACK ends an exchange of QoS 1, whatever its reason.
     pub(crate) fn puback_received(&mut self, slot: u32, ack: &Ack<'_>) -> Flow {
+        // [MQTT-4.4.0-2] [MQTT-4.8.2-6]
         let finished = self.with_outbox(slot, |outbox| outbox.finish(ack.packet_id, Phase::Puback));
         self.exchange_ended(slot, finished)
     }
@@ -315,8 +320,7 @@ impl Shard {
         self.exchange_ended(slot, finished)
     }
 
-    /// PUBREL releases the identifier of an incoming QoS 2 message ([MQTT-4.3.3-11], -12;
-    /// [MQTT-3.1.1 4.3.3-2]).
+    /// PUBREL releases the identifier of an incoming QoS 2 message.
     pub(crate) fn pubrel_received(&mut self, slot: u32, ack: &Ack<'_>) -> Flow {
         let session = self.connection(slot).and_then(|found| found.session());
         let Some(session) = session.and_then(|session| self.sessions.get_mut(session)) else {
@@ -325,6 +329,7 @@ impl Shard {
         let id = ack.packet_id.get();
         let place = session.unreleased.iter().position(|other| *other == id);
         if let Some(place) = place {
+            // [MQTT-4.3.3-12] The identifier is free for a new message.
             session.unreleased.remove(place);
         }
         let modern = self
@@ -338,6 +343,7 @@ impl Shard {
             Some(_) => self.stake_of_session(slot),
             None => Stake::default(),
         };
+        // [MQTT-4.3.3-11] [MQTT-3.1.1 4.3.3-2]
         self.acknowledge(slot, stake, Gate::pubcomp(ack.packet_id, reason));
         Flow::Continue
     }
@@ -376,8 +382,7 @@ impl Shard {
         Flow::Continue
     }
 
-    /// The acknowledgement that a QoS asks for ([MQTT-3.3.4-1], [MQTT-4.3.2-4], [MQTT-4.3.3-8];
-    /// [MQTT-3.1.1 3.3.4-1]).
+    /// The acknowledgement that a QoS asks for.
     pub(crate) fn acknowledge_publish(
         &mut self,
         slot: u32,
@@ -387,7 +392,9 @@ impl Shard {
         stake: Stake,
     ) {
         match (qos, id) {
+            // [MQTT-3.3.4-1] [MQTT-3.1.1 3.3.4-1] [MQTT-4.3.2-4] [MQTT-3.1.1 4.3.2-2]
             (QoS::AtLeastOnce, Some(id)) => self.acknowledge(slot, stake, Gate::puback(id, reason)),
+            // [MQTT-3.3.4-1] [MQTT-3.1.1 3.3.4-1] [MQTT-4.3.3-8] [MQTT-3.1.1 4.3.3-2]
             (QoS::ExactlyOnce, Some(id)) => self.acknowledge(slot, stake, Gate::pubrec(id, reason)),
             _ => {}
         }

@@ -121,6 +121,7 @@ impl Shard {
         route: &Route,
     ) -> Stake {
         let mut stake = self.deliver_here(permit, draft, route);
+        // [MQTT-3.3.1-8] [MQTT-3.1.1 3.3.1-12]
         if draft.retain {
             stake = stake.and(self.retain_here(draft));
         }
@@ -138,6 +139,7 @@ impl Shard {
         self.shapes.clear();
         let mut durable = false;
         for target in &route.targets {
+            // [MQTT-3.8.3-3]
             if target.no_local && self.is_own(target.session, draft.publisher) {
                 let tenant = draft.tenant;
                 let rest = self
@@ -162,7 +164,7 @@ impl Shard {
         stake
     }
 
-    /// [MQTT-3.8.3-3] The publisher and the recipient are one client.
+    /// The publisher and the recipient are one client.
     fn is_own(&self, session: u32, publisher: u64) -> bool {
         publisher != 0
             && self
@@ -245,6 +247,7 @@ impl Shard {
             retain: to.retain,
             order: 0,
         };
+        // [MQTT-3.1.1 3.1.2-5] Also for a session without a connection.
         let admission = session.outbox.push(item, bounds);
         let (link, refused) = (session.link, session.outbox.refused);
         match admission {
@@ -278,7 +281,6 @@ impl Shard {
             let keeps = session.is_durable() || to.group != NO_GROUP;
             let message = keeps.then(|| spread.keep(draft, &mut self.scratch));
             let phase = phase_of(to.qos);
-            // [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-3.1.1 2.3.1-2]
             let ids = if keeps { to.ids.clone() } else { None };
             let flight = Flight {
                 message,
@@ -298,6 +300,8 @@ impl Shard {
             }
             _ => {
                 let ids = to.ids.as_ref().map_or(&[][..], |ids| ids.as_slice());
+                // [MQTT-3.3.1-3] [MQTT-3.1.1 3.3.1-3] [MQTT-4.3.2-2] [MQTT-4.3.3-2]
+                // [MQTT-4.3.1-1] [MQTT-3.1.1 4.3.1-1] New here, whatever the publisher's DUP says.
                 self.write_alone(
                     link, draft, to.qos, false, to.retain, ids, packet_id, spread,
                 )
@@ -349,7 +353,7 @@ impl Shard {
             None => {
                 let way = Way {
                     qos: to.qos,
-                    // [MQTT-3.3.1-1] [MQTT-3.3.1-3] [MQTT-4.3.2-2] [MQTT-4.3.3-2]
+                    // [MQTT-3.3.1-3] [MQTT-3.1.1 3.3.1-3] [MQTT-4.3.2-2] [MQTT-4.3.3-2]
                     dup: false,
                     retain: to.retain,
                     ids: &[],
@@ -490,7 +494,7 @@ impl Shard {
         }
     }
 
-    /// Sends one unfinished exchange again ([MQTT-4.4.0-1], [MQTT-3.1.1 4.4.0-1]).
+    /// Sends one unfinished exchange again.
     fn resume_one(&mut self, slot: u32, session: u32, quota: u32) -> bool {
         let Some(found) = self.sessions.get_mut(session) else {
             return false;
@@ -528,8 +532,10 @@ impl Shard {
             return true;
         }
         let mut spread = Spread::new(false, Some(message.clone()));
+        // [MQTT-4.3.3-7] Once sent it is due, however long ago it expired.
         let draft = message.draft(tenant);
         let ids = ids.as_ref().map_or(&[][..], |ids| ids.as_slice());
+        // [MQTT-3.3.1-1] [MQTT-3.1.1 3.3.1-1]
         let written = self.write_alone(slot, &draft, qos, true, retain, ids, id.get(), &mut spread);
         self.wrote(slot, session, qos, id.get(), written);
         true
@@ -540,6 +546,7 @@ impl Shard {
         let Some(found) = self.sessions.get_mut(session) else {
             return false;
         };
+        // [MQTT-3.3.4-9] [MQTT-4.9.0-2]
         let has_quota = found.outbox.counted() < quota && found.outbox.has_packet_id();
         let may_launch = has_quota && found.outbox.is_resumed();
         if !found.replays.is_empty() {

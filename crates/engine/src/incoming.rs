@@ -39,6 +39,7 @@ impl Shard {
         alias: u16,
     ) -> Flow {
         // [MQTT-3.3.2-9] [MQTT-3.3.2-12] All up to the maximum that CONNACK gave are accepted.
+        // [MQTT-3.2.2-17] [MQTT-3.2.2-18]
         if alias > self.settings.topic_alias_max {
             self.refuse(slot, Reason::TopicAliasInvalid);
             return Flow::Stop;
@@ -93,6 +94,7 @@ impl Shard {
         publish: &Publish<'_>,
     ) -> Option<Flow> {
         let id = publish.packet_id?;
+        // [MQTT-4.3.2-5] [MQTT-3.1.1 4.3.2-2] At QoS 1 each PUBLISH is a new message.
         if publish.qos == QoS::ExactlyOnce {
             let unreleased = &self.sessions.get(session)?.unreleased;
             let (front, back) = unreleased.as_slices();
@@ -190,6 +192,7 @@ impl Shard {
         } else {
             Reason::Success
         };
+        // [MQTT-4.3.3-9] A refused identifier is free again: nothing is remembered.
         if !modern && publish.qos == QoS::ExactlyOnce {
             // The exchange goes its full way, so that the client's PUBREL finds its identifier.
             self.remember_unreleased(slot, publish);
@@ -256,6 +259,7 @@ impl Shard {
         }
         let mut stake = stake;
         if publish.qos == QoS::ExactlyOnce {
+            // [MQTT-4.3.3-13] The exchange goes on, whatever becomes of the message.
             self.remember_unreleased(slot, publish);
             if durable {
                 stake = stake.and(self.touch_store());

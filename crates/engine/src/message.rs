@@ -61,8 +61,9 @@ impl Draft<'_> {
         })
     }
 
-    /// True when the Message Expiry Interval has passed ([MQTT-3.3.2-5]).
+    /// True when the Message Expiry Interval has passed.
     pub fn is_expired(&self, now: Millis) -> bool {
+        // [MQTT-3.3.2-5]
         self.expires_at != 0 && self.expires_at <= now
     }
 

@@ -55,13 +55,13 @@ impl Shard {
         ((self.hasher.hash_one((tenant, topic)) >> 32) % u64::from(self.place.count)) as ShardIndex
     }
 
-    /// Keeps, replaces or removes a retained message where this shard is its home
-    /// ([MQTT-3.3.1-5], -6, -7, -8; [MQTT-3.1.1 3.3.1-5], -10, -11, -12).
+    /// Keeps, replaces or removes a retained message where this shard is its home.
     pub(crate) fn retain_here(&mut self, draft: &Draft<'_>) -> Stake {
         if self.retained_home(draft.tenant, draft.topic) != self.place.index {
             return Stake::default();
         }
         if draft.payload.is_empty() {
+            // [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT-3.1.1 3.3.1-10] [MQTT-3.1.1 3.3.1-11]
             self.retained.remove(draft.tenant, draft.topic);
         } else {
             let known = self
@@ -79,6 +79,7 @@ impl Shard {
             }
             let message = draft.keep(&mut self.scratch);
             let bytes = message.bytes();
+            // [MQTT-3.3.1-5] [MQTT-3.1.1 3.3.1-5] [MQTT-3.1.1 3.3.1-7] The newest, at any QoS.
             self.retained.set(draft.tenant, draft.topic, message, bytes);
         }
         self.counters.retained_now = self.retained.len() as u64;

@@ -38,7 +38,7 @@ pub(crate) struct Subscription {
     pub retain_as_published: bool,
 }
 
-/// One recipient of a topic: all its matching subscriptions in one ([MQTT-3.3.4-2], -4).
+/// One recipient of a topic: all its matching subscriptions in one.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub session: u32,
@@ -85,6 +85,7 @@ impl Target {
 
     /// Adds another subscription of the same session.
     pub fn join(&mut self, subscription: &Subscription) {
+        // [MQTT-3.3.4-2] [MQTT-3.1.1 3.3.5-1]
         self.qos = self.qos.max(subscription.qos);
         self.retain_as_published |= subscription.retain_as_published;
         self.no_local |= subscription.no_local;
@@ -162,6 +163,7 @@ impl Routes {
         let mut subscriptions = Vec::new();
         let mut groups = Vec::new();
         let mut peers = 0;
+        // [MQTT-3.3.2-3] [MQTT-3.1.1 3.3.2-3]
         self.tree.matches(tenant, topic, |entry| match entry {
             Entry::Session(subscription) => subscriptions.push(*subscription),
             Entry::Peer(peer) => peers |= 1 << peer,
@@ -203,11 +205,12 @@ impl Routes {
         route
     }
 
-    /// What a session gets of a topic that it publishes itself ([MQTT-3.8.3-3]).
+    /// What a session gets of a topic that it publishes itself.
     pub fn without_no_local(&self, tenant: u32, topic: &str, session: u32) -> Option<Target> {
         let mut target: Option<Target> = None;
         self.tree.matches(tenant, topic, |entry| match entry {
             Entry::Session(subscription)
+                // [MQTT-3.8.3-3]
                 if subscription.session == session && !subscription.no_local =>
             {
                 match &mut target {

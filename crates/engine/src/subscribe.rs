@@ -27,7 +27,7 @@ pub(crate) struct Interest {
 }
 
 impl Shard {
-    /// Handles one SUBSCRIBE as if each filter came alone ([MQTT-3.8.4-5], [MQTT-3.1.1 3.8.4-4]).
+    /// Handles one SUBSCRIBE as if each filter came alone.
     pub(crate) fn subscribe_received(&mut self, slot: u32, packet: &Subscribe<'_>) -> Flow {
         let Some(session) = self.connection(slot).and_then(|found| found.session()) else {
             return Flow::Stop;
@@ -44,6 +44,7 @@ impl Shard {
         let mut codes = Vec::with_capacity(packet.filters.len());
         let mut replays = Vec::new();
         let mut stake = Stake::default();
+        // [MQTT-3.8.4-5] [MQTT-3.1.1 3.8.4-4]
         for line in packet.filters.iter() {
             let granted = self.subscribe_one(slot, session, &line, id, &mut replays);
             codes.push(match granted {
@@ -58,8 +59,7 @@ impl Shard {
         Flow::Continue
     }
 
-    /// One code for each filter, in order ([MQTT-3.8.4-1], -2, -6, -7, [MQTT-3.9.3-1], -2;
-    /// [MQTT-3.1.1 3.8.4-1], -2, -5, [MQTT-3.1.1 3.9.3-1], -2).
+    /// Answers with one code for each filter, in order.
     fn answer_subscribe(
         &mut self,
         slot: u32,
@@ -78,9 +78,14 @@ impl Shard {
             }
         }
         let suback = Packet::Suback(Suback {
+            // [MQTT-2.2.1-6] [MQTT-3.1.1 2.3.1-7]
+            // [MQTT-3.8.4-2] [MQTT-3.1.1 3.8.4-2]
             packet_id: packet.packet_id,
+            // [MQTT-3.1.2-29]
             reason_string: None,
             user: UserProperties::default(),
+            // [MQTT-3.8.4-6] [MQTT-3.8.4-7] [MQTT-3.9.3-1] [MQTT-3.9.3-2] [MQTT-3.1.1 3.8.4-5]
+            // [MQTT-3.1.1 3.9.3-1] [MQTT-3.1.1 3.9.3-2]
             codes: Codes::List(codes),
         });
         let mut bytes = Vec::new();
@@ -89,6 +94,7 @@ impl Shard {
             self.refuse(slot, Reason::PacketTooLarge);
             return;
         }
+        // [MQTT-3.8.4-1] [MQTT-3.1.1 3.8.4-1]
         self.acknowledge(
             slot,
             stake,
@@ -167,7 +173,7 @@ impl Shard {
         Ok((qos, stake))
     }
 
-    /// Adds or replaces a subscription ([MQTT-3.8.4-3], -4; [MQTT-3.1.1 3.8.4-3]).
+    /// Adds or replaces a subscription.
     fn put_subscription(
         &mut self,
         tenant: u32,
@@ -191,6 +197,8 @@ impl Shard {
                 .tree
                 .insert(tenant, line.filter, entry, |_| false);
         } else {
+            // [MQTT-3.8.4-3] [MQTT-3.8.4-4] [MQTT-3.1.1 3.8.4-3] In one step, so that no message
+            // finds neither; the session's queue is not touched.
             self.routes
                 .tree
                 .insert(tenant, line.filter, entry, |other| is_of(other, session));
@@ -219,8 +227,7 @@ impl Shard {
         }
     }
 
-    /// Handles one UNSUBSCRIBE: filters are compared as they are ([MQTT-3.10.4-1], -2, -3, -6;
-    /// [MQTT-3.1.1 3.10.4-1], -2, -3, -6). What is on its way is completed.
+    /// Handles one UNSUBSCRIBE: filters are compared as they are. What is on its way is completed.
     pub(crate) fn unsubscribe_received(&mut self, slot: u32, packet: &Unsubscribe<'_>) -> Flow {
         let Some(session) = self.connection(slot).and_then(|found| found.session()) else {
             return Flow::Stop;
@@ -235,6 +242,7 @@ impl Shard {
         }
         let mut codes = Vec::with_capacity(packet.filters.len());
         let mut stake = Stake::default();
+        // [MQTT-3.10.4-6] [MQTT-3.1.1 3.10.4-6]
         for filter in packet.filters.iter() {
             codes.push(match self.drop_subscription(session, filter) {
                 Some(needs) => {
@@ -255,12 +263,14 @@ impl Shard {
             return Flow::Stop;
         };
         let (version, max) = (connection.version, connection.packet_bytes_max);
-        // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.11.3-1] [MQTT-3.11.3-2]
-        // [MQTT-3.1.1 3.10.4-4] [MQTT-3.1.1 3.10.4-5]
         let unsuback = Packet::Unsuback(Unsuback {
+            // [MQTT-2.2.1-6] [MQTT-3.1.1 2.3.1-7]
+            // [MQTT-3.10.4-5] [MQTT-3.1.1 3.10.4-4]
             packet_id: packet.packet_id,
+            // [MQTT-3.1.2-29]
             reason_string: None,
             user: UserProperties::default(),
+            // [MQTT-3.11.3-1] [MQTT-3.11.3-2]
             codes: Codes::List(&codes),
         });
         let mut bytes = Vec::new();
@@ -268,6 +278,7 @@ impl Shard {
             self.refuse(slot, Reason::PacketTooLarge);
             return Flow::Stop;
         }
+        // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.1.1 3.10.4-4] [MQTT-3.1.1 3.10.4-5]
         self.acknowledge(slot, stake, Gate::Unsuback(bytes.into()));
         Flow::Continue
     }
@@ -276,15 +287,18 @@ impl Shard {
     /// where there was none.
     pub(crate) fn drop_subscription(&mut self, session: u32, filter: &str) -> Option<Stake> {
         let found = self.sessions.get_mut(session)?;
+        // [MQTT-3.10.4-1] [MQTT-3.1.1 3.10.4-1]
         if !found.filters.remove(filter) {
             return None;
         }
+        // [MQTT-3.10.4-3] [MQTT-3.1.1 3.10.4-3] Only what has not begun ends; the outbox goes on.
         found.replays.retain(|replay| *replay.filter != *filter);
         let (tenant, me) = (found.key.tenant, found.me(session));
         self.counters.subscriptions_now -= 1;
         let stake = match share(filter) {
             Some(parts) => self.leave_group(tenant, me, filter, (parts.name, parts.filter)),
             None => {
+                // [MQTT-3.10.4-2] [MQTT-3.1.1 3.10.4-2]
                 self.routes
                     .tree
                     .remove(tenant, filter, |entry| is_of(entry, session));
