@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use casemate_codec::QoS;
 use casemate_engine::Millis;
 
 use super::session::SLACK_MS;
@@ -19,6 +20,7 @@ impl Oracle {
         let Some(serials) = self.retained.get(&(tenant, topic.to_owned())) else {
             return Candidates::from([0]);
         };
+        let shards = self.plan.shards;
         let mut messages: Vec<(&Message, bool)> = Vec::new();
         for message in serials.iter().filter_map(|serial| self.message(*serial)) {
             let answer = self.may_publish(message, now);
@@ -28,7 +30,8 @@ impl Oracle {
             }
         }
         for (message, _) in &messages {
-            let replaced = |(later, sure): &(&Message, bool)| *sure && supersedes(later, message);
+            let replaced =
+                |(later, sure): &(&Message, bool)| *sure && supersedes(later, message, shards);
             if messages.iter().any(replaced) {
                 continue;
             }
@@ -65,10 +68,11 @@ impl Oracle {
             let Some(serial) = candidates.first().filter(|_| candidates.len() == 1) else {
                 continue;
             };
-            if self
-                .message(*serial)
-                .is_some_and(|message| message.expiry_s.is_none())
-            {
+            let stored = |message: &Message| {
+                let told = self.plan.shards == 1 || message.qos > QoS::AtMostOnce;
+                told && message.expiry_s.is_none()
+            };
+            if self.message(*serial).is_some_and(stored) {
                 surely.push(*serial);
             }
         }
@@ -77,10 +81,14 @@ impl Oracle {
 }
 
 /// True where an accepted message has surely taken the place of an earlier one.
-fn supersedes(later: &Message, earlier: &Message) -> bool {
-    let after = earlier
-        .done_at
-        .is_some_and(|done_at| done_at < later.sent_at);
+///
+/// Nobody says when a QoS 0 message has reached the shard that keeps it.
+fn supersedes(later: &Message, earlier: &Message, shards: usize) -> bool {
+    let told = shards == 1 || earlier.qos > QoS::AtMostOnce;
+    let after = told
+        && earlier
+            .done_at
+            .is_some_and(|done_at| done_at < later.sent_at);
     let in_order = later.author == earlier.author
         && later.incarnation == earlier.incarnation
         && matches!(later.author, Author::Client(_) | Author::Broker)

@@ -301,6 +301,12 @@ impl Session {
             }
         }
         self.flights.clear();
+        if self.is_anonymous {
+            // Another session, perhaps in another shard: it may get what the last one had.
+            self.copies.clear();
+            self.order.clear();
+            self.stored.clear();
+        }
         self.overflowed = false;
         let sent_at = self.history.last().map_or(0, |carrier| carrier.sent_at);
         if self.doubtful_at.is_some_and(|at| at < sent_at) {
