@@ -21,8 +21,7 @@ use crate::session::{Session, SessionKey};
 use crate::shard::Shard;
 use crate::will::Will;
 
-/// Longest client id that is accepted, bytes; far above the 23 that every server must take
-/// ([MQTT-3.1.3-5], [MQTT-3.1.1 3.1.3-5]).
+/// Longest client id that is accepted, bytes; far above the 23 that every server must take.
 const CLIENT_ID_BYTES_MAX: usize = 1_024;
 
 /// A CONNECT that somebody judges.
@@ -43,16 +42,15 @@ impl Shard {
         connection.packet_bytes_max = hello.packet_bytes_max;
         connection.wants_reasons = hello.wants_reasons;
         connection.method = hello.method.clone();
-        if hello.client_id.len() > CLIENT_ID_BYTES_MAX {
-            // [MQTT-3.1.3-8] [MQTT-3.1.1 3.1.3-9]
-            self.refuse(slot, Reason::ClientIdentifierNotValid);
-            return Flow::Stop;
-        }
         let too_deep = |will: &HelloWill| levels(&will.topic) > self.settings.topic_levels_max;
-        if hello.will.as_ref().is_some_and(too_deep) {
-            self.refuse(slot, Reason::TopicNameInvalid);
-            return Flow::Stop;
-        }
+        // [MQTT-3.1.3-5] [MQTT-3.1.1 3.1.3-5]
+        let refused = if hello.client_id.len() > CLIENT_ID_BYTES_MAX {
+            // [MQTT-3.1.3-8] [MQTT-3.1.1 3.1.3-9]
+            Some(Reason::ClientIdentifierNotValid)
+        } else {
+            let is_refused = hello.will.as_ref().is_some_and(too_deep);
+            is_refused.then_some(Reason::TopicNameInvalid)
+        };
         let data = hello.proof.take().unwrap_or_else(|| Secret::new(&[]));
         let proof = hello.method.as_ref().map(|method| Proof {
             method: (&**method).into(),
@@ -75,6 +73,11 @@ impl Shard {
             hello,
             challenged: false,
         }));
+        if let Some(reason) = refused {
+            // Only now: a silent connection is not answered.
+            self.refuse(slot, reason);
+            return Flow::Stop;
+        }
         self.effects.push(Effect::Authenticate {
             id,
             step: 0,
@@ -84,7 +87,8 @@ impl Shard {
     }
 
     /// CONNECT does not read: answers as far as its version can be known ([MQTT-3.1.4-1],
-    /// [MQTT-3.1.2-1], [MQTT-3.1.2-2], [MQTT-3.1.1 3.1.4-1], [MQTT-3.1.1 3.1.2-1], -2).
+    /// [MQTT-3.1.2-1], [MQTT-3.1.2-2], [MQTT-3.1.1 3.1.4-1], [MQTT-3.1.1 3.1.2-1],
+    /// [MQTT-3.1.1 3.1.2-2]).
     pub(crate) fn connect_malformed(&mut self, slot: u32, fault: Malformed, body: &[u8]) {
         self.counters.malformed += 1;
         self.tell(slot, EventKind::Malformed { fault });
@@ -238,8 +242,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Resumes, begins anew or takes over ([MQTT-3.1.2-4], -5, -6, [MQTT-3.1.4-3], -4;
-    /// [MQTT-3.1.1 3.1.2-4], -5, -6, [MQTT-3.1.1 3.1.4-2], -3).
+    /// Resumes, begins anew or takes over.
     fn find_or_make_session(
         &mut self,
         slot: u32,
@@ -251,6 +254,7 @@ impl Shard {
         if let Some(known) = self.sessions.find(&key) {
             let link = self.sessions.get(known).and_then(|found| found.link);
             if let Some(other) = link.filter(|other| *other != slot) {
+                // [MQTT-3.1.4-3] [MQTT-3.1.1 3.1.4-2]
                 self.counters.taken_over += 1;
                 self.tell(other, EventKind::TakenOver);
                 self.take_over(other, known, hello.clean_start);
@@ -265,10 +269,13 @@ impl Shard {
                 stake = self.touch_store();
             }
             if !hello.clean_start {
+                // [MQTT-3.1.2-5] [MQTT-3.1.1 3.1.2-4]
                 return (known, true, stake);
             }
+            // [MQTT-3.1.2-4] [MQTT-3.1.4-4] [MQTT-3.1.1 3.1.2-6] [MQTT-3.1.1 3.1.4-3]
             self.end_session(known);
         }
+        // [MQTT-3.1.2-6]
         let hash = self.sessions.hash(&key);
         let session = self.sessions.add(Box::new(Session {
             serial: 0,
@@ -335,6 +342,7 @@ impl Shard {
             found.online = false;
             found.ends_at = None;
             found.expiry_s = expiry_s;
+            // [MQTT-3.1.2-7] [MQTT-3.1.1 3.1.2-8] [MQTT-3.1.1 3.1.2-12] This CONNECT's, or none.
             // [MQTT-3.1.3-9] A will that waited for its delay is not sent any more.
             found.will = will;
             found.outbox.rewind();
@@ -379,7 +387,7 @@ impl Shard {
     }
 
     /// CONNACK with all that differs from what the client may assume ([MQTT-3.1.4-5],
-    /// [MQTT-3.2.2-2], -3; [MQTT-3.1.1 3.1.4-4], [MQTT-3.1.1 3.2.2-1], -2, -3).
+    /// [MQTT-3.1.1 3.1.4-4]).
     fn connack(
         &mut self,
         slot: u32,
@@ -404,7 +412,7 @@ impl Shard {
             // [MQTT-3.1.2-28]
             response_information: (hello.wants_response_information && !information.is_empty())
                 .then_some(information),
-            // [MQTT-4.12.0-5]
+            // [MQTT-4.12.0-5] [MQTT-4.12.0-6]
             authentication_method: connection.method.as_deref(),
             authentication_data: grant
                 .data
@@ -413,6 +421,8 @@ impl Shard {
             ..ConnackProperties::default()
         };
         let connack = Packet::Connack(Connack {
+            // [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT-3.1.1 3.2.2-1] [MQTT-3.1.1 3.2.2-2]
+            // [MQTT-3.1.1 3.2.2-3]
             session_present: present,
             reason: Reason::Success,
             properties,
@@ -428,6 +438,7 @@ impl Shard {
             return;
         };
         if let Some(found) = self.sessions.get_mut(session) {
+            // [MQTT-3.2.0-1] [MQTT-3.1.1 3.2.0-1] No message before this.
             found.online = true;
             for replay in &mut found.replays {
                 // A question of an earlier connection may have been answered to nobody.
@@ -438,7 +449,7 @@ impl Shard {
         self.pump_later(slot);
     }
 
-    /// DISCONNECT from the client ([MQTT-3.14.4-3], [MQTT-3.1.1 3.14.4-3]).
+    /// DISCONNECT from the client.
     pub(crate) fn disconnect_received(&mut self, slot: u32, packet: &Disconnect<'_>) -> Flow {
         let Some(session) = self.connection(slot).and_then(|found| found.session()) else {
             return Flow::Stop;
@@ -455,6 +466,7 @@ impl Shard {
                 None => {}
             }
             if packet.reason == Reason::Success {
+                // [MQTT-3.14.4-3] [MQTT-3.1.2-10] [MQTT-3.1.1 3.14.4-3] [MQTT-3.1.1 3.1.2-10]
                 found.will = None;
             }
         }
@@ -465,6 +477,7 @@ impl Shard {
 
 /// The session that a proven client means.
 fn key_of(grant: &Grant, hello: &Hello) -> SessionKey {
+    // [MQTT-3.1.3-2] [MQTT-3.1.1 3.1.3-2]
     SessionKey {
         tenant: grant.principal.tenant,
         realm: grant.principal.realm.clone(),

@@ -29,7 +29,7 @@ const WINDOW_SLACK_BYTES: usize = 64 * 1024;
 
 /// How far a connection has come.
 pub(crate) enum Phase {
-    /// CONNECT is due ([MQTT-3.1.0-1]).
+    /// CONNECT is due.
     Silent,
     /// Somebody judges the proof, or the client owes an AUTH.
     Judged(Box<Pending>),
@@ -403,9 +403,16 @@ impl Shard {
             return Flow::Stop;
         }
         if matches!(connection.phase, Phase::Judged(_)) && frame.first >> 4 != 15 {
-            // [MQTT-3.1.2-30] Before CONNACK only AUTH may follow; DISCONNECT ends it as well.
+            // [MQTT-3.1.2-30] [MQTT-3.1.4-6] Before CONNACK only AUTH may follow; DISCONNECT ends it
+            // as well.
             self.refuse(slot, Reason::ProtocolError);
             return Flow::Stop;
+        }
+        if connection.session().is_some() && !connection.greeted {
+            // [MQTT-3.2.0-1] [MQTT-3.1.4-6] [MQTT-3.1.1 3.2.0-1] [MQTT-3.1.1 3.1.4-5] CONNACK waits
+            // for the store: nothing is answered before it, and if it turns into a refusal,
+            // nothing behind CONNECT has happened.
+            return Flow::Blocked;
         }
         if connection.gates.len() >= GATES_MAX
             || connection.window.bytes() >= self.settings.window_bytes + WINDOW_SLACK_BYTES

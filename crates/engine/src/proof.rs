@@ -21,6 +21,7 @@ impl Shard {
         match (&connection.phase, verdict) {
             (Phase::Judged(_), Verdict::Granted(grant)) => self.granted(slot, grant),
             (Phase::Judged(_), Verdict::Refused(reason)) => {
+                // [MQTT-3.1.4-2] [MQTT-4.12.0-1] [MQTT-4.12.0-4]
                 self.counters.authentication_refused += 1;
                 self.tell(slot, EventKind::AuthenticationRefused { reason });
                 self.refuse(slot, reason);
@@ -31,7 +32,7 @@ impl Shard {
         }
     }
 
-    /// Sends an AUTH that asks for more ([MQTT-4.12.0-2], -5).
+    /// Sends an AUTH that asks for more ([MQTT-4.12.0-2], [MQTT-4.12.0-5]).
     fn challenge(&mut self, slot: u32, data: &[u8]) {
         let Some(connection) = self.connection_mut(slot) else {
             return;
@@ -84,8 +85,8 @@ impl Shard {
         }
     }
 
-    /// AUTH from the client: an answer to a challenge, or a new proof ([MQTT-4.12.0-3], -7,
-    /// [MQTT-4.12.1-1]).
+    /// AUTH from the client: an answer to a challenge, or a new proof ([MQTT-4.12.0-3],
+    /// [MQTT-4.12.0-7], [MQTT-4.12.1-1]).
     pub(crate) fn auth_received(&mut self, slot: u32, auth: &Auth<'_>) -> Flow {
         let id = self.id_of(slot);
         let Some(connection) = self.connection_mut(slot) else {

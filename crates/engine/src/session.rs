@@ -15,7 +15,7 @@ use crate::share::Member;
 use crate::will::Will;
 
 /// Which session: the client id belongs to the principal that brought it, so that nobody else's
-/// session can be taken by its name ([MQTT-3.1.3-2], [MQTT-3.1.4-3] read with the identity).
+/// session can be taken by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SessionKey {
     pub tenant: u32,
@@ -31,7 +31,7 @@ pub(crate) struct SessionRef {
     pub serial: u32,
 }
 
-/// State of one session ([MQTT-4.1.0-1] keeps it while the connection is open).
+/// State of one session.
 pub(crate) struct Session {
     pub serial: u32,
     pub hash: u64,

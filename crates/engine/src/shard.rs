@@ -309,7 +309,7 @@ impl Shard {
         let packet = match connection.phase {
             Phase::Closing => return,
             Phase::Silent => None,
-            // [MQTT-3.14.0-1] No DISCONNECT before CONNACK.
+            // [MQTT-3.14.0-1] [MQTT-3.2.0-2] No DISCONNECT before CONNACK, and one CONNACK at most.
             _ if !connection.greeted => Some(Packet::Connack(Connack {
                 session_present: false,
                 reason: connack_reason(reason),
@@ -347,6 +347,7 @@ impl Shard {
         let Some(connection) = self.connection_mut(slot) else {
             return;
         };
+        // [MQTT-3.1.4-6] [MQTT-3.1.1 3.1.4-5] What follows is dropped unread.
         connection.phase = Phase::Closing;
         connection.gates = VecDeque::new();
         connection.tail = Vec::new();
@@ -426,6 +427,7 @@ impl Shard {
         let Some(found) = self.sessions.get(session) else {
             return;
         };
+        // [MQTT-4.1.0-1] [MQTT-3.1.1 4.1.0-2]
         let ends = found.link.is_none() && found.ends_at.is_some_and(|at| at <= now);
         let due = found
             .will
@@ -455,6 +457,7 @@ impl Shard {
         for filter in &filters {
             self.drop_subscription(session, filter);
         }
+        // [MQTT-3.1.1 3.1.2-7] What it published with RETAIN is no part of it and stays.
         if let Some(found) = self.sessions.remove(session) {
             self.counters.sessions_now -= 1;
             if found.is_durable() {

@@ -10,7 +10,7 @@ use crate::policy::Permit;
 use crate::shard::Shard;
 use crate::timers::Timer;
 
-/// The will of a session ([MQTT-3.1.2-7], [MQTT-3.1.1 3.1.2-8]).
+/// The will of a session.
 pub(crate) struct Will {
     pub message: Message,
     pub delay_s: u32,
@@ -34,6 +34,7 @@ impl Shard {
             return;
         };
         let me = found.me(session);
+        // [MQTT-3.1.1 3.1.2-12]
         let Some(will) = &mut found.will else { return };
         let delay_s = will.delay_s.min(found.expiry_s);
         if delay_s == 0 {

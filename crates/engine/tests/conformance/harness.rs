@@ -1,6 +1,11 @@
 //! A lab for conformance tests: shards behind their real door, bytes in, bytes out, virtual time.
 
 #![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that fails says why"
+)]
+#![allow(
     dead_code,
     reason = "each file of tests includes this room and uses its own part of it"
 )]
@@ -10,9 +15,9 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use casemate_codec::{
-    decode, encode, frame, Connack, ConnackProperties, Connect, ConnectProperties, Filters, Packet,
-    PacketId, Publish, PublishProperties, QoS, Reason, RetainHandling, Sender, Subscribe,
-    SubscribeFilter, UserProperties, Version,
+    decode, encode, frame, Connack, ConnackProperties, Connect, ConnectProperties, Disconnect,
+    Filters, Packet, PacketId, Publish, PublishProperties, QoS, Reason, RetainHandling, Sender,
+    Subscribe, SubscribeFilter, UserProperties, Version,
 };
 use casemate_engine::policy::{Operation, Policy, Role, Rule};
 use casemate_engine::{
@@ -276,6 +281,23 @@ impl Lab {
         self.run();
     }
 
+    /// Answers every Persist that was held back: it failed.
+    pub fn fail_store(&mut self) {
+        self.store_holds = false;
+        for (shard, seq) in std::mem::take(&mut self.owed) {
+            self.put(shard, Input::PersistFailed { seq });
+        }
+        self.run();
+    }
+
+    /// Tells every client that the broker goes away.
+    pub fn stop(&mut self, reason: Reason) {
+        for shard in 0..self.shards.len() {
+            self.put(shard, Input::Stop { reason });
+        }
+        self.run();
+    }
+
     /// Runs turns of the loop until nothing moves any more.
     pub fn run(&mut self) {
         for _ in 0..10_000 {
@@ -481,6 +503,26 @@ pub fn message<'a>(topic: &'a str, payload: &'a [u8], qos: QoS, packet_id: u16) 
         properties: PublishProperties::default(),
         payload,
     }
+}
+
+/// A DISCONNECT of a server, or of a client that says no more than why.
+pub fn goodbye(reason: Reason) -> Packet<'static> {
+    Packet::Disconnect(Disconnect {
+        reason,
+        session_expiry_s: None,
+        reason_string: None,
+        user: UserProperties::default(),
+        server_reference: None,
+    })
+}
+
+/// A CONNACK that refuses.
+pub fn refusal(reason: Reason) -> Packet<'static> {
+    Packet::Connack(Connack {
+        session_present: false,
+        reason,
+        properties: ConnackProperties::default(),
+    })
 }
 
 /// A SUBSCRIBE without properties.
