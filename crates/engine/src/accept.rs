@@ -340,6 +340,7 @@ impl Shard {
             found.roles = roles;
             found.link = Some(slot);
             found.online = false;
+            // [MQTT-4.1.0-1] [MQTT-3.1.1 4.1.0-2]
             found.ends_at = None;
             found.expiry_s = expiry_s;
             // [MQTT-3.1.2-7] [MQTT-3.1.1 3.1.2-8] [MQTT-3.1.1 3.1.2-12] This CONNECT's, or none.

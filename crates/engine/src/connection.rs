@@ -403,8 +403,8 @@ impl Shard {
             return Flow::Stop;
         }
         if matches!(connection.phase, Phase::Judged(_)) && frame.first >> 4 != 15 {
-            // [MQTT-3.1.2-30] [MQTT-3.1.4-6] Before CONNACK only AUTH may follow; DISCONNECT ends it
-            // as well.
+            // [MQTT-3.1.2-30] [MQTT-3.1.4-6] Before CONNACK only AUTH may follow; DISCONNECT ends
+            // it as well.
             self.refuse(slot, Reason::ProtocolError);
             return Flow::Stop;
         }

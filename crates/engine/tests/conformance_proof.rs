@@ -10,7 +10,8 @@ use casemate_codec::{
     UserProperties, Version,
 };
 use casemate_engine::{Credentials, Verdict};
-use harness::{bytes_of, goodbye, granted, hello, message, refusal, welcome, Lab, Peer};
+use harness::judge::granted;
+use harness::{bytes_of, goodbye, hello, message, refusal, welcome, Lab, Peer};
 
 /// Judges the method `riddle`: one question, whose answer is `right`; other methods are unknown.
 fn riddle(credentials: &Credentials) -> Verdict {

@@ -395,6 +395,10 @@ fn will_is_not_sent_when_the_session_is_resumed_before_its_delay_has_passed() {
     lab.expect_open(again, &[welcome(Version::V5, true)]);
     lab.pass(50_000);
     lab.expect_open(watcher, &[]);
+    // It is not kept for the loss of a connection that brought none.
+    lab.cut(again);
+    lab.pass(50_000);
+    lab.expect_open(watcher, &[]);
 }
 
 #[test]
