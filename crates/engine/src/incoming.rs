@@ -94,7 +94,6 @@ impl Shard {
         publish: &Publish<'_>,
     ) -> Option<Flow> {
         let id = publish.packet_id?;
-        // [MQTT-4.3.2-5] [MQTT-3.1.1 4.3.2-2] At QoS 1 each PUBLISH is a new message.
         if publish.qos == QoS::ExactlyOnce {
             let unreleased = &self.sessions.get(session)?.unreleased;
             let (front, back) = unreleased.as_slices();
@@ -258,6 +257,8 @@ impl Shard {
             connection.receiving += 1;
         }
         let mut stake = stake;
+        // [MQTT-4.3.2-5] [MQTT-3.1.1 4.3.2-2] At QoS 1 each PUBLISH is a new message, so that no
+        // identifier is remembered.
         if publish.qos == QoS::ExactlyOnce {
             // [MQTT-4.3.3-13] The exchange goes on, whatever becomes of the message.
             self.remember_unreleased(slot, publish);

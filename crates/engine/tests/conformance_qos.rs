@@ -14,7 +14,7 @@ mod word;
 use casemate_codec::{Connect, Packet, Publish, PublishProperties, QoS, Reason, Version};
 use casemate_engine::policy::{Operation, Policy, Role, Rule};
 
-use harness::{hello, lasting, message, policy, welcome, Lab, Peer, BOTH};
+use harness::{bytes_of, hello, lasting, message, policy, welcome, Lab, Peer, BOTH};
 use word::*;
 
 /// A client that keeps its session and subscribes to `t` at QoS 2, and one that publishes.
@@ -205,6 +205,9 @@ fn nothing_is_sent_again_while_the_connection_lasts() {
         publish(&mut lab, publisher, &fresh("t", b"3", Q2, 3));
         lab.say(reader, &pubrec(3));
         lab.take(reader);
+        // Nor when another exchange ends.
+        lab.say(reader, &puback(1));
+        lab.expect_open(reader, &[]);
         for _ in 0..40 {
             lab.pass(30_000);
             lab.say(reader, &Packet::Pingreq);
@@ -270,6 +273,10 @@ fn qos_1_is_acknowledged_and_taken_as_new_each_time() {
             lab.expect_open(publisher, &[puback(9)]);
             lab.expect_open(reader, &[fresh("t", b"x", Q1, number)]);
         }
+        // PUBACK has set the identifier free for an exchange of the other kind as well.
+        lab.say(publisher, &fresh("t", b"x", Q2, 9));
+        lab.expect_open(publisher, &[pubrec(9)]);
+        lab.expect_open(reader, &[fresh("t", b"x", Q2, 4)]);
     }
 }
 
@@ -462,6 +469,25 @@ fn a_message_does_not_overtake_those_that_wait_for_quota() {
             }
         }
     }
+}
+
+#[test]
+fn a_message_does_not_overtake_one_that_has_just_got_its_quota() {
+    // [MQTT-4.6.0-5] [MQTT-4.6.0-6] The acknowledgement and the next message come in one read.
+    let mut lab = Lab::new();
+    let connect = with_receive_max(hello(Version::V5, "reader"), 1);
+    let reader = lab.joined(&connect);
+    lab.subscribe(reader, "t", Q1);
+    let publisher = lab.client(Version::V5, "publisher");
+    publish(&mut lab, publisher, &fresh("t", b"1", Q1, 1));
+    publish(&mut lab, publisher, &fresh("t", b"2", Q1, 2));
+    lab.expect_open(reader, &[fresh("t", b"1", Q1, 1)]);
+    let mut both = bytes_of(Version::V5, &puback(1));
+    both.extend(bytes_of(Version::V5, &fresh("t", b"3", Q1, 9)));
+    lab.send(reader, &both);
+    lab.expect_open(reader, &[puback(9), fresh("t", b"2", Q1, 2)]);
+    lab.say(reader, &puback(2));
+    lab.expect_open(reader, &[fresh("t", b"3", Q1, 3)]);
 }
 
 /// Two members of one group, both with sessions that last, and a publisher.
