@@ -100,7 +100,7 @@ lint: setup ## Check format, lints, types, layers and style; changes nothing.
 check: lint test ## All that must hold before a push: lint, then test.
 
 sim: ## Run the simulator for TIME_S seconds, or replay SEED.
-	@cargo run --quiet --release -p casemate-sim -- \
+	@cargo run --quiet --release -p casemate-sim --bin casemate-sim -- \
 		$(if $(SEED),--seed $(SEED) --trace,--seconds $(TIME_S))
 
 fuzz: ## Fuzz each target for TIME_S seconds (needs nightly Rust and cargo-fuzz).
@@ -122,7 +122,7 @@ bench: setup ## Measure a broker on loopback with mqload (MQLOAD=path); fails on
 
 soak: setup ## Long suites: simulator, planted faults, fuzzing, soak tests, proof of statements.
 	@$(say) 'simulator: $(SOAK_S) s of seeds'
-	@cargo run --quiet --release -p casemate-sim -- --seconds $(SOAK_S)
+	@cargo run --quiet --release -p casemate-sim --bin casemate-sim -- --seconds $(SOAK_S)
 	@$(say) 'planted faults: each must be found'
 	@cargo run --quiet --release -p casemate-sim --bin plant
 	@$(say) 'statements: each test runs through the line that its tag names'

@@ -6,12 +6,13 @@ interoperability. A paper that names a file, a room or a make target that is not
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -101,6 +102,22 @@ def casemate_help(*path: str) -> str:
 def make_targets() -> frozenset[str]:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     return frozenset(re.findall(r"^([a-z]+):", text, re.MULTILINE))
+
+
+async def test_the_program_of_the_readme_runs() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    program = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    subscribed = 'await client.subscribe("lab/+/temp")\n'
+    assert subscribed in program
+    # The reader's loop waits for ever; here somebody publishes, and the first message ends it.
+    program = program.replace(
+        subscribed, f'{subscribed}        await client.publish("lab/1/temp", b"21")\n'
+    )
+    program = program.replace("print(message.topic, message.payload)", "return message.payload")
+    body = "async def example():\n" + re.sub(r"(?m)^", "    ", program)
+    names: dict[str, Callable[[], Awaitable[bytes]]] = {}
+    exec(body, {}, names)  # noqa: S102  The paper's own program is what is under test.
+    assert await asyncio.wait_for(names["example"](), 30) == b"21"
 
 
 @pytest.mark.parametrize("name", NAMES)
