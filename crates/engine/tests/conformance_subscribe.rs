@@ -1,5 +1,4 @@
-//! SUBSCRIBE and UNSUBSCRIBE: answers, replacement, retained messages, and the end of a filter
-//! (MQTT 5.0 §3.8 to §3.11).
+//! SUBSCRIBE and UNSUBSCRIBE: their answers and what they change (MQTT 5.0 §3.8 to §3.11).
 //!
 //! Each test drives the engine through its door with packets and compares every packet that comes
 //! back; where both versions demand the same, the test runs once for each.

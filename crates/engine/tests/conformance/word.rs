@@ -141,3 +141,17 @@ pub fn reconnect(lab: &mut Lab, peer: Peer, connect: &Connect<'_>) -> Peer {
     }
     lab.connect(connect)
 }
+
+/// Publishes one message and drops the publisher's side of the exchange.
+pub fn publish(lab: &mut Lab, publisher: Peer, packet: &Packet<'_>) {
+    lab.say(publisher, packet);
+    if let Packet::Publish(Publish {
+        qos: QoS::ExactlyOnce,
+        packet_id: Some(packet_id),
+        ..
+    }) = packet
+    {
+        lab.say(publisher, &pubrel(packet_id.get()));
+    }
+    lab.take(publisher);
+}
