@@ -5,8 +5,8 @@
 #[path = "conformance/harness.rs"]
 mod harness;
 
-use casemate_codec::{Packet, QoS, Reason, Version};
-use harness::{bytes_of, goodbye, hello, lasting, message, Lab, BOTH};
+use casemate_codec::{Connect, Packet, QoS, Reason, Version};
+use harness::{bytes_of, goodbye, hello, lasting, message, refusal, Lab, BOTH};
 
 /// Bytes that break a rule, and what a 5.0 client is told.
 const FAULTS: [(&str, &[u8], Reason); 16] = [
@@ -158,6 +158,40 @@ fn message_that_could_not_be_kept_ends_its_connection_without_an_acknowledgement
         match version {
             Version::V5 => lab.expect_end(writer, &[goodbye(Reason::QuotaExceeded)]),
             _ => lab.expect_end(writer, &[]),
+        }
+    }
+}
+
+#[test]
+fn what_comes_while_a_transport_is_being_closed_is_ignored() {
+    // [MQTT-3.1.4-6] [MQTT-3.1.1 3.1.4-5] [MQTT-3.14.4-1] [MQTT-3.2.0-2]
+    for version in BOTH {
+        for is_refused in [true, false] {
+            let mut lab = Lab::new();
+            let witness = lab.client(version, "witness");
+            lab.subscribe(witness, "#", QoS::AtMostOnce);
+            lab.lingers = true;
+            let client = lab.connect(&Connect {
+                username: is_refused.then_some("stranger"),
+                password: is_refused.then_some(b"guess"),
+                ..hello(version, "a")
+            });
+            if !is_refused {
+                lab.take(client);
+                lab.send(client, &[0xC1, 0]);
+            }
+            match (version, is_refused) {
+                (_, true) => lab.expect_end(client, &[refusal(Reason::NotAuthorized)]),
+                (Version::V5, _) => lab.expect_end(client, &[goodbye(Reason::MalformedPacket)]),
+                _ => lab.expect_end(client, &[]),
+            }
+            let again = Packet::Connect(hello(version, "b"));
+            let publish = Packet::Publish(message("t", b"x", QoS::AtMostOnce, 0));
+            for packet in [again, publish, Packet::Pingreq] {
+                lab.say(client, &packet);
+            }
+            lab.expect_end(client, &[]);
+            lab.expect_open(witness, &[]);
         }
     }
 }

@@ -64,6 +64,8 @@ pub struct Lab {
     judge: Judge,
     /// While true, nothing becomes durable.
     pub store_holds: bool,
+    /// While true, a transport that the broker has closed still carries bytes both ways.
+    pub lingers: bool,
     owed: Vec<(usize, u64)>,
     /// Everything told, oldest first.
     pub events: Vec<EventKind>,
@@ -92,6 +94,7 @@ impl Lab {
             now: 1_000,
             judge: Box::new(by_name),
             store_holds: false,
+            lingers: false,
             owed: Vec::new(),
             events: Vec::new(),
         }
@@ -382,13 +385,16 @@ impl Lab {
         }
         self.write(line);
         self.lines[line].closed = true;
+        if self.lingers {
+            return;
+        }
         let loss = Loss::Transport;
         self.put(shard, Input::Closed { id, loss });
     }
 
     fn read(&mut self, peer: Peer) {
         let line = &mut self.lines[peer.0];
-        if line.paused || line.closed || line.unread.is_empty() {
+        if line.paused || line.closed && !self.lingers || line.unread.is_empty() {
             return;
         }
         let (shard, id) = (line.shard, line.id);
@@ -400,7 +406,7 @@ impl Lab {
     /// Moves everything that stands in a client's window to it.
     fn write(&mut self, line: usize) -> bool {
         let Line { shard, id, .. } = self.lines[line];
-        if self.lines[line].closed || self.lines[line].stalled {
+        if self.lines[line].closed && !self.lingers || self.lines[line].stalled {
             return false;
         }
         self.shards[shard].take_dirty(&mut Vec::new());
