@@ -14,7 +14,9 @@ pub const QUESTION: &[u8] = b"what do you know?";
 /// What a client says in its first step: in CONNECT, and when it proves itself again.
 pub const BEGINNINGS: [&[u8]; 2] = [b"hello", b"again"];
 
-/// Decides on credentials as they came, `username` being that of CONNECT; `serial` makes a client id that was never used.
+/// Decides on credentials as they came, `username` being that of CONNECT.
+///
+/// `serial` makes a client id that was never used.
 pub fn decide(
     people: &[Person],
     now: Millis,

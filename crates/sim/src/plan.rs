@@ -95,6 +95,8 @@ pub struct Plan {
     pub pipe_ms_max: u64,
     /// Most bytes that the shell reads from one connection in a turn.
     pub read_bytes_max: usize,
+    /// Of 100 messages, how many are large.
+    pub large_percent: u64,
     /// Whether losses of QoS 0 and refusals for full queues are to be expected.
     pub tight: bool,
 }
@@ -143,6 +145,7 @@ impl Plan {
                 true => *chance.pick(&[1 << 18, 4096, 100, 7]),
                 false => 1 << 18,
             },
+            large_percent: *chance.pick(&[2, 5, 5, 5, 5, 5, 60]),
             tight,
         }
     }

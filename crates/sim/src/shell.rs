@@ -102,6 +102,7 @@ pub struct Shell {
     pipes: Vec<Vec<Pipe>>,
     plan: Arc<Plan>,
     gate: Promptness,
+    read_bytes_max: usize,
     fresh_ids: u64,
     /// Every link of the run, by number.
     pub links: Vec<Link>,
@@ -146,6 +147,7 @@ impl Shell {
             pipes: vec![vec![pipe; plan.shards]; plan.shards],
             plan: Arc::clone(plan),
             gate: plan.gate,
+            read_bytes_max: plan.read_bytes_max,
             fresh_ids: 0,
             links: Vec::new(),
             live: Vec::new(),
@@ -281,6 +283,7 @@ impl Shell {
     /// The store, the gate and the pipes answer at once from now on.
     pub fn heal(&mut self, now: Millis) {
         self.gate = Promptness::AtOnce;
+        self.read_bytes_max = 1 << 18;
         for station in &mut self.stations {
             station.store.heal(now);
         }

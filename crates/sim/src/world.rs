@@ -18,7 +18,7 @@ use crate::plan::{Plan, FIRST_GOOD_PERSON};
 use crate::shell::Shell;
 
 /// Steps at one moment before the world counts as standing still.
-const STEPS_MAX: u32 = 20_000;
+const STEPS_MAX: u32 = 200_000;
 
 /// Somebody who can be due.
 #[derive(Clone, Copy, Debug)]

@@ -87,9 +87,10 @@ impl Client {
         let serial = scene.oracle.next_serial();
         let retain = features.has(Feature::Retained) && scene.chance.percent(25);
         let empties = retain && features.has(Feature::EmptyPayloads);
+        let large = scene.chance.percent(self.plan.large_percent);
         let payload = match scene.chance.below(100) {
             0..=14 if empties => Vec::new(),
-            15..=19 => {
+            _ if large => {
                 let usual = *scene.chance.pick(&[2_000, 2_000, 30_000]);
                 let most = self.limits.packet_bytes_max.min(usual) - 400;
                 payload(serial, scene.chance.index(most))

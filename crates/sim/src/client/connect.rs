@@ -381,7 +381,7 @@ impl Client {
         Ok(())
     }
 
-    /// Session Present must be what the oracle knows; says whether an earlier session surely goes on.
+    /// Session Present must be what the oracle knows; says whether the session surely goes on.
     fn check_presence(
         &self,
         scene: &Scene<'_>,

@@ -105,7 +105,7 @@ impl Oracle {
         let session = &self.sessions[delivery.client];
         check_content(session, &message, delivery)?;
         self.check_fate(now, links, &message)?;
-        self.check_law(now, &message, delivery)?;
+        self.check_law(now, links, &message, delivery)?;
         let paths = session.paths(delivery.client, &message);
         let is_new = check_flight(session, &message, paths.replays, delivery, &self.messages)?;
         let count = session
@@ -197,6 +197,7 @@ impl Oracle {
     fn check_law(
         &self,
         now: Millis,
+        links: &[Link],
         message: &Message,
         delivery: &Delivery,
     ) -> Result<(), Violation> {
@@ -215,13 +216,29 @@ impl Oracle {
             message.topic
         );
         ensure!(
-            self.may_publish(message, now) != Answer::Never,
+            self.may_have_been_published(now, links, message) != Answer::Never,
             Denied,
             "message {} to {} was delivered, its author must not send there",
             message.serial,
             message.topic
         );
         Ok(())
+    }
+
+    /// What the law says about publishing a message that has arrived; a will is judged when it is
+    /// used, not when it is left.
+    fn may_have_been_published(&self, now: Millis, links: &[Link], message: &Message) -> Answer {
+        let will = self.will(message.serial);
+        let (Author::Will(client), Some(will)) = (message.author, will) else {
+            return self.may_publish(message, now);
+        };
+        let (WillFate::Must { from, .. } | WillFate::May { from }) = self.will_fate(will, links)
+        else {
+            return Answer::Never;
+        };
+        let what = (message.topic.as_str(), message.qos, message.retain);
+        self.law
+            .publish(&self.sessions[client].asker, what, (from.min(now), now))
     }
 
     /// QoS, retain flag and subscription identifiers must follow from a subscription.

@@ -6,7 +6,7 @@ use crate::chance::Chance;
 use crate::history::{ensure, Violation};
 
 /// Room beyond the setting, bytes.
-const RESERVE_BYTES: usize = 96 * 1024;
+const RESERVE_BYTES: usize = 40 * 1024;
 
 /// One direction between two shards.
 #[derive(Clone, Debug)]

@@ -122,7 +122,7 @@ impl Shell {
     ) -> Result<(), Violation> {
         let link = &mut self.links[number];
         let mut bytes = Vec::new();
-        link.up.take(now, self.plan.read_bytes_max, &mut bytes);
+        link.up.take(now, self.read_bytes_max, &mut bytes);
         if bytes.is_empty() {
             return Ok(());
         }

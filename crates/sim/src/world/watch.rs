@@ -44,6 +44,7 @@ impl World {
                 link.connected_at = Some(now);
                 if let Owner::Client(client) = link.owner {
                     self.oracle.sessions[client].home = Some(link.shard);
+                    self.check_single(client, number)?;
                 }
             }
             EventKind::Disconnected { loss } => {
@@ -70,6 +71,23 @@ impl World {
             ),
             _ => {}
         }
+        Ok(())
+    }
+
+    /// A session has one connection: the one before it is over ([MQTT-3.1.4-3]).
+    fn check_single(&self, client: usize, newest: usize) -> Result<(), Violation> {
+        let is_other = |number: &&usize| {
+            let link = &self.shell.links[**number];
+            let serves = link.side == Side::Seated && link.connected_at.is_some();
+            link.owner == Owner::Client(client) && **number != newest && serves
+        };
+        let other = self.shell.live.iter().find(is_other);
+        let one = other.is_none() || self.oracle.sessions[client].is_anonymous;
+        ensure!(
+            one,
+            Session,
+            "client {client} is connected by {other:?} and by {newest}"
+        );
         Ok(())
     }
 
