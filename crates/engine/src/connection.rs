@@ -381,6 +381,7 @@ impl Shard {
     /// The largest packet that a connection may send now, bytes.
     fn bytes_max(&self, slot: u32) -> u32 {
         match self.connection(slot).map(|connection| &connection.phase) {
+            // [MQTT-3.2.2-15] What CONNACK has announced.
             Some(Phase::Serving { .. }) => self.settings.packet_bytes_max,
             _ => self
                 .settings

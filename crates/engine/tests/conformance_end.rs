@@ -6,6 +6,7 @@
 mod harness;
 
 use casemate_codec::{Connect, Packet, QoS, Reason, Version};
+use casemate_engine::Settings;
 use harness::{bytes_of, goodbye, hello, lasting, message, refusal, Lab, BOTH};
 
 /// Bytes that break a rule, and what a 5.0 client is told.
@@ -192,6 +193,29 @@ fn what_comes_while_a_transport_is_being_closed_is_ignored() {
             }
             lab.expect_end(client, &[]);
             lab.expect_open(witness, &[]);
+        }
+    }
+}
+
+#[test]
+fn packet_over_the_announced_maximum_ends_the_connection() {
+    // [MQTT-3.2.2-15]
+    for (payload_bytes, is_taken) in [(195, true), (196, false)] {
+        let settings = Settings {
+            packet_bytes_max: 202,
+            ..Settings::default()
+        };
+        let mut lab = Lab::with(settings, 1);
+        let client = lab.client(Version::V5, "a");
+        // Three bytes of header, three of topic, one for the properties, and the payload.
+        let payload = vec![b'x'; payload_bytes];
+        let publish = Packet::Publish(message("t", &payload, QoS::AtMostOnce, 0));
+        let bytes = bytes_of(Version::V5, &publish);
+        assert_eq!(bytes.len(), payload_bytes + 7);
+        lab.send(client, &bytes);
+        match is_taken {
+            true => lab.expect_open(client, &[]),
+            false => lab.expect_end(client, &[goodbye(Reason::PacketTooLarge)]),
         }
     }
 }
