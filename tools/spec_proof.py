@@ -5,8 +5,8 @@ is proven when the line under its tag was executed. What was proven is written d
 of that line, so that a changed line, or a test that lost its tag, makes the proof stale.
 
 A tag in a row of a table names no test of its own. The tests that run the table are then run once
-for each statement, with its tag in the environment as CASEMATE_STATEMENT, so that the table can
-hand out the rows of that statement alone.
+for each statement, with its identifier in the environment as CASEMATE_STATEMENT, so that they take
+the rows of that statement alone.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ class Bench:
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
             environment = {**os.environ, "LLVM_PROFILE_FILE": f"{folder}/%p-%m.profraw"}
             if statement:
-                environment["CASEMATE_STATEMENT"] = f"[{statement}]"
+                environment["CASEMATE_STATEMENT"] = statement
             if not _passes(test, program, self.root, environment):
                 return {}
             raw = sorted(str(path) for path in Path(folder).glob("*.profraw"))
