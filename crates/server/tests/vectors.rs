@@ -1,5 +1,6 @@
-//! The codec's table of bytes, sent to a real server over a socket: what the codec refuses ends
-//! the connection with the same reason, and nothing in the table hurts anybody else.
+//! The codec's table of bytes, sent to a real server over a socket.
+//!
+//! What the codec refuses ends the connection with the same reason; nothing in it hurts others.
 
 #![allow(
     clippy::unwrap_used,
