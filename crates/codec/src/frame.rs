@@ -64,7 +64,8 @@ pub fn frame(input: &[u8], packet_bytes_max: u32) -> Result<Option<Frame>, Malfo
     };
     // [MQTT-2.1.3-1] [MQTT-3.1.1 2.2.2-2] [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1]
     // [MQTT-3.14.1-1] [MQTT-3.15.1-1] [MQTT-3.1.1 3.6.1-1] [MQTT-3.1.1 3.8.1-1]
-    // [MQTT-3.1.1 3.10.1-1] [MQTT-3.1.1 3.14.1-1] The flags are known before any length is.
+    // [MQTT-3.1.1 3.10.1-1] [MQTT-3.1.1 3.14.1-1] [MQTT-3.3.1-2] [MQTT-3.3.1-4]
+    // [MQTT-3.1.1 3.3.1-2] [MQTT-3.1.1 3.3.1-4] The flags are known before any length is.
     if VALID_FLAGS[usize::from(first >> 4)] >> (first & 0x0F) & 1 == 0 {
         return Err(first_fault(first));
     }
@@ -82,6 +83,7 @@ pub fn frame(input: &[u8], packet_bytes_max: u32) -> Result<Option<Frame>, Malfo
         header_bytes,
         body_bytes,
     };
+    // [MQTT-3.2.2-15] A sender that was told our maximum is held to it.
     if frame.packet_bytes() > packet_bytes_max as usize {
         // At most 5 + 268,435,455 bytes, so the conversion keeps the value.
         let packet_bytes = frame.packet_bytes() as u32;

@@ -69,7 +69,7 @@ pub(crate) fn special_fault(topic: &[u8]) -> Option<TextFault> {
     if is_plain(topic) {
         return None;
     }
-    // The slow half is for topics that are refused anyway.
+    // [MQTT-1.5.4-2] [MQTT-3.1.1 1.5.3-2] The slow half is for topics that are refused anyway.
     Some(if topic.contains(&0) {
         TextFault::Null
     } else {

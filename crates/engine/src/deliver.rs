@@ -16,8 +16,8 @@ use crate::route::{Route, Target};
 use crate::shard::Shard;
 use crate::window::SPLICE_BYTES;
 
-/// Topic aliases that we have set on a connection ([MQTT-3.3.2-11] bounds them by the client's
-/// maximum, [MQTT-3.1.2-27] by its silence).
+/// Topic aliases that we have set on a connection: the client's maximum bounds them, and its
+/// silence forbids them ([MQTT-3.1.2-27]).
 pub(crate) struct AliasesOut {
     max: u16,
     topics: HashMap<Box<str>, NonZeroU16, ahash::RandomState>,
@@ -37,6 +37,7 @@ impl AliasesOut {
             return Some((*alias, true));
         }
         let next = self.topics.len() as u16 + 1;
+        // [MQTT-3.3.2-11] Beyond the client's maximum a topic is written out each time.
         let alias = NonZeroU16::new(next).filter(|_| next <= self.max)?;
         self.topics.insert(topic.into(), alias);
         Some((alias, false))
