@@ -132,6 +132,9 @@ soak: setup ## Long suites: simulator, planted faults, fuzzing, soak tests, proo
 	@cargo test --workspace --no-fail-fast -- --ignored
 	@$(PY) -m pytest tests -m soak
 
+prove: .venv/stamps/packages ## Prove statements again whose tagged line or test has changed.
+	@$(PY) tools/specmap.py --prove --quiet
+
 lock: .venv/stamps/packages ## Write the versions of this .venv to requirements.lock.
 	@{ head -1 requirements.lock; $(PY) -m pip list --format freeze --exclude casemate \
 		--exclude pip --exclude setuptools | tr A-Z a-z | sort; } > .venv/lock
@@ -145,4 +148,4 @@ clean: ## Remove what was built; keeps .casemate, the broker that `make run` mad
 	@rm -rf .venv target fuzz/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find python tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help run setup test rules fmt lint check sim fuzz fuzzing bench soak lock docs clean
+.PHONY: help run setup test rules fmt lint check sim fuzz fuzzing bench soak prove lock docs clean

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -99,7 +100,8 @@ def settle(counts: dict[str, int], tighten: bool, strict: bool) -> list[str]:
     for name, count in counts.items():
         limit = allowed.get(name, 0)
         if count > (0 if strict and name == "missing" else limit):
-            faults.append(f"{count} statements are {name}, {limit} may be")
+            hint = ": run make prove" if name == "unproven" else ""
+            faults.append(f"{count} statements are {name}, {limit} may be{hint}")
         if tighten and count < limit:
             book.setdefault("statements", {})[name] = count
     if tighten:
@@ -126,7 +128,11 @@ def main(arguments: list[str] | None = None) -> int:
     bound = [statement for statement in known if statement.kind == "server"]
     whole = [statement for statement in bound if not gaps(statement, tags)]
     if options.prove:
-        spec_proof.prove(root, [statement.identifier for statement in whole], tags, PROVEN)
+        try:
+            spec_proof.prove(root, [statement.identifier for statement in whole], tags, PROVEN)
+        except (FileNotFoundError, subprocess.CalledProcessError) as cause:
+            print(f"error: nothing can be proven: {cause}", file=sys.stderr)
+            return 1
     if options.json:
         print(as_json(known, tags))
         return 1 if faults or len(whole) < len(bound) else 0

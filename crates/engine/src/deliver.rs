@@ -16,8 +16,7 @@ use crate::route::{Route, Target};
 use crate::shard::Shard;
 use crate::window::SPLICE_BYTES;
 
-/// Topic aliases that we have set on a connection: the client's maximum bounds them, and its
-/// silence forbids them ([MQTT-3.1.2-27]).
+/// Topic aliases that we have set on a connection; none without the client's leave.
 pub(crate) struct AliasesOut {
     max: u16,
     topics: HashMap<Box<str>, NonZeroU16, ahash::RandomState>,
