@@ -97,6 +97,8 @@ pub struct Plan {
     pub read_bytes_max: usize,
     /// Of 100 messages, how many are large.
     pub large_percent: u64,
+    /// Messages that are published at a time.
+    pub burst: u64,
     /// Whether losses of QoS 0 and refusals for full queues are to be expected.
     pub tight: bool,
 }
@@ -126,7 +128,7 @@ impl Plan {
             }
         };
         let fails = features.has(Feature::FailingStore) && chance.percent(10);
-        Plan {
+        let mut plan = Plan {
             features,
             shards,
             settings: settings(chance, features, tight),
@@ -140,13 +142,33 @@ impl Plan {
             store: late(chance, Feature::LateStore, 300),
             store_failures_permille: if fails { chance.between(1, 20) } else { 0 },
             gate: late(chance, Feature::LateGate, 600),
-            pipe_ms_max: *chance.pick(&[0, 1, 5, 50]),
+            pipe_ms_max: *chance.pick(&[0, 1, 5, 50, 100]),
             read_bytes_max: match features.has(Feature::Splitting) {
                 true => *chance.pick(&[1 << 18, 4096, 100, 7]),
                 false => 1 << 18,
             },
-            large_percent: *chance.pick(&[2, 5, 5, 5, 5, 5, 60]),
+            large_percent: *chance.pick(&[2, 5, 5, 5, 60]),
+            burst: 1,
             tight,
+        };
+        if chance.percent(12) {
+            plan.flood(chance);
+        }
+        plan
+    }
+
+    /// Lets everybody send as much as they can through pipes that are slow and narrow.
+    fn flood(&mut self, chance: &mut Chance) {
+        let packet_bytes_max = chance.between(4, 8) as u32 * 1024;
+        self.settings.packet_bytes_max = packet_bytes_max;
+        self.settings.pipe_bytes = packet_bytes_max as usize * 2;
+        self.pipe_ms_max = chance.between(20, 200);
+        self.large_percent = 70;
+        self.burst = chance.between(2, 20);
+        self.weather.capacity = 1 << 16;
+        self.weather.piece_bytes_max = 0;
+        for persona in &mut self.personas {
+            persona.habits.publish_percent = 80;
         }
     }
 

@@ -26,7 +26,10 @@ impl Client {
             return self.subscribe(scene);
         }
         if scene.chance.percent(self.persona.habits.publish_percent) {
-            return self.publish(scene);
+            for _ in 0..scene.chance.between(1, self.plan.burst) {
+                self.publish(scene)?;
+            }
+            return Ok(());
         }
         let features = self.plan.features;
         match scene.chance.below(100) {
