@@ -84,7 +84,8 @@ impl Client {
             serial,
             tenant: asker.principal.tenant,
             author: Author::Will(self.index),
-            incarnation: 0,
+            // Wills have no order among each other: each may have a delay of its own.
+            incarnation: serial as usize,
             topic,
             qos: self.choose_qos(scene),
             retain: self.plan.features.has(Feature::Retained) && scene.chance.percent(20),
