@@ -26,7 +26,7 @@ pub enum Sender {
 
 /// Decodes one packet.
 ///
-/// `body` is exactly what follows the fixed header that [`crate::frame`] has read. `version` is
+/// `body` is exactly what follows the fixed header that [`crate::frame()`] has read. `version` is
 /// that of the connection's CONNECT, and is ignored for the CONNECT itself.
 ///
 /// # Errors

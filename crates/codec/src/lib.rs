@@ -2,14 +2,14 @@
 //!
 //! The tour, in the order in which a byte meets it:
 //!
-//! 1. [`frame`] finds where a packet ends, and refuses it by its announced length before anything
+//! 1. [`frame()`] finds where a packet ends, and refuses it by its announced length before anything
 //!    is allocated for it.
-//! 2. [`decode`] turns the bytes of one whole packet into a [`Packet`] that borrows from them: no
+//! 2. [`decode()`] turns the bytes of one whole packet into a [`Packet`] that borrows from them: no
 //!    topic, payload or property is copied. What it returns has passed every check that bytes
 //!    alone allow; lists (filters, properties) stay raw and are walked again by iterators that
 //!    cannot fail.
-//! 3. [`encode`] writes a [`Packet`]; [`forward`] is the hot path beside it, which writes a PUBLISH
-//!    for a recipient from a stored message.
+//! 3. [`encode()`] writes a [`Packet`]; [`forward()`] is the hot path beside it, which writes a
+//!    PUBLISH for a recipient from a stored message.
 //!
 //! The crate knows nothing of sockets, sessions or time, and serves broker and client alike.
 

@@ -1,6 +1,6 @@
 //! The simulator: a virtual clock, network, store and authenticator around the real engine.
 //!
-//! One number decides a whole run. [`run`] makes a [`plan`] of it (shards, settings, who takes
+//! One number decides a whole run. [`run()`] makes a [`plan`] of it (shards, settings, who takes
 //! part), then moves a [`world`] forward event by event: [`shell`] drives the shards as the server
 //! does and watches the engine's door; [`stream`] carries bytes between it and the clients,
 //! splitting, delaying and cutting; [`client`] and [`hostile`] are the peers. [`oracle`] knows what
