@@ -141,7 +141,8 @@ lock: .venv/stamps/packages ## Write the versions of this .venv to requirements.
 	@mv .venv/lock requirements.lock
 
 docs: setup ## Build the Rust pages and test what the papers say.
-	@RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --workspace --no-deps --document-private-items
+	@RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
+		cargo doc --workspace --no-deps --document-private-items
 	@$(PY) -m pytest tests/docs
 
 clean: ## Remove what was built; keeps .casemate, the broker that `make run` made.
