@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU16;
 
-use casemate_codec::{Ack, PacketId, QoS, Reason, Version};
+use casemate_codec::{encode, Ack, Packet, PacketId, QoS, Reason, UserProperties, Version};
 
 use crate::connection::{Flow, Phase as ConnectionPhase};
 use crate::door::Effect;
@@ -116,26 +116,26 @@ impl Gate {
     }
 }
 
-/// Writes a PUBACK, PUBREC, PUBREL or PUBCOMP in its shortest form.
-pub(crate) fn write_small(
-    version: Version,
-    first: u8,
-    id: NonZeroU16,
-    reason: Reason,
-    out: &mut Vec<u8>,
-) {
-    // [MQTT-3.1.2-29] No form with a reason string or user properties, asked for or not.
+/// Writes a PUBACK, PUBREC, PUBREL or PUBCOMP that has nothing to say, as nearly all of them.
+fn write_success(first: u8, id: NonZeroU16, out: &mut Vec<u8>) {
+    // [MQTT-2.2.1-5] [MQTT-3.1.1 2.3.1-6] The identifier is the PUBLISH's own.
     let [high, low] = id.get().to_be_bytes();
-    if version == Version::V5 && reason != Reason::Success {
-        out.extend_from_slice(&[first, 3, high, low, reason as u8]);
-    } else {
-        out.extend_from_slice(&[first, 2, high, low]);
-    }
+    out.extend_from_slice(&[first, 2, high, low]);
 }
 
 /// Writes the PUBREL of a resumed exchange ([MQTT-4.4.0-1]).
-pub(crate) fn write_pubrel(version: Version, id: NonZeroU16, out: &mut Vec<u8>) {
-    write_small(version, PUBREL, id, Reason::Success, out);
+pub(crate) fn write_pubrel(id: NonZeroU16, out: &mut Vec<u8>) {
+    write_success(PUBREL, id, out);
+}
+
+/// The packet that a small acknowledgement with a code is.
+fn packet_of(first: u8, ack: Ack<'_>) -> Packet<'_> {
+    match first {
+        PUBACK => Packet::Puback(ack),
+        PUBREC => Packet::Pubrec(ack),
+        PUBREL => Packet::Pubrel(ack),
+        _ => Packet::Pubcomp(ack),
+    }
 }
 
 impl Shard {
@@ -238,6 +238,12 @@ impl Shard {
 
     /// Writes what was gated.
     fn release(&mut self, slot: u32, gate: Gate) {
+        let words = match &gate {
+            Gate::Small { reason, .. } if *reason != Reason::Success => {
+                self.words_for(slot, &[*reason])
+            }
+            _ => None,
+        };
         let Shard {
             connections, pool, ..
         } = self;
@@ -250,12 +256,25 @@ impl Shard {
         if matches!(connection.phase, ConnectionPhase::Closing) {
             return;
         }
-        let version = connection.version;
+        let (version, max) = (connection.version, connection.packet_bytes_max);
         let out = connection.window.buffer(pool);
         match gate {
             Gate::Small { first, id, reason } => {
-                // [MQTT-2.2.1-5] [MQTT-3.1.1 2.3.1-6] The identifier is the PUBLISH's own.
-                write_small(version, first, id, reason, out);
+                if version == Version::V5 && reason != Reason::Success {
+                    let ack = Ack {
+                        packet_id: id,
+                        reason,
+                        reason_string: words,
+                        user: UserProperties::default(),
+                    };
+                    if encode(version, &packet_of(first, ack), max, out).is_err() {
+                        // Without an answer the client would wait for ever.
+                        self.close_silently(slot, Loss::Refused(Reason::PacketTooLarge));
+                        return;
+                    }
+                } else {
+                    write_success(first, id, out);
+                }
                 if first == PUBACK || first == PUBCOMP || (first == PUBREC && reason.is_refusal()) {
                     connection.receiving = connection.receiving.saturating_sub(1);
                 }

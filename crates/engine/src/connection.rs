@@ -17,6 +17,7 @@ use crate::route::Route;
 use crate::shard::Shard;
 use crate::timers::Timer;
 use crate::window::Window;
+use crate::wording::Goodbye;
 
 /// Acknowledgements of one connection that wait for durability or receipts.
 const GATES_MAX: usize = 4_096;
@@ -526,7 +527,9 @@ impl Shard {
     pub(crate) fn malformed(&mut self, slot: u32, fault: Malformed) {
         self.counters.malformed += 1;
         self.tell(slot, EventKind::Malformed { fault });
-        self.close(slot, fault.reason(), Loss::Refused(fault.reason()));
+        let words = fault.to_string();
+        let why = Goodbye::saying(fault.reason(), &words);
+        self.close(slot, why, Loss::Refused(fault.reason()));
     }
 
     fn malformed_quietly(&mut self, slot: u32) {

@@ -7,6 +7,7 @@ use crate::door::{ConnectionId, Millis};
 use crate::event::Loss;
 use crate::shard::Shard;
 use crate::timers::Timer;
+use crate::wording::Goodbye;
 
 impl Shard {
     /// Arms the timer of a connection where its next deadline is earlier than what is armed.
@@ -72,15 +73,13 @@ impl Shard {
             !connection.window.is_empty() && connection.moved_at.saturating_add(slow_ms) <= now;
         match connection.phase {
             Phase::Serving { .. } if until_over => {
-                self.close(
-                    slot,
-                    Reason::NotAuthorized,
-                    Loss::Refused(Reason::NotAuthorized),
-                );
+                let why = Goodbye::saying(Reason::NotAuthorized, "the proof of identity has ended");
+                self.close(slot, why, Loss::Refused(Reason::NotAuthorized));
             }
             Phase::Serving { .. } if slow => {
                 self.counters.slow_readers += 1;
-                self.close(slot, Reason::QuotaExceeded, Loss::SlowReader);
+                let why = Goodbye::saying(Reason::QuotaExceeded, "messages were not read in time");
+                self.close(slot, why, Loss::SlowReader);
             }
             Phase::Serving { .. } => {
                 // [MQTT-3.1.2-22] [MQTT-3.1.1 3.1.2-24]

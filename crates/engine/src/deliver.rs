@@ -511,8 +511,7 @@ impl Shard {
                     connections, pool, ..
                 } = self;
                 if let Some(connection) = connections[slot as usize].as_deref_mut() {
-                    let version = connection.version;
-                    write_pubrel(version, id, connection.window.buffer(pool));
+                    write_pubrel(id, connection.window.buffer(pool));
                 }
                 self.mark_dirty(slot);
                 return true;

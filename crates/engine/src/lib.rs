@@ -39,6 +39,7 @@ mod tree;
 mod will;
 mod window;
 mod wire;
+mod wording;
 
 pub use counters::Counters;
 pub use door::{

@@ -25,6 +25,7 @@ use crate::subscribe::Interest;
 use crate::timers::{Timer, Timers};
 use crate::will::Own;
 use crate::window::{Outgoing, Pool};
+use crate::wording::Goodbye;
 
 /// Announcements of the broker that may wait for room in a pipe.
 const OWN_MAX: usize = 1_024;
@@ -295,7 +296,8 @@ impl Shard {
 
     /// Tells a 5.0 client why, as far as it may be told now, and closes ([MQTT-4.13.1-1],
     /// [MQTT-4.13.2-1], [MQTT-3.2.2-7], [MQTT-3.14.4-2], [MQTT-3.1.1 3.2.2-5]).
-    pub(crate) fn close(&mut self, slot: u32, reason: Reason, loss: Loss) {
+    pub(crate) fn close<'a>(&mut self, slot: u32, why: impl Into<Goodbye<'a>>, loss: Loss) {
+        let why: Goodbye<'a> = why.into();
         let Shard {
             connections, pool, ..
         } = self;
@@ -312,16 +314,20 @@ impl Shard {
             // [MQTT-3.14.0-1] [MQTT-3.2.0-2] No DISCONNECT before CONNACK, and one CONNACK at most.
             _ if !connection.greeted => Some(Packet::Connack(Connack {
                 session_present: false,
-                reason: connack_reason(reason),
-                properties: ConnackProperties::default(),
+                reason: connack_reason(why.reason),
+                properties: ConnackProperties {
+                    reason_string: why.words,
+                    server_reference: why.server_reference,
+                    ..ConnackProperties::default()
+                },
             })),
             _ if version == Version::V5 => Some(Packet::Disconnect(Disconnect {
-                reason: disconnect_reason(reason),
+                reason: disconnect_reason(why.reason),
                 // [MQTT-3.14.2-2]
                 session_expiry_s: None,
-                reason_string: None,
+                reason_string: why.words,
                 user: UserProperties::default(),
-                server_reference: None,
+                server_reference: why.server_reference,
             })),
             _ => None,
         };

@@ -77,12 +77,12 @@ impl Shard {
                 *code = Reason::UnspecifiedError;
             }
         }
+        let words = self.words_for(slot, codes);
         let suback = Packet::Suback(Suback {
             // [MQTT-2.2.1-6] [MQTT-3.1.1 2.3.1-7]
             // [MQTT-3.8.4-2] [MQTT-3.1.1 3.8.4-2]
             packet_id: packet.packet_id,
-            // [MQTT-3.1.2-29]
-            reason_string: None,
+            reason_string: words,
             user: UserProperties::default(),
             // [MQTT-3.8.4-6] [MQTT-3.8.4-7] [MQTT-3.9.3-1] [MQTT-3.9.3-2] [MQTT-3.1.1 3.8.4-5]
             // [MQTT-3.1.1 3.9.3-1] [MQTT-3.1.1 3.9.3-2]
@@ -263,12 +263,12 @@ impl Shard {
             return Flow::Stop;
         };
         let (version, max) = (connection.version, connection.packet_bytes_max);
+        let words = self.words_for(slot, &codes);
         let unsuback = Packet::Unsuback(Unsuback {
             // [MQTT-2.2.1-6] [MQTT-3.1.1 2.3.1-7]
             // [MQTT-3.10.4-5] [MQTT-3.1.1 3.10.4-4]
             packet_id: packet.packet_id,
-            // [MQTT-3.1.2-29]
-            reason_string: None,
+            reason_string: words,
             user: UserProperties::default(),
             // [MQTT-3.11.3-1] [MQTT-3.11.3-2]
             codes: Codes::List(&codes),

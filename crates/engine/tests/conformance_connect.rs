@@ -111,8 +111,7 @@ fn client_id_that_is_too_long_is_refused_with_its_reason() {
         lab.expect_open(welcomed, &[welcome(version, false)]);
         let refused = lab.connect(&hello(version, &longer));
         let answer = said(version, Reason::ClientIdentifierNotValid, 2);
-        assert_eq!(lab.take(refused), answer);
-        assert!(lab.is_closed(refused));
+        lab.expect_end(refused, &packets(version, &answer));
     }
 }
 
@@ -174,8 +173,7 @@ fn refused_proof_ends_the_connection_and_nothing_behind_connect_is_done() {
         let client = lab.open(version);
         lab.send(client, &bytes);
         let answer = said(version, Reason::NotAuthorized, 5);
-        assert_eq!(lab.take(client), answer);
-        assert!(lab.is_closed(client));
+        lab.expect_end(client, &packets(version, &answer));
         lab.expect_open(witness, &[]);
     }
 }
@@ -222,11 +220,10 @@ fn connack_that_could_not_be_kept_becomes_a_refusal_and_nothing_behind_it_is_don
         lab.send(client, &bytes);
         lab.expect_open(client, &[]);
         lab.fail_store();
-        let bytes = lab.take(client);
         if version == Version::V5 {
-            let heard = packets(version, &bytes);
-            assert_eq!(heard, [refusal(Reason::QuotaExceeded)]);
+            lab.expect(client, &[refusal(Reason::QuotaExceeded)]);
         } else {
+            let bytes = lab.take(client);
             // No return code before 5.0 says it: the connection just ends, or the server is
             // unavailable.
             assert!(matches!(*bytes, [] | [0x20, 2, 0, 3]), "{bytes:?}");
@@ -477,8 +474,8 @@ fn response_information_is_given_only_to_those_who_ask() {
 }
 
 #[test]
-fn acknowledgements_give_no_reasons_in_words_and_name_what_they_answer() {
-    // [MQTT-3.1.2-29] [MQTT-2.2.1-5] [MQTT-2.2.1-6] [MQTT-3.1.1 2.3.1-6] [MQTT-3.1.1 2.3.1-7]
+fn acknowledgements_name_what_they_answer() {
+    // [MQTT-2.2.1-5] [MQTT-2.2.1-6] [MQTT-3.1.1 2.3.1-6] [MQTT-3.1.1 2.3.1-7]
     for version in BOTH {
         let mut lab = Lab::new();
         let quiet = ConnectProperties {
