@@ -196,6 +196,10 @@ impl Shard {
         self.counters.connections_now += 1;
         let full = self.counters.connections_now > self.settings.connections_max as u64;
         self.connections[index] = Some(Box::new(connection));
+        if !self.is_staying() {
+            self.say_goodbye(id.slot);
+            return;
+        }
         if full {
             self.limit_reached(id.slot, "connections_max");
             self.close(

@@ -210,6 +210,14 @@ pub enum Input<'a> {
         /// Store it.
         retain: bool,
     },
+    /// The broker will go away: no new promise from now on; [`Effect::Settled`] says when those
+    /// made before are kept.
+    Drain {
+        /// Where clients may go instead (MQTT 5.0 §4.11).
+        server_reference: Option<&'a str>,
+    },
+    /// All shards have settled: every connection is closed as soon as its client is owed nothing.
+    Leave,
     /// Tells every client that the broker goes away, and closes.
     Stop {
         /// What a 5.0 client is told.
@@ -282,6 +290,8 @@ pub enum Effect {
     },
     /// Something worth telling.
     Event(Box<Event>),
+    /// After [`Input::Drain`], once: no acknowledgement of this shard is outstanding.
+    Settled,
     /// This shard obeys the policy of this epoch.
     PolicyInForce {
         /// Of [`Policy`].

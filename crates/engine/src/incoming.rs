@@ -71,6 +71,9 @@ impl Shard {
         if let Some(flow) = self.exceeds_receive_max(slot, session, publish) {
             return flow;
         }
+        if self.is_promise_too_late(publish.qos) {
+            return Flow::Continue;
+        }
         if levels(topic) > self.settings.topic_levels_max {
             self.limit_reached(slot, "topic_levels_max");
             self.refuse(slot, Reason::TopicNameInvalid);

@@ -17,6 +17,7 @@ mod counters;
 mod deadline;
 mod deliver;
 mod door;
+mod drain;
 mod event;
 mod hello;
 mod incoming;

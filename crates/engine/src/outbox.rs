@@ -114,6 +114,11 @@ impl Outbox {
         self.zero.is_empty() && self.waiting.is_empty() && self.is_resumed()
     }
 
+    /// True where nothing waits and no exchange is under way.
+    pub fn is_finished(&self) -> bool {
+        self.zero.is_empty() && self.waiting.is_empty() && self.flights.is_empty()
+    }
+
     /// True where all that an earlier connection began has been sent again.
     #[inline]
     pub fn is_resumed(&self) -> bool {

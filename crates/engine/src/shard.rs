@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 use crate::connection::{Connection, Phase};
 use crate::counters::Counters;
 use crate::door::{ConnectionId, Effect, Input, Millis, Place};
+use crate::drain::Drain;
 use crate::event::{Event, EventKind, Loss};
 use crate::message::{Draft, Message};
 use crate::neighbour::Peer;
@@ -66,6 +67,8 @@ pub struct Shard {
     pub(crate) pump_next_turn: Vec<u32>,
     pub(crate) gated: Vec<u32>,
     pub(crate) blocked: Vec<u32>,
+    /// The broker goes away.
+    pub(crate) drain: Option<Box<Drain>>,
     pub(crate) counters: Counters,
 }
 
@@ -107,6 +110,7 @@ impl Shard {
             pump_next_turn: Vec::new(),
             gated: Vec::new(),
             blocked: Vec::new(),
+            drain: None,
             counters: Counters::default(),
         }
     }
@@ -143,6 +147,8 @@ impl Shard {
                 payload,
                 retain,
             } => self.announce(topic, payload, retain),
+            Input::Drain { server_reference } => self.drain(server_reference),
+            Input::Leave => self.leave(),
             Input::Stop { reason } => self.stop(reason),
             Input::TurnEnd => self.end_turn(),
             Input::Tick => self.tick(),
@@ -177,10 +183,12 @@ impl Shard {
         // What a write has set free after the last turn's end must not wait for the next input.
         let is_open = self.unpersisted || !self.pump_next_turn.is_empty() || self.has_staged();
         if is_open {
-            Some(self.now)
-        } else {
-            self.timers.next()
+            return Some(self.now);
         }
+        [self.timers.next(), self.drain_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// What this shard has counted.
@@ -229,6 +237,7 @@ impl Shard {
             self.pump_later(slot);
         }
         self.pump_all();
+        self.drain_turn();
         self.ask_persist();
         self.forward_staged();
     }
@@ -288,8 +297,13 @@ impl Shard {
 
     fn stop(&mut self, reason: Reason) {
         for slot in 0..self.connections.len() as u32 {
-            if self.connection(slot).is_some() {
+            if self.connection(slot).is_none() {
+                continue;
+            }
+            if self.is_staying() {
                 self.close(slot, reason, Loss::Stopping);
+            } else {
+                self.say_goodbye(slot);
             }
         }
     }

@@ -65,6 +65,8 @@ pub(crate) struct Post {
 struct Progress {
     /// The policy that each shard obeys.
     epochs: Vec<Option<u64>>,
+    /// The shards whose promises are kept, since they were told to drain.
+    settled: Vec<bool>,
     /// Shards that have not ended.
     running: usize,
     /// Some shard ended with connections that had not closed in time.
@@ -129,6 +131,7 @@ impl Broker {
             seeds: parts.seeds,
             progress: Mutex::new(Progress {
                 epochs: vec![None; shards],
+                settled: vec![false; shards],
                 running: shards,
                 cut_off: false,
                 failure: None,
@@ -174,6 +177,14 @@ impl Broker {
                 .iter()
                 .all(|row| row.is_some_and(|now| now >= epoch))
         })
+    }
+
+    /// A shard that drains has kept all its promises.
+    pub fn settled(&self, shard: ShardIndex) {
+        if let Some(row) = lock(&self.progress).settled.get_mut(usize::from(shard)) {
+            *row = true;
+        }
+        self.progressed.notify_all();
     }
 
     /// A shard has ended; `orderly` where all its connections had closed.

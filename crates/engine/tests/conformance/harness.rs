@@ -69,6 +69,8 @@ pub struct Lab {
     owed: Vec<(usize, u64)>,
     /// Everything told, oldest first.
     pub events: Vec<EventKind>,
+    /// Shards that have said that all their promises are kept.
+    pub settled: usize,
 }
 
 impl Lab {
@@ -97,6 +99,7 @@ impl Lab {
             lingers: false,
             owed: Vec::new(),
             events: Vec::new(),
+            settled: 0,
         }
     }
 
@@ -301,6 +304,22 @@ impl Lab {
         self.run();
     }
 
+    /// Orders every shard to take no new promise.
+    pub fn drain(&mut self, server_reference: Option<&str>) {
+        for shard in 0..self.shards.len() {
+            self.put(shard, Input::Drain { server_reference });
+        }
+        self.run();
+    }
+
+    /// Lets every client go that is owed nothing.
+    pub fn leave(&mut self) {
+        for shard in 0..self.shards.len() {
+            self.put(shard, Input::Leave);
+        }
+        self.run();
+    }
+
     /// Tells every client that the broker goes away.
     pub fn stop(&mut self, reason: Reason) {
         for shard in 0..self.shards.len() {
@@ -362,6 +381,7 @@ impl Lab {
             Effect::Resume { id } => self.paused(shard, id, false),
             Effect::Close { id } => self.close(shard, id),
             Effect::Event(event) => self.events.push(event.kind),
+            Effect::Settled => self.settled += 1,
             Effect::Flush { .. } | Effect::PolicyInForce { .. } => {}
         }
     }

@@ -53,6 +53,7 @@ impl Worker {
             }
             Effect::Close { id } => self.close(id),
             Effect::Event(event) => self.tell_engine_event(*event),
+            Effect::Settled => self.broker.settled(self.index),
             Effect::PolicyInForce { epoch } => self.broker.policy_in_force(self.index, epoch),
         }
     }

@@ -67,6 +67,10 @@ impl Shell {
                 self.reports.push(Report::Told { link, event });
                 Ok(())
             }
+            Effect::Settled => {
+                let words = format!("shard {shard} settles without having been told to drain");
+                Err(Violation::new(Invariant::Door, words))
+            }
             Effect::PolicyInForce { epoch } => {
                 self.reports.push(Report::Obeys { shard, epoch });
                 Ok(())
