@@ -1,4 +1,4 @@
-//! Draining: no new promises, the old ones kept, then a good-bye to each client that is owed nothing.
+//! Draining: no new promises, the old ones kept, then a good-bye to whoever is owed nothing.
 //!
 //! A broker that stops in the middle of its work loses what it has acknowledged and not delivered.
 //! So the end has two steps. After [`crate::Input::Drain`] a shard takes no new promise: a PUBLISH

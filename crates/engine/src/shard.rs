@@ -26,7 +26,7 @@ use crate::subscribe::Interest;
 use crate::timers::{Timer, Timers};
 use crate::will::Own;
 use crate::window::{Outgoing, Pool};
-use crate::wording::Goodbye;
+use crate::wording::{connack_reason, disconnect_reason, Goodbye};
 
 /// Announcements of the broker that may wait for room in a pipe.
 const OWN_MAX: usize = 1_024;
@@ -571,34 +571,5 @@ impl Shard {
     pub(crate) fn limit_reached(&mut self, slot: u32, what: &'static str) {
         self.counters.limit_refusals += 1;
         self.tell(slot, EventKind::LimitReached { what });
-    }
-}
-
-/// A reason that CONNACK may carry ([MQTT-3.2.2-8]).
-fn connack_reason(reason: Reason) -> Reason {
-    match reason {
-        Reason::TopicFilterInvalid
-        | Reason::KeepAliveTimeout
-        | Reason::SessionTakenOver
-        | Reason::ReceiveMaximumExceeded
-        | Reason::TopicAliasInvalid
-        | Reason::MessageRateTooHigh
-        | Reason::AdministrativeAction
-        | Reason::MaximumConnectTime => Reason::UnspecifiedError,
-        Reason::ServerShuttingDown => Reason::ServerUnavailable,
-        other => other,
-    }
-}
-
-/// A reason that DISCONNECT may carry ([MQTT-3.14.2-1]).
-fn disconnect_reason(reason: Reason) -> Reason {
-    match reason {
-        Reason::UnsupportedProtocolVersion => Reason::ProtocolError,
-        Reason::ClientIdentifierNotValid
-        | Reason::BadUserNameOrPassword
-        | Reason::Banned
-        | Reason::BadAuthenticationMethod => Reason::NotAuthorized,
-        Reason::ServerUnavailable => Reason::ServerBusy,
-        other => other,
     }
 }

@@ -1,4 +1,4 @@
-//! Reason strings: what a 5.0 client is told in words (MQTT 5.0 §3.2.2.3.9 and its siblings).
+//! What a 5.0 client is told when it is refused: a code that the packet may carry, and words.
 //!
 //! The words depend on the code, and on the fault where bytes were wrong: nothing in them tells of
 //! policies, accounts or other clients, so that a refusal teaches its owner and nobody else. The
@@ -74,6 +74,35 @@ impl Shard {
             .is_some_and(|found| found.wants_reasons);
         let said = codes.iter().copied().find_map(words);
         said.filter(|_| is_wanted)
+    }
+}
+
+/// A reason that CONNACK may carry ([MQTT-3.2.2-8]).
+pub(crate) fn connack_reason(reason: Reason) -> Reason {
+    match reason {
+        Reason::TopicFilterInvalid
+        | Reason::KeepAliveTimeout
+        | Reason::SessionTakenOver
+        | Reason::ReceiveMaximumExceeded
+        | Reason::TopicAliasInvalid
+        | Reason::MessageRateTooHigh
+        | Reason::AdministrativeAction
+        | Reason::MaximumConnectTime => Reason::UnspecifiedError,
+        Reason::ServerShuttingDown => Reason::ServerUnavailable,
+        other => other,
+    }
+}
+
+/// A reason that DISCONNECT may carry ([MQTT-3.14.2-1]).
+pub(crate) fn disconnect_reason(reason: Reason) -> Reason {
+    match reason {
+        Reason::UnsupportedProtocolVersion => Reason::ProtocolError,
+        Reason::ClientIdentifierNotValid
+        | Reason::BadUserNameOrPassword
+        | Reason::Banned
+        | Reason::BadAuthenticationMethod => Reason::NotAuthorized,
+        Reason::ServerUnavailable => Reason::ServerBusy,
+        other => other,
     }
 }
 

@@ -241,7 +241,10 @@ impl Lab {
         let version = self.lines[peer.0].version;
         let bytes = self.take(peer);
         let mut found = packets(version, &bytes);
-        found.iter_mut().for_each(leave_words_away);
+        found
+            .iter_mut()
+            .filter_map(words_of)
+            .for_each(|words| *words = None);
         assert_eq!(found, expected);
     }
 
@@ -480,12 +483,6 @@ pub fn words_of<'a, 'b>(packet: &'b mut Packet<'a>) -> Option<&'b mut Option<&'a
         Packet::Disconnect(found) => Some(&mut found.reason_string),
         Packet::Auth(found) => Some(&mut found.reason_string),
         _ => None,
-    }
-}
-
-fn leave_words_away(packet: &mut Packet<'_>) {
-    if let Some(words) = words_of(packet) {
-        *words = None;
     }
 }
 
