@@ -5,6 +5,7 @@
 
 mod delivery;
 mod durable;
+mod lawful;
 mod message;
 mod retained;
 mod session;

@@ -172,6 +172,7 @@ impl Client {
             ensure!(resumed, Protocol, "client {index} got DUP in a new session");
         }
         let departure = scene.shell.links[link].departure(end);
+        let formed_at = scene.shell.links[link].formed_at(end);
         let delivery = Delivery {
             client: index,
             link,
@@ -185,6 +186,7 @@ impl Client {
             ids: publish.properties.subscription_ids.iter().collect(),
             luggage: Luggage::of(&publish.properties),
             left_at: departure.map_or(scene.now, |departure| departure.at),
+            formed_at,
         };
         scene
             .oracle

@@ -3,9 +3,8 @@
 use casemate_codec::{QoS, Version};
 use casemate_engine::Millis;
 
-use super::message::{self, Author, Fate, Luggage, Message};
+use super::message::{self, Author, Luggage, Message};
 use super::session::{Flight, Options, Session};
-use super::will::WillFate;
 use super::Oracle;
 use crate::history::{ensure, Violation};
 use crate::law::Answer;
@@ -29,6 +28,8 @@ pub struct Delivery {
     pub luggage: Luggage,
     /// When its bytes left the engine.
     pub left_at: Millis,
+    /// When the engine wrote them into its window, which is when the law applies.
+    pub formed_at: Option<Millis>,
 }
 
 /// What may have brought a message to a session.
@@ -153,6 +154,7 @@ impl Oracle {
             Denied,
             "client {client} got a message to {topic}, which it must not see"
         );
+        self.check_law_then(delivery)?;
         let foreign = topic == "h" || topic.starts_with("h/") || topic.starts_with("$SYS/");
         if !foreign {
             let empty = |message: &Message| {
@@ -167,78 +169,6 @@ impl Oracle {
         let session = &mut self.sessions[delivery.client];
         keep_flight(session, 0, delivery);
         Ok(())
-    }
-
-    /// A message that was refused, or a will before its time, must not arrive.
-    fn check_fate(&self, now: Millis, links: &[Link], message: &Message) -> Result<(), Violation> {
-        let serial = message.serial;
-        if let (Author::Will(client), Some(will)) = (message.author, self.will(serial)) {
-            let from = match self.will_fate(will, links) {
-                WillFate::NotYet | WillFate::Never => Millis::MAX,
-                WillFate::Must { from, .. } | WillFate::May { from } => from,
-            };
-            ensure!(
-                from <= now,
-                Will,
-                "the will {serial} of client {client} was published"
-            );
-            return Ok(());
-        }
-        ensure!(
-            message.fate != Fate::Refused,
-            Denied,
-            "message {serial} to {} was refused and delivered",
-            message.topic
-        );
-        Ok(())
-    }
-
-    /// Both ends of the way must be allowed.
-    fn check_law(
-        &self,
-        now: Millis,
-        links: &[Link],
-        message: &Message,
-        delivery: &Delivery,
-    ) -> Result<(), Violation> {
-        let session = &self.sessions[delivery.client];
-        let start = session.link.map_or(0, |(_, sent_at)| sent_at);
-        let window = (
-            start.max(message.sent_at).min(delivery.left_at),
-            delivery.left_at,
-        );
-        ensure!(
-            self.law.receive(&session.asker, &message.topic, window) != Answer::Never,
-            Denied,
-            "client {} got message {} to {}, which it must not see",
-            delivery.client,
-            message.serial,
-            message.topic
-        );
-        ensure!(
-            self.may_have_been_published(now, links, message) != Answer::Never,
-            Denied,
-            "message {} to {} was delivered, its author must not send there",
-            message.serial,
-            message.topic
-        );
-        Ok(())
-    }
-
-    /// What the law says about publishing a message that has arrived; a will is judged when it is
-    /// used, not when it is left.
-    fn may_have_been_published(&self, now: Millis, links: &[Link], message: &Message) -> Answer {
-        let will = self.will(message.serial);
-        let (Author::Will(client), Some(will)) = (message.author, will) else {
-            return self.may_publish(message, now);
-        };
-        let (WillFate::Must { from, .. } | WillFate::May { from }) = self.will_fate(will, links)
-        else {
-            return Answer::Never;
-        };
-        let what = (message.topic.as_str(), message.qos, message.retain);
-        self.law
-            .publish(&self.sessions[client].asker, what, (from.min(now), now))
     }
 
     /// QoS, retain flag and subscription identifiers must follow from a subscription.

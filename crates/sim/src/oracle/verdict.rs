@@ -13,7 +13,7 @@ use crate::shell::Link;
 impl Oracle {
     /// Judges the whole run after it has come to rest.
     ///
-    /// `nothing_dropped` says that no shard counted a dropped QoS 0 message.
+    /// `dropped` says for each shard how many messages of QoS 0 it counted as dropped.
     ///
     /// # Errors
     /// Something that had to arrive did not.
@@ -21,12 +21,16 @@ impl Oracle {
         &mut self,
         now: Millis,
         links: &[Link],
-        nothing_dropped: bool,
+        dropped: &[u64],
     ) -> Result<(), Violation> {
         self.settle_wills(now, links);
+        let nothing_dropped = dropped.iter().all(|count| *count == 0);
+        let mut left = dropped.to_vec();
         for client in 0..self.sessions.len() {
+            // Each loss at QoS 0 has a drop of its own, counted by the shard of the session.
+            let home = self.sessions[client].home.unwrap_or(0);
             for message in &self.messages {
-                self.check_arrival(client, message, now, nothing_dropped)?;
+                self.check_arrival(client, message, now, &mut left[home])?;
             }
             self.check_replays(client, now, nothing_dropped)?;
             self.check_flights(client, now)?;
@@ -34,20 +38,21 @@ impl Oracle {
         self.check_groups(now)
     }
 
-    /// An accepted message must have reached each session that must have it.
+    /// An accepted message must have reached each session that must have it; a loss at QoS 0 is
+    /// taken off the drops that the session's shard counted.
     fn check_arrival(
         &self,
         client: usize,
         message: &Message,
         now: Millis,
-        nothing_dropped: bool,
+        drops_left: &mut u64,
     ) -> Result<(), Violation> {
         let session = &self.sessions[client];
         let countable = message.fate == Fate::Accepted
             && message.tenant == session.tenant()
             && !message.is_empty()
             && !session.copies.contains_key(&message.serial);
-        if !countable || session.overflowed || session.is_doubtful() {
+        if !countable || session.is_doubtful() {
             return Ok(());
         }
         let own = message.is_of(client);
@@ -55,16 +60,7 @@ impl Oracle {
         let Some(slot) = session.slots.iter().find(bound) else {
             return Ok(());
         };
-        let counts = |one: &&Options| {
-            one.refused_at.is_none() && one.confirmed_at.is_none_or(|at| at >= message.sent_at)
-        };
-        // The version in force when the message was sent, and all that followed it.
-        let before = slot
-            .versions
-            .iter()
-            .rev()
-            .find(|one| !counts(one) && one.granted.is_some());
-        let versions: Vec<&Options> = slot.versions.iter().filter(counts).chain(before).collect();
+        let versions = versions_since(slot, message);
         if own && versions.iter().any(|one| one.no_local) {
             return Ok(());
         }
@@ -84,11 +80,18 @@ impl Oracle {
             && versions
                 .iter()
                 .all(|one| one.granted > Some(QoS::AtMostOnce));
-        let heard = nothing_dropped
-            && session
-                .connected_at()
-                .is_some_and(|at| at < message.sent_at)
+        // A full queue refuses what it must keep, and tells; what need not be kept it counts.
+        if session.overflowed && message.qos > QoS::AtMostOnce {
+            return Ok(());
+        }
+        let heard = session
+            .connected_at()
+            .is_some_and(|at| at < message.sent_at)
             && slot.must_from.is_some();
+        if heard && !kept && *drops_left > 0 {
+            *drops_left -= 1;
+            return Ok(());
+        }
         ensure!(
             !kept && !heard,
             Loss,
@@ -214,4 +217,17 @@ impl Oracle {
         }
         Ok(())
     }
+}
+
+/// The version of a subscription in force when the message was sent, and all that followed it.
+fn versions_since<'a>(slot: &'a Slot, message: &Message) -> Vec<&'a Options> {
+    let counts = |one: &&Options| {
+        one.refused_at.is_none() && one.confirmed_at.is_none_or(|at| at >= message.sent_at)
+    };
+    let before = slot
+        .versions
+        .iter()
+        .rev()
+        .find(|one| !counts(one) && one.granted.is_some());
+    slot.versions.iter().filter(counts).chain(before).collect()
 }

@@ -171,6 +171,7 @@ impl Shell {
         station.blocked.remove(&number);
         link.side = Side::Lingering(now + LINGER_MS);
         link.over_at = Some(now);
+        link.form(now, link.down.written + link.rest.len() as u64);
         let rest = link.rest.len() as u64;
         self.depart(number, now, rest);
         Ok(())

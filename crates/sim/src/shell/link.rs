@@ -68,6 +68,8 @@ pub struct Link {
     pub stamps: BTreeMap<u16, Seqs>,
     /// How the bytes to the client left.
     pub departures: VecDeque<Departure>,
+    /// Where the bytes to the client ended after each turn that made some, and when that was.
+    pub formed: VecDeque<(u64, Millis)>,
     /// Messages handed over since the oracle last looked, likewise.
     pub handed: Vec<(u64, Seqs)>,
     /// The broker's end.
@@ -124,6 +126,7 @@ impl Link {
             marks: VecDeque::new(),
             stamps: BTreeMap::new(),
             departures: VecDeque::new(),
+            formed: VecDeque::new(),
             handed: Vec::new(),
             side: Side::Moving,
             shard,
@@ -171,6 +174,22 @@ impl Link {
                 self.goodbye_handed = Some(true);
             }
         }
+    }
+
+    /// Notes that the bytes to the client now reach to offset `end`.
+    pub fn form(&mut self, now: Millis, end: u64) {
+        if self.formed.back().is_none_or(|(last, _)| *last < end) {
+            self.formed.push_back((end, now));
+        }
+    }
+
+    /// When the engine wrote the byte before offset `end` into its window, however long the byte
+    /// waited there.
+    pub fn formed_at(&mut self, end: u64) -> Option<Millis> {
+        while self.formed.front().is_some_and(|(last, _)| *last < end) {
+            self.formed.pop_front();
+        }
+        self.formed.front().map(|(_, at)| *at)
     }
 
     /// What was durable when the byte before offset `end` left, and in which shard.

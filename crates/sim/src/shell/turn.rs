@@ -245,6 +245,7 @@ impl Shell {
                 break;
             }
             check_window(&self.plan.settings, bytes.len(), number)?;
+            link.form(now, link.down.written + bytes.len() as u64);
             let most = match chance.percent(90) {
                 true => bytes.len(),
                 false => chance.between(1, bytes.len() as u64) as usize,

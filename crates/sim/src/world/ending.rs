@@ -29,13 +29,11 @@ impl World {
         self.rest()?;
         self.pass(DELAYS_MS)?;
         self.rest()?;
-        let dropped: u64 = (0..self.plan.shards)
-            .map(|shard| self.shell.counters(shard).0)
-            .map(|counters| counters.dropped_oldest)
-            .sum();
-        self.oracle
-            .verdict(self.now, &self.shell.links, dropped == 0)?;
-        self.check_losses(dropped)?;
+        let dropped: Vec<u64> = (0..self.plan.shards)
+            .map(|shard| self.shell.counters(shard).0.dropped_oldest)
+            .collect();
+        self.oracle.verdict(self.now, &self.shell.links, &dropped)?;
+        self.check_losses(dropped.iter().sum())?;
         for person in PROBES {
             self.probe(person)?;
         }
