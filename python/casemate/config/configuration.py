@@ -1,0 +1,145 @@
+"""The whole configuration: read from `casemate.toml`, checked, and written for a new home."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, StrictInt, ValidationError, model_validator
+
+from casemate.config import explain
+from casemate.config.limits import Limits
+from casemate.config.listener import Listener
+from casemate.config.section import Section, contradiction
+from casemate.document import Document
+from casemate.errors import ConfigurationError
+
+FILE_NAME = "casemate.toml"
+SERVER_CERTIFICATE = Path("pki/server.crt")
+SERVER_KEY = Path("pki/server.key")
+
+_NO_LISTENER_HINT = 'add [[listeners]] with kind = "tls" and port = 8883'
+
+
+class Configuration(Section):
+    """Holds a whole configuration that was found valid.
+
+    Attributes:
+        listeners: At least one; no two on the same address and port.
+        limits: Bounds on what peers may ask.
+        shards: Threads that carry connections, 0–256; 0 is one for each core.
+    """
+
+    listeners: Annotated[tuple[Listener, ...], Field(max_length=64)]
+    limits: Limits = Limits()
+    shards: Annotated[StrictInt, Field(ge=0, le=256)] = 1
+
+    @model_validator(mode="after")
+    def _refuse_none_and_twins(self) -> Self:
+        if not self.listeners:
+            raise contradiction("listeners", "no listener is declared", _NO_LISTENER_HINT)
+        taken = set()
+        for position, listener in enumerate(self.listeners):
+            address = (listener.host, listener.port)
+            if listener.port != 0 and address in taken:
+                raise contradiction(
+                    ("listeners", position, "port"),
+                    f"two listeners on {listener.host} port {listener.port}",
+                    "give each its own port",
+                )
+            taken.add(address)
+        return self
+
+    def in_home(self, home: Path) -> Configuration:
+        """Gives the same configuration with every file path absolute.
+
+        Args:
+            home: Folder that relative paths start from; its own server certificate serves the
+                TLS listeners that name none.
+        """
+        home = home.absolute()
+        listeners = tuple(
+            listener.model_copy(
+                update={
+                    "certificate": home / (listener.certificate or SERVER_CERTIFICATE),
+                    "key": home / (listener.key or SERVER_KEY),
+                }
+            )
+            if listener.kind == "tls"
+            else listener
+            for listener in self.listeners
+        )
+        return self.model_copy(update={"listeners": listeners})
+
+
+_SECTIONS: explain.Sections = {"": Configuration, "listeners": Listener, "limits": Limits}
+
+
+def load(home: Path) -> Configuration:
+    """Reads and checks the configuration of a home.
+
+    Args:
+        home: Folder that holds `casemate.toml`.
+
+    Returns:
+        The configuration, with the paths of certificates and keys absolute.
+
+    Raises:
+        ConfigurationError: The file is missing, unreadable, not TOML, has an unknown key, a
+            value out of range, or a contradiction; file, line and a hint are set.
+    """
+    document = Document.read(home / FILE_NAME, ConfigurationError)
+    return parse(document).in_home(home)
+
+
+def parse(document: Document) -> Configuration:
+    """Checks a document that was read already; paths stay as they were written.
+
+    Raises:
+        ConfigurationError: As for `load`.
+    """
+    if not document.values.get("listeners"):
+        raise document.wrong(
+            ("listeners",),
+            "no listener is declared",
+            hint=_NO_LISTENER_HINT,
+        )
+    try:
+        return Configuration.model_validate(document.values)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        raise explain.first(document, problems, _SECTIONS) from error
+
+
+def default_text() -> str:
+    """Gives the `casemate.toml` of a new home, with comments that teach."""
+    limits = Limits()
+    return _DEFAULT_TEXT + "".join(
+        f"# {name} = {getattr(limits, name)}\n" for name in Limits.model_fields
+    )
+
+
+_DEFAULT_TEXT = """\
+# The configuration of this broker. Every option that is not set here has a safe value.
+# What weakens the broker is spelled insecure_* and needs a written reason.
+
+# Threads that carry connections; 0 is one for each core.
+shards = 1
+
+# MQTT over TLS 1.3 on every address of this machine.
+# A device shows its certificate; who shows none needs a name and a password.
+[[listeners]]
+kind = "tls"
+host = "0.0.0.0"
+port = 8883
+client_certificates = "optional"   # "required" turns passwords off, "none" certificates
+
+# Plaintext is for programs on this machine only; uncomment it for tools without TLS.
+# [[listeners]]
+# kind = "tcp"
+# host = "127.0.0.1"
+# port = 1883
+
+# What a peer may ask for. These are the defaults: uncomment a line to change it.
+[limits]
+"""

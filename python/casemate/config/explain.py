@@ -1,0 +1,119 @@
+"""From what validation found to one error: file, line, what was found, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from casemate.document import Document, nearest
+from casemate.errors import ConfigurationError
+
+Sections = Mapping[str, type[BaseModel]]
+"""The sections of a document by their keys; under "" the document itself."""
+
+
+def first(
+    document: Document, problems: list[ErrorDetails], sections: Sections
+) -> ConfigurationError:
+    """Makes one error of the problem that stands first in the file.
+
+    Args:
+        document: That was checked.
+        problems: What is wrong in it, at least one.
+        sections: What may stand in it.
+    """
+    described = [_describe(document, problem, sections) for problem in problems]
+    described.sort(key=lambda error: error.line or 0)
+    error = described[0]
+    if len(described) > 1:
+        more = len(described) - 1
+        error.message += f" (and {more} more {'problem' if more == 1 else 'problems'})"
+    return error
+
+
+def _describe(document: Document, problem: ErrorDetails, sections: Sections) -> ConfigurationError:
+    context = problem.get("ctx", {})
+    place = (*problem["loc"], *context.get("place", ()))
+    key = str(place[-1]) if place else "listeners"
+    section = _section(place, document.file.name, sections)
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        keys = list(_model(place[:-1], sections).model_fields)
+        known = nearest(key, keys)
+        return _error(
+            document,
+            place,
+            f"unknown key {key[:64]!a} in {section}",
+            f'did you mean "{known}"?' if known else f"known keys: {', '.join(keys)}",
+        )
+    if kind == "missing":
+        return _error(document, place, f"{key} is missing in {section}", f"add {key} = …")
+    if kind == "contradiction":
+        return _error(document, place, str(context["what"]), str(context["hint"]))
+    found = _found(problem["input"])
+    message = f"{key} in {section}: {_expected(problem, context)}, found {found}"
+    return _error(document, place, message, _hint(problem, context))
+
+
+def _error(
+    document: Document, place: tuple[str | int, ...], message: str, hint: str
+) -> ConfigurationError:
+    return ConfigurationError(message, file=document.file, line=document.line(place), hint=hint)
+
+
+def _expected(problem: ErrorDetails, context: Mapping[str, Any]) -> str:
+    kind = problem["type"]
+    if kind in ("greater_than_equal", "less_than_equal"):
+        return f"out of range, at {'least' if 'ge' in context else 'most'} {_bound(context)}"
+    if kind == "literal_error":
+        return f"expected {context['expected']}"
+    if kind == "string_too_short":
+        return f"expected a written reason of at least {context['min_length']} characters"
+    if kind == "too_long":
+        return f"expected at most {context['max_length']}"
+    expected = {
+        "int_type": "expected a whole number",
+        "string_type": "expected text in quotes",
+        "model_type": "expected a table",
+        "tuple_type": "expected tables [[listeners]]",
+    }
+    message = problem["msg"]
+    return expected.get(kind, message[:1].lower() + message[1:])
+
+
+def _bound(context: Mapping[str, Any]) -> str:
+    return f"{context.get('ge', context.get('le')):,}"
+
+
+def _hint(problem: ErrorDetails, context: Mapping[str, Any]) -> str:
+    if "hint" in context:
+        return str(context["hint"])
+    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
+        choices = str(context["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
+        meant = nearest(problem["input"], choices)
+        return f'did you mean "{meant}"?' if meant else ""
+    if problem["type"] in ("greater_than_equal", "less_than_equal"):
+        side = "lowest" if "ge" in context else "highest"
+        return f"use {_bound(context)} ({side}), or remove the line for the default"
+    return ""
+
+
+def _found(value: object) -> str:
+    """Shows what stands in the file, in plain ASCII and cut to fit a line."""
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "a list"
+    shown = str(value).lower() if isinstance(value, bool) else ascii(value)
+    return shown if len(shown) <= 48 else f"{shown[:47]}…"
+
+
+def _model(place: tuple[str | int, ...], sections: Sections) -> type[BaseModel]:
+    return sections.get(str(place[0]), sections[""]) if place else sections[""]
+
+
+def _section(place: tuple[str | int, ...], whole: str, sections: Sections) -> str:
+    if len(place) < 2 or place[0] not in sections:
+        return whole
+    return f"[[{place[0]}]]" if isinstance(place[1], int) else f"[{place[0]}]"

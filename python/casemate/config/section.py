@@ -1,0 +1,44 @@
+"""What every section of the configuration shares: strictness, reasons, contradictions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+REASON_CHARACTERS_MIN = 10
+REASON_CHARACTERS_MAX = 500
+
+Reason = Annotated[
+    str, Field(strict=True, min_length=REASON_CHARACTERS_MIN, max_length=REASON_CHARACTERS_MAX)
+]
+
+
+class Section(BaseModel):
+    """Refuses unknown keys and never changes after it was read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def contradiction(
+    place: str | tuple[str | int, ...], message: str, hint: str
+) -> PydanticCustomError:
+    """Makes the error of two options that cannot both stand.
+
+    Args:
+        place: The key to name, or keys and positions below the section that is checked.
+        message: What is wrong, in words.
+        hint: What to do.
+    """
+    # The place rides along in the context: pydantic itself only knows the whole section here.
+    where = (place,) if isinstance(place, str) else place
+    return PydanticCustomError(
+        "contradiction",
+        "{what}",
+        {
+            "what": message,
+            "hint": hint,
+            "place": where,
+        },
+    )
