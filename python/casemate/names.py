@@ -1,4 +1,4 @@
-"""Names of accounts and roles: one safe alphabet, checked in one place.
+"""Names of accounts, roles and listeners: one safe alphabet, checked in one place.
 
 A name becomes a topic level (`%u`), a folder, a URI in a certificate and a word in a log. The
 alphabet holds nothing that means something in any of these, so that no place needs escaping.
@@ -18,6 +18,7 @@ KINDS: tuple[Kind, ...] = ("user", "device")
 
 NAME_CHARACTERS_MAX = 128
 ROLE_CHARACTERS_MAX = 64
+LISTENER_CHARACTERS_MAX = 64
 
 # The first character is a letter or digit: a leading dot would hide the folder (`.` and `..` are
 # folders already) and a leading hyphen would read as an option. `\Z` and not `$`, which lets a
@@ -63,6 +64,23 @@ def admit_role_name(text: str) -> str:
         return text
     raise NameRefused(
         f"{_shown(text)} cannot be the name of a role",
+        hint="use 1 to 64 letters, digits, '_' or '-', a letter first",
+    )
+
+
+def admit_listener_name(text: str) -> str:
+    """Gives back a name that a listener may have.
+
+    Args:
+        text: 1–64 characters of `A–Z a–z 0–9 _ -`, the first a letter; it is a word in logs.
+
+    Raises:
+        NameRefused: The text is anything else.
+    """
+    if 0 < len(text) <= LISTENER_CHARACTERS_MAX and _ROLE.match(text) is not None:
+        return text
+    raise NameRefused(
+        f"{_shown(text)} cannot be the name of a listener",
         hint="use 1 to 64 letters, digits, '_' or '-', a letter first",
     )
 

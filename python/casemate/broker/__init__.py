@@ -10,9 +10,10 @@ async with Broker() as broker:                   # a throw-away one, for program
 ```
 """
 
-from casemate.broker.broker import Broker, reachable, weakenings
+from casemate.broker.broker import Broker, reachable
 from casemate.broker.status import Listening, Status, is_served, read_status
 from casemate.broker.watch import Problem
+from casemate.config import weakenings
 
 __all__ = [
     "Broker",

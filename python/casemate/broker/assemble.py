@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from casemate import files, native
 from casemate.config import Configuration, Limits, Listener
@@ -35,27 +36,47 @@ def listener(name: str, described: Listener, client_ca_pem: bytes) -> native.Lis
     Args:
         name: Unique among the listeners.
         described: Valid, with absolute paths.
-        client_ca_pem: Authorities whose client certificates count.
+        client_ca_pem: Authorities whose client certificates count, where it names none itself.
 
     Raises:
-        BrokerError: Certificate or key cannot be read.
+        BrokerError: Certificate, key or authorities cannot be read.
     """
-    if described.kind == "tcp":
-        return native.Listener(
-            name, described.host, described.port, anonymous_role=described.anonymous_role
-        )
-    if described.certificate is None or described.key is None:
-        raise BrokerError(f"the listener {name} has no certificate")
+    options: dict[str, Any] = {}
+    if described.is_encrypted:
+        options |= _encryption(name, described, client_ca_pem)
+    if described.socket is not None:
+        options |= {"unix_path": str(described.socket), "unix_mode": described.mode_bits}
+    if described.is_web:
+        options |= {
+            "websocket_path": described.path,
+            "websocket_origins": list(described.origins),
+        }
+    if described.proxy_from:
+        options["proxy_from"] = list(described.proxy_from)
+    if described.max_connections is not None:
+        options["max_connections"] = described.max_connections
+    is_unix = described.kind == "unix"
     return native.Listener(
         name,
-        described.host,
-        described.port,
-        certificate_pem=_read(described.certificate),
-        key_pem=_read(described.key),
-        client_ca_pem=None if described.client_certificates == "none" else client_ca_pem,
-        client_certificates=described.client_certificates,
+        "" if is_unix else described.host,
+        0 if is_unix else described.port,
         anonymous_role=described.anonymous_role,
+        **options,
     )
+
+
+def _encryption(name: str, described: Listener, client_ca_pem: bytes) -> dict[str, Any]:
+    """Gives what TLS needs; a file that is missing refuses, and never opens a plaintext door."""
+    if described.certificate is None or described.key is None:
+        raise BrokerError(f"the listener {name} has no certificate")
+    trusted = client_ca_pem if described.client_ca is None else _read(described.client_ca)
+    return {
+        "certificate_pem": _read(described.certificate),
+        "key_pem": _read(described.key),
+        "client_ca_pem": None if described.client_certificates == "none" else trusted,
+        "client_certificates": described.client_certificates,
+        "tls12": described.insecure_tls12 is not None,
+    }
 
 
 def limits(described: Limits, shards: int) -> dict[str, int]:

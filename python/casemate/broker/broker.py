@@ -23,7 +23,7 @@ from casemate.broker.answers import Answers
 from casemate.broker.status import Claim, Listening, Status, remove_status
 from casemate.broker.watch import Problem, Watch
 from casemate.client import Client
-from casemate.config import Configuration, Listener
+from casemate.config import Configuration, Listener, weakenings
 from casemate.errors import BrokerError, BrokerStopped, CasemateError, EngineFailed
 from casemate.home import Home
 from casemate.identity import Accounts
@@ -117,7 +117,7 @@ class Broker:
             BrokerStopped: It does not run.
         """
         server, configuration = self._running_server(), self._configuration
-        described = dict(_named(configuration)) if configuration is not None else {}
+        described = dict(configuration.named()) if configuration is not None else {}
         return tuple(
             Listening(name, described[name].kind, host, port, described[name].client_certificates)
             for name, host, port in server.addresses()
@@ -293,7 +293,7 @@ class Broker:
         trusted = home.client_authorities()
         try:
             self._server = native.Server.start(
-                [assemble.listener(name, one, trusted) for name, one in _named(configuration)],
+                [assemble.listener(name, one, trusted) for name, one in configuration.named()],
                 assemble.accounts(self._accounts),
                 self._watch.compiled(),
                 limits=assemble.limits(configuration.limits, shards),
@@ -397,31 +397,9 @@ class Broker:
         self._claim = None
 
 
-def weakenings(configuration: Configuration) -> tuple[str, ...]:
-    """Lists what a configuration allows against its safe default, with the written reasons."""
-    found = []
-    for name, listener in _named(configuration):
-        if listener.insecure_plaintext is not None:
-            found.append(f"{name}: plaintext off loopback ({listener.insecure_plaintext})")
-        if listener.anonymous_role is not None:
-            reason = listener.insecure_anonymous or "on loopback"
-            found.append(f"{name}: anonymous as {listener.anonymous_role} ({reason})")
-    return tuple(found)
-
-
 def reachable(host: str) -> str:
     """Gives the address under which this machine reaches a listener."""
     return {"0.0.0.0": _LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound.
-
-
-def _named(configuration: Configuration) -> list[tuple[str, Listener]]:
-    """Gives each listener its name: its kind, counted where there are several."""
-    counts: dict[str, int] = {}
-    named = []
-    for listener in configuration.listeners:
-        counts[listener.kind] = count = counts.get(listener.kind, 0) + 1
-        named.append((listener.kind if count == 1 else f"{listener.kind}-{count}", listener))
-    return named
 
 
 def _after_fork() -> None:

@@ -15,7 +15,10 @@ from casemate.config.configuration import (
 )
 from casemate.config.limits import Limits
 from casemate.config.listener import Listener
+from casemate.config.log import Log
 from casemate.config.section import REASON_CHARACTERS_MAX, REASON_CHARACTERS_MIN
+from casemate.config.weakening import weakenings
+from casemate.config.web import WS_PATH
 
 __all__ = [
     "FILE_NAME",
@@ -23,10 +26,13 @@ __all__ = [
     "REASON_CHARACTERS_MIN",
     "SERVER_CERTIFICATE",
     "SERVER_KEY",
+    "WS_PATH",
     "Configuration",
     "Limits",
     "Listener",
+    "Log",
     "default_text",
     "load",
     "parse",
+    "weakenings",
 ]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, StrictInt, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from casemate.config import explain
 from casemate.config.limits import Limits
-from casemate.config.listener import Listener
+from casemate.config.listener import SOCKETS_PATH_BYTES_MAX, Listener
+from casemate.config.log import Log
 from casemate.config.section import Section, contradiction
 from casemate.document import Document
 from casemate.errors import ConfigurationError
@@ -25,30 +28,50 @@ class Configuration(Section):
     """Holds a whole configuration that was found valid.
 
     Attributes:
-        listeners: At least one; no two on the same address and port.
+        listeners: At least one; no two on the same address or of the same name.
         limits: Bounds on what peers may ask.
+        log: What is written while the broker serves.
         shards: Threads that carry connections, 0–256; 0 is one for each core.
     """
 
     listeners: Annotated[tuple[Listener, ...], Field(max_length=64)]
     limits: Limits = Limits()
+    log: Log = Log()
     shards: Annotated[StrictInt, Field(ge=0, le=256)] = 1
 
     @model_validator(mode="after")
     def _refuse_none_and_twins(self) -> Self:
         if not self.listeners:
             raise contradiction("listeners", "no listener is declared", _NO_LISTENER_HINT)
-        taken = set()
+        taken: set[object] = set()
         for position, listener in enumerate(self.listeners):
-            address = (listener.host, listener.port)
-            if listener.port != 0 and address in taken:
+            address = listener.socket or (listener.host, listener.port)
+            if address in taken:
+                raise _twins(position, listener)
+            if listener.socket is not None or listener.port != 0:
+                taken.add(address)
+        names: set[str] = set()
+        for position, (name, _) in enumerate(self.named()):
+            if name in names:
                 raise contradiction(
-                    ("listeners", position, "port"),
-                    f"two listeners on {listener.host} port {listener.port}",
-                    "give each its own port",
+                    ("listeners", position, "name"),
+                    f'two listeners have the name "{name}"',
+                    "give each its own name",
                 )
-            taken.add(address)
+            names.add(name)
         return self
+
+    def named(self) -> tuple[tuple[str, Listener], ...]:
+        """Gives each listener with its name; without one, its kind, counted from the second on."""
+        counts: dict[str, int] = {}
+        named = []
+        for listener in self.listeners:
+            name = listener.name
+            if name is None:
+                counts[listener.kind] = count = counts.get(listener.kind, 0) + 1
+                name = listener.kind if count == 1 else f"{listener.kind}-{count}"
+            named.append((name, listener))
+        return tuple(named)
 
     def in_home(self, home: Path) -> Configuration:
         """Gives the same configuration with every file path absolute.
@@ -58,21 +81,16 @@ class Configuration(Section):
                 TLS listeners that name none.
         """
         home = home.absolute()
-        listeners = tuple(
-            listener.model_copy(
-                update={
-                    "certificate": home / (listener.certificate or SERVER_CERTIFICATE),
-                    "key": home / (listener.key or SERVER_KEY),
-                }
-            )
-            if listener.kind == "tls"
-            else listener
-            for listener in self.listeners
-        )
+        listeners = tuple(_in_home(listener, home) for listener in self.listeners)
         return self.model_copy(update={"listeners": listeners})
 
 
-_SECTIONS: explain.Sections = {"": Configuration, "listeners": Listener, "limits": Limits}
+_SECTIONS: explain.Sections = {
+    "": Configuration,
+    "listeners": Listener,
+    "limits": Limits,
+    "log": Log,
+}
 
 
 def load(home: Path) -> Configuration:
@@ -89,7 +107,18 @@ def load(home: Path) -> Configuration:
             value out of range, or a contradiction; file, line and a hint are set.
     """
     document = Document.read(home / FILE_NAME, ConfigurationError)
-    return parse(document).in_home(home)
+    configuration = parse(document).in_home(home)
+    for position, listener in enumerate(configuration.listeners):
+        if listener.socket is not None:
+            length = len(os.fsencode(listener.socket))
+            if length > SOCKETS_PATH_BYTES_MAX:
+                raise document.wrong(
+                    ("listeners", position, "socket"),
+                    f"the path of the socket has {length} bytes, "
+                    f"the system takes {SOCKETS_PATH_BYTES_MAX}",
+                    hint="use a shorter path, such as one below /run",
+                )
+    return configuration
 
 
 def parse(document: Document) -> Configuration:
@@ -117,6 +146,32 @@ def default_text() -> str:
     return _DEFAULT_TEXT + "".join(
         f"# {name} = {getattr(limits, name)}\n" for name in Limits.model_fields
     )
+
+
+def _twins(position: int, listener: Listener) -> PydanticCustomError:
+    if listener.socket is not None:
+        return contradiction(
+            ("listeners", position, "socket"),
+            f"two listeners on the socket {str(listener.socket)!a}",
+            "give each its own socket",
+        )
+    return contradiction(
+        ("listeners", position, "port"),
+        f"two listeners on {listener.host} port {listener.port}",
+        "give each its own port",
+    )
+
+
+def _in_home(listener: Listener, home: Path) -> Listener:
+    paths: dict[str, Path] = {}
+    if listener.is_encrypted:
+        paths["certificate"] = home / (listener.certificate or SERVER_CERTIFICATE)
+        paths["key"] = home / (listener.key or SERVER_KEY)
+    if listener.client_ca is not None:
+        paths["client_ca"] = home / listener.client_ca
+    if listener.socket is not None:
+        paths["socket"] = home / listener.socket
+    return listener.model_copy(update=paths)
 
 
 _DEFAULT_TEXT = """\

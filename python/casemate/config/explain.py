@@ -37,7 +37,8 @@ def first(
 def _describe(document: Document, problem: ErrorDetails, sections: Sections) -> ConfigurationError:
     context = problem.get("ctx", {})
     place = (*problem["loc"], *context.get("place", ()))
-    key = str(place[-1]) if place else "listeners"
+    # An element of a list has no key of its own; it goes by the list's.
+    key = next((one for one in reversed(place) if isinstance(one, str)), "listeners")
     section = _section(place, document.file.name, sections)
     kind = problem["type"]
     if kind == "extra_forbidden":
@@ -53,7 +54,7 @@ def _describe(document: Document, problem: ErrorDetails, sections: Sections) -> 
         return _error(document, place, f"{key} is missing in {section}", f"add {key} = …")
     if kind == "contradiction":
         return _error(document, place, str(context["what"]), str(context["hint"]))
-    found = _found(problem["input"])
+    found = _found(context.get("found", problem["input"]))
     message = f"{key} in {section}: {_expected(problem, context)}, found {found}"
     return _error(document, place, message, _hint(problem, context))
 
@@ -78,7 +79,10 @@ def _expected(problem: ErrorDetails, context: Mapping[str, Any]) -> str:
         "int_type": "expected a whole number",
         "string_type": "expected text in quotes",
         "model_type": "expected a table",
-        "tuple_type": "expected tables [[listeners]]",
+        "bool_type": "expected true or false",
+        "tuple_type": "expected tables [[listeners]]"
+        if problem["loc"] == ("listeners",)
+        else "expected a list in [brackets]",
     }
     message = problem["msg"]
     return expected.get(kind, message[:1].lower() + message[1:])

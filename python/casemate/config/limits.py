@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, StrictInt, model_validator
 
-from casemate.config.section import Section, contradiction
+from casemate.config.section import CONNECTIONS_MAX, Section, contradiction
 
 _BYTES_MAX = 2**40
 
@@ -39,7 +39,7 @@ class Limits(Section):
     connect_deadline_s: Annotated[StrictInt, Field(ge=1, le=300)] = 10
     session_expiry_s_max: Annotated[StrictInt, Field(ge=0, le=4_294_967_294)] = 604_800
     sessions_max: Annotated[StrictInt, Field(ge=1, le=10_000_000)] = 100_000
-    connections_max: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = 10_000
+    connections_max: Annotated[StrictInt, Field(ge=1, le=CONNECTIONS_MAX)] = 10_000
     subscriptions_per_session_max: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = 1_000
     receive_max: Annotated[StrictInt, Field(ge=1, le=65_535)] = 1_024
     inflight_max: Annotated[StrictInt, Field(ge=1, le=65_535)] = 1_024

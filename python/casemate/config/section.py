@@ -1,11 +1,14 @@
-"""What every section of the configuration shares: strictness, reasons, contradictions."""
+"""What the sections of the configuration share: strictness, reasons, paths, contradictions."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+
+CONNECTIONS_MAX = 1_000_000
 
 REASON_CHARACTERS_MIN = 10
 REASON_CHARACTERS_MAX = 500
@@ -19,6 +22,18 @@ class Section(BaseModel):
     """Refuses unknown keys and never changes after it was read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def admit_path(path: object) -> object:
+    """Admits the path of a file."""
+    if isinstance(path, Path) or (isinstance(path, str) and path and "\0" not in path):
+        return path
+    raise PydanticCustomError("path", "expected the path of a file", {})
+
+
+def strip_reason(text: object) -> object:
+    """Takes the blanks around a reason away: ten spaces are not a reason."""
+    return text.strip() if isinstance(text, str) else text
 
 
 def contradiction(

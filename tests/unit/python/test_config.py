@@ -94,8 +94,6 @@ def test_exactly_the_declared_listeners_are_there() -> None:
         (TLS + "[limits]\nkeepalive_s_max = 5\n", 5, "'keepalive_s_max'", '"keep_alive_s_max"'),
         (TLS + "[limits]\nzzzzzz = 5\n", 5, "'zzzzzz'", "packet_bytes_max"),
         ('[[listeners]]\nport = 1\nkind = "tsl"\n', 3, "'tsl'", '"tls"'),
-        ('[[listeners]]\nkind = "wss"\nport = 1\n', 2, "not supported in this", '"tls"'),
-        ('[[listeners]]\nkind = "ws"\nport = 1\n', 2, "not supported in this", '"tls"'),
         ('[[listeners]]\nkind = "tls"\n', 1, "port is missing", "port"),
         ("[[listeners]]\nport = 1\n", 1, "kind is missing", "kind"),
         (TLS + 'host = "broker.example"\n', 4, "expected an IP address", "127.0.0.1"),
