@@ -109,6 +109,23 @@ impl Server {
             .map_err(|error| refused(&error))
     }
 
+    /// Replaces all listeners without touching live connections; raises `StartRefused` and changes
+    /// nothing where one of them cannot be. What listens where one did keeps its socket. True once
+    /// every shard has obeyed; False where one is late.
+    #[pyo3(signature = (listeners))]
+    fn install_listeners(
+        &self,
+        py: Python<'_>,
+        listeners: Vec<PyRef<'_, Listener>>,
+    ) -> PyResult<bool> {
+        let listeners: Vec<_> = listeners
+            .iter()
+            .map(|listener| listener.inner.clone())
+            .collect();
+        py.detach(|| self.inner.install_listeners(&listeners))
+            .map_err(|error| refused(&error))
+    }
+
     /// Where it listens: (name of the listener, host, port).
     fn addresses(&self) -> Vec<(String, String, u16)> {
         let addresses = self.inner.addresses().into_iter();
@@ -235,6 +252,7 @@ fn refused(error: &StartError) -> PyErr {
         E::KeyMismatch { listener } => ("key-mismatch", Some(listener)),
         E::ClientCa { listener, .. } => ("client-ca", Some(listener)),
         E::Tls { listener, .. } => ("tls", Some(listener)),
+        E::Stopping => ("stopping", None),
         _ => ("system", None),
     };
     StartRefused::new_err((error.to_string(), kind, listener.cloned()))

@@ -2,15 +2,18 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use casemate_engine::{Counters, Millis, Settings, ShardIndex};
+use mio::Registry;
 
 use crate::clock::Clock;
 use crate::counters::{add, ServerCounters, Tally};
+use crate::entrance::Entrances;
 use crate::expulsion::Expulsions;
-use crate::gate::{Entrance, Gate};
+use crate::gate::Gate;
 use crate::inbox::{Inbox, Letter};
 use crate::lock::lock;
 use crate::question::Questions;
@@ -39,7 +42,7 @@ pub(crate) struct Broker {
     /// One for each shard.
     pub posts: Vec<Post>,
     /// One for each listener.
-    pub entrances: Vec<Entrance>,
+    pub entrances: Entrances,
     /// Limits of the engine.
     pub settings: Arc<Settings>,
     /// See [`crate::Options::handshakes_per_turn`].
@@ -48,6 +51,7 @@ pub(crate) struct Broker {
     pub sys_interval_s: u32,
     /// Seeds of keyed hashing, the same for all shards.
     pub seeds: [u64; 4],
+    is_stopping: AtomicBool,
     progress: Mutex<Progress>,
     progressed: Condvar,
     strangers: Mutex<Strangers>,
@@ -57,6 +61,8 @@ pub(crate) struct Broker {
 pub(crate) struct Post {
     /// Its letters.
     pub inbox: Inbox,
+    /// Its poll, so that a socket can join it before the shard hears of it.
+    pub registry: Registry,
     /// Its counters as of the last time it looked up.
     pub counters: Mutex<Counters>,
 }
@@ -67,6 +73,8 @@ struct Progress {
     epochs: Vec<Option<u64>>,
     /// The shards whose promises are kept, since they were told to drain.
     settled: Vec<bool>,
+    /// The last change of its listening sockets that each shard has made.
+    doors: Vec<u64>,
     /// Shards that have not ended.
     running: usize,
     /// Some shard ended with connections that had not closed in time.
@@ -100,8 +108,7 @@ pub(crate) struct Parts {
     pub gate: Gate,
     pub questions: Questions,
     pub ring: Ring,
-    pub inboxes: Vec<Inbox>,
-    pub entrances: Vec<Entrance>,
+    pub posts: Vec<(Inbox, Registry)>,
     pub settings: Settings,
     pub handshakes_per_turn: usize,
     pub sys_interval_s: u32,
@@ -111,9 +118,10 @@ pub(crate) struct Parts {
 impl Broker {
     /// Nothing runs yet, but every shard counts as running.
     pub fn new(parts: Parts) -> Broker {
-        let shards = parts.inboxes.len();
-        let posts = parts.inboxes.into_iter().map(|inbox| Post {
+        let shards = parts.posts.len();
+        let posts = parts.posts.into_iter().map(|(inbox, registry)| Post {
             inbox,
+            registry,
             counters: Mutex::default(),
         });
         Broker {
@@ -124,14 +132,16 @@ impl Broker {
             ring: parts.ring,
             tally: Tally::default(),
             posts: posts.collect(),
-            entrances: parts.entrances,
+            entrances: Entrances::default(),
             settings: Arc::new(parts.settings),
             handshakes_per_turn: parts.handshakes_per_turn,
             sys_interval_s: parts.sys_interval_s,
             seeds: parts.seeds,
+            is_stopping: AtomicBool::new(false),
             progress: Mutex::new(Progress {
                 epochs: vec![None; shards],
                 settled: vec![false; shards],
+                doors: vec![0; shards],
                 running: shards,
                 cut_off: false,
                 failure: None,
@@ -185,6 +195,32 @@ impl Broker {
             *row = true;
         }
         self.progressed.notify_all();
+    }
+
+    /// A shard's listening sockets are as this change and all before it wanted them.
+    pub fn doors_changed(&self, shard: ShardIndex, round: u64) {
+        if let Some(row) = lock(&self.progress).doors.get_mut(usize::from(shard)) {
+            *row = round;
+        }
+        self.progressed.notify_all();
+    }
+
+    /// The last change of listening sockets that every shard has made.
+    pub fn doors_round(&self) -> u64 {
+        lock(&self.progress)
+            .doors
+            .iter()
+            .copied()
+            .min()
+            .unwrap_or(0)
+    }
+
+    /// Waits until every shard that still runs has made this change of its listening sockets.
+    pub fn wait_doors_changed(&self, round: u64, timeout: Duration) -> bool {
+        self.wait(timeout, |progress| {
+            let obeyed = progress.doors.iter().all(|&row| row >= round);
+            obeyed || progress.running < progress.doors.len()
+        })
     }
 
     /// A shard has ended; `orderly` where all its connections had closed.
@@ -243,8 +279,14 @@ impl Broker {
 
     /// Orders every shard to say good-bye and to end at `until` at the latest.
     pub fn stop_by(&self, until: Millis) {
+        self.is_stopping.store(true, Ordering::SeqCst);
         self.questions.close();
         self.post_all(|| Letter::Stop { until });
+    }
+
+    /// True once nobody new is wanted.
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::SeqCst)
     }
 
     /// True where this address was not yet told about for this oddity.

@@ -1,13 +1,14 @@
 //! One connection as its shard's thread sees it: a socket, a transport, a phase.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use casemate_engine::{ListenerId, Parcel};
 use mio::net::TcpStream;
 
+use crate::entrance::Entry;
 use crate::options::Account;
-use crate::question::QuestionId;
 use crate::transport::Transport;
 
 /// A socket and all that the shell knows about it.
@@ -16,8 +17,8 @@ pub(crate) struct Connection {
     pub stream: TcpStream,
     /// What stands between it and MQTT.
     pub transport: Transport,
-    /// The listener that accepted it.
-    pub listener: ListenerId,
+    /// The listener that accepted it, as it was then and as it is now.
+    pub entry: Entry,
     /// The peer.
     pub address: SocketAddr,
     /// How far it has come.
@@ -40,7 +41,7 @@ pub(crate) struct Connection {
     /// The engine has been told that it is gone, or never heard of it.
     pub told: bool,
     /// The password check that it waits for.
-    pub question: Option<QuestionId>,
+    pub question: Option<NonZeroU64>,
     /// The certificate's account that let it in.
     pub account: Option<Arc<Account>>,
     /// Expulsions up to this one were looked at when it was let in.
@@ -79,8 +80,8 @@ pub(crate) struct Moved {
     pub stream: TcpStream,
     /// With all of its state and what was read ahead.
     pub transport: Transport,
-    /// See [`Connection::listener`].
-    pub listener: ListenerId,
+    /// See [`Connection::entry`].
+    pub entry: Entry,
     /// See [`Connection::address`].
     pub address: SocketAddr,
     /// See [`Connection::account`].
@@ -98,13 +99,13 @@ impl Connection {
     pub fn new(
         stream: TcpStream,
         transport: Transport,
-        listener: ListenerId,
+        entry: Entry,
         address: SocketAddr,
     ) -> Connection {
         Connection {
             stream,
             transport,
-            listener,
+            entry,
             address,
             phase: Phase::Handshake,
             readable: false,
@@ -119,6 +120,11 @@ impl Connection {
             account: None,
             expulsions_seen: 0,
         }
+    }
+
+    /// The listener that accepted it.
+    pub fn listener(&self) -> ListenerId {
+        self.entry.id()
     }
 
     /// True while the engine speaks with it.

@@ -99,6 +99,9 @@ pub enum StartError {
         /// What is wrong.
         cause: String,
     },
+    /// Listeners cannot change any more.
+    #[error("the server stops")]
+    Stopping,
     /// The operating system gives no randomness.
     #[error("the operating system gives no randomness")]
     NoRandomness,

@@ -11,6 +11,7 @@ use casemate_codec::Reason;
 use casemate_engine::{Credentials, Grant, PeerCertificate, Principal, Verdict};
 
 use crate::clock::{wall_unix_s, Clock};
+use crate::entrance::Entrance;
 use crate::options::Account;
 use crate::question::{Answer, Question};
 use crate::random;
@@ -30,15 +31,6 @@ pub(crate) enum Decision {
     Certified(Verdict, Arc<Account>),
     /// Somebody must check the password.
     Ask(Box<Question>),
-}
-
-/// What a listener says about those who come through it.
-#[derive(Clone, Debug)]
-pub(crate) struct Entrance {
-    /// Its name.
-    pub name: Arc<str>,
-    /// The role of clients that prove nothing.
-    pub anonymous_role: Option<Box<str>>,
 }
 
 /// The accounts of one moment.

@@ -11,6 +11,10 @@ fn entrance(role: Option<&str>) -> Entrance {
     Entrance {
         name: "main".into(),
         anonymous_role: role.map(Into::into),
+        tls: None,
+        trust: 0,
+        anonymity: std::num::NonZeroU32::MIN,
+        is_open: true,
     }
 }
 

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use casemate_engine::policy::Policy;
-use casemate_engine::{Batch, ConnectionId, Millis, ShardIndex, Verdict};
+use casemate_engine::{Batch, ConnectionId, ListenerId, Millis, ShardIndex, Verdict};
 use mio::Waker;
 
 use crate::connection::Moved;
 use crate::expulsion::Expulsion;
 use crate::lock::lock;
+use crate::worker::Door;
 
 /// Something for a shard.
 pub(crate) enum Letter {
@@ -40,6 +41,8 @@ pub(crate) enum Letter {
     },
     /// The snapshot of accounts has changed.
     Accounts,
+    /// Listeners have come or gone.
+    Doors(DoorChange),
     /// A new policy.
     Policy(Arc<Policy>),
     /// Close a principal's connections.
@@ -49,6 +52,16 @@ pub(crate) enum Letter {
         /// When the rest is cut off.
         until: Millis,
     },
+}
+
+/// What changes among the listening sockets of one shard.
+pub(crate) struct DoorChange {
+    /// New ones, which have joined the shard's poll.
+    pub opened: Vec<Door>,
+    /// Those to close.
+    pub closed: Vec<ListenerId>,
+    /// Which change it is; told to [`crate::broker::Broker::doors_changed`].
+    pub round: u64,
 }
 
 /// One shard's letters.

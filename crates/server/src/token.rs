@@ -1,6 +1,6 @@
 //! What a readiness event is about, packed into the poll's token.
 
-use casemate_engine::ConnectionId;
+use casemate_engine::{ConnectionId, ListenerId};
 use mio::Token;
 
 // A slot and a generation share one token.
@@ -19,15 +19,15 @@ pub(crate) const GENERATION_MAX: u32 = 0x7FFF_FFFF;
 pub(crate) enum Source {
     /// See [`WAKER`].
     Waker,
-    /// A listener, by its place in the worker's list.
-    Door(usize),
+    /// A listener, perhaps one that is gone.
+    Door(ListenerId),
     /// A connection, perhaps one that is gone.
     Connection(ConnectionId),
 }
 
 /// The token of a listener.
-pub(crate) fn door(index: usize) -> Token {
-    Token(DOOR | index)
+pub(crate) fn door(id: ListenerId) -> Token {
+    Token(DOOR | usize::from(id))
 }
 
 /// The token of a connection.
@@ -39,7 +39,8 @@ pub(crate) fn connection(id: ConnectionId) -> Token {
 pub(crate) fn source(token: Token) -> Source {
     match token {
         WAKER => Source::Waker,
-        Token(value) if value & DOOR != 0 => Source::Door(value & !DOOR),
+        // A listener's number fits by construction.
+        Token(value) if value & DOOR != 0 => Source::Door((value & 0xFFFF) as ListenerId),
         // Both halves fit by construction.
         Token(value) => Source::Connection(ConnectionId {
             slot: (value & 0xFFFF_FFFF) as u32,
@@ -59,7 +60,9 @@ mod tests {
             generation: GENERATION_MAX,
         };
         assert_eq!(source(connection(id)), Source::Connection(id));
-        assert_eq!(source(door(63)), Source::Door(63));
+        for number in [0, 63, ListenerId::MAX] {
+            assert_eq!(source(door(number)), Source::Door(number));
+        }
         assert_eq!(source(WAKER), Source::Waker);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use rustls::crypto::aws_lc_rs::{default_provider, Ticketer};
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::ClientCertVerifier;
@@ -12,10 +13,60 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::error::StartError;
-use crate::options::{ClientCertificates, TlsOptions, TlsVersions};
+use crate::options::{ClientCertificates, Security, TlsOptions, TlsVersions};
 
 /// The name by which MQTT is offered in ALPN; clients need not ask for it.
 const ALPN_MQTT: &[u8] = b"mqtt";
+
+/// Fingerprints of what a listener serves with, so that a change is seen and no key is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// Of everything that TLS is made of.
+    pub material: [u8; 32],
+    /// Of what is asked of clients: TLS at all, who vouches for them, and whether they must show a
+    /// certificate.
+    pub trust: [u8; 32],
+}
+
+impl Marks {
+    /// Takes the marks of a listener's security.
+    pub fn of(security: &Security) -> Marks {
+        let Security::Tls(tls) = security else {
+            return Marks {
+                material: [0; 32],
+                trust: [0; 32],
+            };
+        };
+        let mode = [match tls.client_certificates {
+            ClientCertificates::None => 0,
+            ClientCertificates::Optional => 1,
+            ClientCertificates::Required => 2,
+        }];
+        let versions = [match tls.versions {
+            TlsVersions::Tls13 => 0,
+            TlsVersions::Tls12And13 => 1,
+        }];
+        let authorities = tls.client_ca_pem.as_deref().unwrap_or_default();
+        let trust = mark(&[&mode, authorities]);
+        let material = [&trust, &versions[..], &tls.certificate_pem, &tls.key_pem];
+        Marks {
+            material: mark(&material),
+            trust,
+        }
+    }
+}
+
+/// SHA-256 over the parts, each with its length, so that no two lists look alike.
+fn mark(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let mut mark = [0; 32];
+    mark.copy_from_slice(context.finish().as_ref());
+    mark
+}
 
 /// Makes one listener's configuration; its tickets are good for this listener only.
 ///

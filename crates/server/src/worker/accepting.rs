@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use casemate_engine::{ConnectionId, ListenerId, Millis};
 use mio::net::{TcpListener, TcpStream};
-use mio::{Interest, Registry, Token};
-use rustls::ServerConfig;
+use mio::{Interest, Registry};
 
 use super::Worker;
 use crate::connection::Connection;
+use crate::entrance::{Doorway, Entry};
 use crate::event::EventKind;
 use crate::token;
 use crate::transport::{Plain, Tls, Transport};
@@ -28,26 +28,30 @@ const REST_MS: Millis = 100;
 /// One shard's socket of one listener.
 pub(crate) struct Door {
     socket: TcpListener,
-    id: ListenerId,
-    tls: Option<Arc<ServerConfig>>,
+    doorway: Arc<Doorway>,
     /// Connections may be waiting.
     pub ready: bool,
 }
 
 impl Door {
-    /// A socket that already listens; with `tls` its connections begin with a handshake.
-    pub fn new(socket: TcpListener, id: ListenerId, tls: Option<Arc<ServerConfig>>) -> Door {
+    /// A socket that already listens, and what is said about those who come through it.
+    pub fn new(socket: TcpListener, doorway: Arc<Doorway>) -> Door {
         // Connections may have come before the poll looks.
         Door {
             socket,
-            id,
-            tls,
+            doorway,
             ready: true,
         }
     }
 
-    /// Joins a poll.
-    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    /// The listener's number.
+    pub fn id(&self) -> ListenerId {
+        self.doorway.id
+    }
+
+    /// Joins the poll of its shard.
+    pub fn register(&mut self, registry: &Registry) -> io::Result<()> {
+        let token = token::door(self.doorway.id);
         registry.register(&mut self.socket, token, Interest::READABLE)
     }
 }
@@ -77,7 +81,7 @@ impl Worker {
     /// Sets a new connection up, or closes it where there are as many as may be.
     fn welcome(&mut self, number: usize, stream: TcpStream, address: SocketAddr) {
         self.count(|tally| &tally.accepted);
-        let listener = self.doors[number].id;
+        let listener = self.doors[number].id();
         self.accept_told = false;
         let full = self.connections.len() >= self.broker.settings.connections_max;
         if full && !self.evict_stranger() {
@@ -88,7 +92,14 @@ impl Worker {
             return;
         }
         self.full_told = false;
-        let transport = match &self.doors[number].tls {
+        let doorway = &self.doors[number].doorway;
+        let entrance = doorway.now();
+        if !entrance.is_open {
+            // Removed just now; the letter that closes the door is on its way.
+            return;
+        }
+        let entry = Entry::new(doorway, &entrance);
+        let transport = match &entrance.tls {
             None => Transport::Plain(Plain::default()),
             Some(config) => match Tls::new(Arc::clone(config)) {
                 Ok(tls) => Transport::Tls(Box::new(tls)),
@@ -101,7 +112,7 @@ impl Worker {
         // Without it small messages would wait for the acknowledgement of the last ones; where
         // it fails they come later, and nothing else changes.
         let _ = stream.set_nodelay(true);
-        let connection = Connection::new(stream, transport, listener, address);
+        let connection = Connection::new(stream, transport, entry, address);
         if let Some(id) = self.install(connection) {
             let deadline = self
                 .now
@@ -160,7 +171,7 @@ impl Worker {
         self.accept_after = Some(self.now + REST_MS);
         if !std::mem::replace(&mut self.accept_told, true) {
             let cause = error.to_string().into_boxed_str();
-            let listener = self.doors[number].id;
+            let listener = self.doors[number].id();
             self.tell(Some(listener), None, EventKind::AcceptFailed { cause });
         }
     }

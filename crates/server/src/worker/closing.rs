@@ -50,7 +50,7 @@ impl Worker {
             return;
         };
         if let Some(question) = connection.question.take() {
-            self.broker.questions.settle(question);
+            self.broker.questions.settle(question.get());
         }
         connection.phase = Phase::Draining(Box::new(Drain {
             bytes,
@@ -91,7 +91,7 @@ impl Worker {
         self.say_closed(id, loss);
         if let Some(connection) = self.connections.remove(id) {
             if let Some(question) = connection.question {
-                self.broker.questions.settle(question);
+                self.broker.questions.settle(question.get());
             }
         }
     }
@@ -139,7 +139,7 @@ impl Worker {
             if !matches!(connection.phase, Phase::Handshake) {
                 continue;
             }
-            let (listener, address) = (connection.listener, connection.address);
+            let (listener, address) = (connection.listener(), connection.address);
             self.count(|tally| &tally.handshake_timeouts);
             if self.broker.is_news(address.ip(), Oddity::Timeout) {
                 self.tell(Some(listener), Some(address), EventKind::HandshakeTimeout);

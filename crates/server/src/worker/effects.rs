@@ -1,6 +1,6 @@
 //! Serving what the engine asks for.
 
-use std::sync::Arc;
+use std::num::NonZeroU64;
 
 use casemate_codec::Reason;
 use casemate_engine::{ConnectionId, Credentials, Effect, Input, Parcel, ShardIndex, Verdict};
@@ -59,13 +59,11 @@ impl Worker {
     }
 
     fn tell_engine_event(&mut self, event: casemate_engine::Event) {
-        let entrance = event
-            .listener
-            .and_then(|id| self.broker.entrances.get(usize::from(id)));
+        let listener = event.listener;
         self.events.push(Event {
             time_unix_ms: wall_unix_ms(),
             shard: self.index,
-            listener: entrance.map(|entrance| Arc::clone(&entrance.name)),
+            listener: listener.and_then(|id| self.broker.entrances.name(id)),
             address: event.address,
             client_id: event.client_id,
             principal: event.principal,
@@ -77,20 +75,23 @@ impl Worker {
     fn authenticate(&mut self, id: ConnectionId, step: u32, credentials: &Credentials) {
         // Taken before anything is looked at: what changes from here on is looked up again.
         let expulsions_seen = self.broker.expulsions.count();
-        let listener = usize::from(credentials.origin.listener);
-        let decision = match self.broker.entrances.get(listener) {
-            Some(entrance) => self.broker.gate.decide(credentials, entrance),
-            None => Decision::Settled(Verdict::Refused(Reason::NotAuthorized)),
-        };
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
+        let entrance = connection.entry.now();
+        let decision = self.broker.gate.decide(credentials, &entrance);
         connection.expulsions_seen = expulsions_seen;
         if let Some(question) = connection.question.take() {
-            self.broker.questions.settle(question);
+            self.broker.questions.settle(question.get());
         }
         match decision {
-            Decision::Settled(verdict) => self.decided(id, step, verdict),
+            Decision::Settled(verdict) => {
+                // Without a look-up only those who prove nothing are let in.
+                if matches!(verdict, Verdict::Granted(_)) {
+                    connection.entry.note_anonymous(&entrance);
+                }
+                self.decided(id, step, verdict);
+            }
             Decision::Certified(verdict, account) => {
                 connection.account = Some(account);
                 self.decided(id, step, verdict);
@@ -111,7 +112,8 @@ impl Worker {
         ) {
             Ok(number) => {
                 if let Some(connection) = self.connections.get_mut(id) {
-                    connection.question = Some(number);
+                    // Numbers begin at 1.
+                    connection.question = NonZeroU64::new(number);
                 }
             }
             Err(_) => {
@@ -121,12 +123,15 @@ impl Worker {
         }
     }
 
-    /// Gives the engine a verdict.
-    pub(super) fn decided(&mut self, id: ConnectionId, step: u32, verdict: Verdict) {
+    /// Gives the engine a verdict; void where the listener asks for another proof by now.
+    pub(super) fn decided(&mut self, id: ConnectionId, step: u32, mut verdict: Verdict) {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
         connection.question = None;
+        if !connection.entry.holds() && !connection.granted {
+            verdict = Verdict::Refused(Reason::ServerUnavailable);
+        }
         connection.granted |= matches!(verdict, Verdict::Granted(_));
         let seen = connection.expulsions_seen;
         self.shard.handle(
@@ -181,7 +186,7 @@ impl Worker {
         let moved = Moved {
             stream: connection.stream,
             transport: connection.transport,
-            listener: connection.listener,
+            entry: connection.entry,
             address: connection.address,
             account: connection.account,
             expulsions_seen: connection.expulsions_seen,

@@ -8,7 +8,7 @@ use crate::connection::{Connection, Moved, Phase};
 use crate::event::EventKind;
 use crate::expulsion::Expulsion;
 use crate::gate::ACCOUNT_REALM;
-use crate::inbox::Letter;
+use crate::inbox::{DoorChange, Letter};
 
 impl Worker {
     /// Serves every letter that is there.
@@ -34,6 +34,7 @@ impl Worker {
                 self.shard.handle(self.now, input, &mut self.effects);
             }
             Letter::Accounts => self.check_accounts(),
+            Letter::Doors(change) => self.change_doors(change),
             Letter::Policy(policy) => {
                 self.shard
                     .handle(self.now, Input::Policy(policy), &mut self.effects);
@@ -70,13 +71,13 @@ impl Worker {
         let Moved {
             stream,
             transport,
-            listener,
+            entry,
             address,
             account,
             expulsions_seen,
             ..
         } = moved;
-        let mut connection = Connection::new(stream, transport, listener, address);
+        let mut connection = Connection::new(stream, transport, entry, address);
         connection.phase = Phase::Open;
         connection.told = false;
         connection.granted = true;
@@ -102,12 +103,25 @@ impl Worker {
         self.dirty.push(id);
     }
 
-    /// Closes every connection whose account no longer stands as it was.
+    /// Opens and closes doors. A server that stops opens none any more.
+    fn change_doors(&mut self, change: DoorChange) {
+        self.doors
+            .retain(|door| !change.closed.contains(&door.id()));
+        if self.stopping.is_none() {
+            self.doors.extend(change.opened);
+        }
+        self.broker.doors_changed(self.index, change.round);
+    }
+
+    /// Closes every connection whose account no longer stands as it was, or that was let in
+    /// without proof by a listener that no longer does so.
     fn check_accounts(&mut self) {
         let ids: Vec<_> = self
             .connections
             .iter_mut()
-            .filter(|(_, connection)| connection.account.is_some())
+            .filter(|(_, connection)| {
+                connection.account.is_some() || connection.entry.is_unwelcome()
+            })
             .map(|(id, _)| id)
             .collect();
         for id in ids {
@@ -119,13 +133,12 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
-        let Some(account) = connection.account.as_ref().filter(|_| connection.is_open()) else {
-            return;
-        };
-        if self.broker.gate.accounts().hold(account) {
+        let account = connection.account.as_ref();
+        let holds = account.is_none_or(|account| self.broker.gate.accounts().hold(account));
+        if !connection.is_open() || holds && !connection.entry.is_unwelcome() {
             return;
         }
-        let (listener, address) = (connection.listener, connection.address);
+        let (listener, address) = (connection.listener(), connection.address);
         self.count(|tally| &tally.accounts_gone);
         self.tell(Some(listener), Some(address), EventKind::AccountGone);
         self.say_closed(id, Loss::Refused(Reason::NotAuthorized));

@@ -103,20 +103,14 @@ struct InHand {
 }
 
 impl Worker {
-    /// Sets a shard up in its own thread.
-    ///
-    /// # Errors
-    /// Where its listeners cannot be polled.
+    /// Sets a shard up in its own thread; its doors have joined the poll already.
     pub fn new(
         broker: Arc<Broker>,
         index: ShardIndex,
         poll: Poll,
-        mut doors: Vec<Door>,
+        doors: Vec<Door>,
         policy: Arc<Policy>,
-    ) -> io::Result<Worker> {
-        for (number, door) in doors.iter_mut().enumerate() {
-            door.register(poll.registry(), token::door(number))?;
-        }
+    ) -> Worker {
         let now = broker.clock.now();
         // At most 64 shards.
         let place = Place {
@@ -128,7 +122,7 @@ impl Worker {
         let shard = Shard::new(Arc::clone(&broker.settings), place, policy, now);
         broker.policy_in_force(index, epoch);
         let interval_s = if index == 0 { broker.sys_interval_s } else { 0 };
-        Ok(Worker {
+        Worker {
             index,
             shard,
             poll,
@@ -156,7 +150,7 @@ impl Worker {
             stopping: None,
             again: false,
             broker,
-        })
+        }
     }
 
     /// Runs until the server stops; true where every connection closed in time.
@@ -248,8 +242,9 @@ impl Worker {
     fn notice(&mut self, event: &Readiness) {
         let id = match token::source(event.token()) {
             Source::Waker => return,
-            Source::Door(number) => {
-                if let Some(door) = self.doors.get_mut(number) {
+            Source::Door(id) => {
+                // One that was removed, or that a letter is still to bring, is not there.
+                if let Some(door) = self.doors.iter_mut().find(|door| door.id() == id) {
                     door.ready = true;
                 }
                 return;
@@ -355,11 +350,10 @@ impl Worker {
         address: Option<std::net::SocketAddr>,
         kind: EventKind,
     ) {
-        let entrance = listener.and_then(|id| self.broker.entrances.get(usize::from(id)));
         self.events.push(Event {
             time_unix_ms: wall_unix_ms(),
             shard: self.index,
-            listener: entrance.map(|entrance| Arc::clone(&entrance.name)),
+            listener: listener.and_then(|id| self.broker.entrances.name(id)),
             address,
             client_id: "".into(),
             principal: "".into(),

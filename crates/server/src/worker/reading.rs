@@ -233,7 +233,7 @@ impl Worker {
         connection.phase = Phase::Open;
         connection.told = false;
         let origin = Origin {
-            listener: connection.listener,
+            listener: connection.listener(),
             address: Some(connection.address),
             certificate: connection.transport.certificate(),
         };
@@ -246,7 +246,7 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
-        let (listener, address) = (connection.listener, connection.address);
+        let (listener, address) = (connection.listener(), connection.address);
         let handshake = matches!(connection.phase, Phase::Handshake);
         let (oddity, kind) = match fault {
             Fault::Socket(_) => {

@@ -9,7 +9,8 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 /// An authority that signs servers and clients.
@@ -69,10 +70,19 @@ impl Authority {
 
     /// What a client trusts and, perhaps, shows.
     pub fn trusted_by(&self, paper: Option<&Paper>) -> Arc<ClientConfig> {
+        self.trusted_in(&[&TLS13, &TLS12], paper)
+    }
+
+    /// The same, speaking nothing but these versions.
+    pub fn trusted_in(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        paper: Option<&Paper>,
+    ) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone()).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots);
         let config = match paper {
