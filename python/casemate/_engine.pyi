@@ -1,5 +1,6 @@
 """The Rust module: codec, engine and server. Only `native.py` imports it."""
 
+from collections.abc import Sequence
 from typing import Final, final
 
 VERSION: Final[str]
@@ -254,6 +255,8 @@ class Listener:
         client_certificates: str = "none",
         tls12: bool = False,
         anonymous_role: str | None = None,
+        websocket_path: str | None = None,
+        websocket_origins: Sequence[str] = ...,
     ) -> Listener: ...
 
 @final

@@ -29,7 +29,8 @@ impl Listener {
     /// Describes it; nothing is opened. `client_certificates` is none, optional or required.
     #[new]
     #[pyo3(signature = (name, host, port, *, certificate_pem=None, key_pem=None,
-        client_ca_pem=None, client_certificates="none", tls12=false, anonymous_role=None))]
+        client_ca_pem=None, client_certificates="none", tls12=false, anonymous_role=None,
+        websocket_path=None, websocket_origins=Vec::new()))]
     #[allow(
         clippy::too_many_arguments,
         reason = "keyword arguments, one for each option"
@@ -44,6 +45,8 @@ impl Listener {
         client_certificates: &str,
         tls12: bool,
         anonymous_role: Option<String>,
+        websocket_path: Option<String>,
+        websocket_origins: Vec<String>,
     ) -> PyResult<Listener> {
         let address: IpAddr = host
             .parse()
@@ -84,13 +87,19 @@ impl Listener {
                 ))
             }
         };
+        let websocket = match websocket_path {
+            Some(path) => Some(server::WebSocketOptions {
+                path,
+                origins: websocket_origins,
+            }),
+            None if websocket_origins.is_empty() => None,
+            None => return Err(PyValueError::new_err("origins need a websocket_path")),
+        };
         Ok(Listener {
             inner: server::Listener {
-                name,
-                address: SocketAddr::new(address, port),
-                security,
+                websocket,
                 anonymous_role,
-                ipv6_only: true,
+                ..server::Listener::new(&name, SocketAddr::new(address, port), security)
             },
         })
     }

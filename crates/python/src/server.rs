@@ -251,6 +251,7 @@ fn refused(error: &StartError) -> PyErr {
         E::Key { listener, .. } => ("key", Some(listener)),
         E::KeyMismatch { listener } => ("key-mismatch", Some(listener)),
         E::ClientCa { listener, .. } => ("client-ca", Some(listener)),
+        E::WebSocket { listener, .. } => ("websocket", Some(listener)),
         E::Tls { listener, .. } => ("tls", Some(listener)),
         E::Stopping => ("stopping", None),
         _ => ("system", None),

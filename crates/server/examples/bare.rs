@@ -218,13 +218,11 @@ impl Arguments {
     }
 
     fn listener(&self, name: &str, port: u16, security: Security) -> Listener {
+        // Loopback only: there is one role, and it may do everything.
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
         Listener {
-            name: name.to_owned(),
-            // Loopback only: there is one role, and it may do everything.
-            address: SocketAddr::from(([127, 0, 0, 1], port)),
-            security,
             anonymous_role: self.anonymous.then(|| ROLE.to_owned()),
-            ipv6_only: true,
+            ..Listener::new(name, address, security)
         }
     }
 }

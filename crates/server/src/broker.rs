@@ -100,6 +100,12 @@ pub(crate) enum Oddity {
     PlainOnTls,
     /// TLS on a plain port.
     TlsOnPlain,
+    /// MQTT on a WebSocket port.
+    PlainOnWebSocket,
+    /// A request that is granted no WebSocket.
+    Upgrade,
+    /// A WebSocket frame that breaks the rules.
+    Frame,
 }
 
 /// What [`Broker::new`] needs.

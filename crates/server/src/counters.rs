@@ -62,6 +62,16 @@ tally! {
     tls_on_plain,
     /// Connections closed for too many TLS records without content.
     empty_records,
+    /// WebSockets granted.
+    upgrades,
+    /// Requests on a WebSocket port that were granted none.
+    upgrades_refused,
+    /// Peers that began with MQTT on a WebSocket port.
+    plain_on_websocket,
+    /// Connections closed for a WebSocket frame that breaks the rules.
+    frames_refused,
+    /// Connections closed for too many WebSocket frames without content.
+    empty_frames,
     /// Password checks asked for.
     questions,
     /// Password checks refused as too many were waiting.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use casemate_engine::ListenerId;
-use rustls::ServerConfig;
+
+use crate::manner::Manner;
 
 /// What a listener says about those who come through it; replaced whole, never changed.
 #[derive(Clone)]
@@ -15,8 +16,8 @@ pub(crate) struct Entrance {
     pub name: Arc<str>,
     /// The role of clients that prove nothing.
     pub anonymous_role: Option<Box<str>>,
-    /// With it connections begin with a handshake.
-    pub tls: Option<Arc<ServerConfig>>,
+    /// How connections begin.
+    pub manner: Manner,
     /// Grows when another proof is asked of clients: what an earlier one has proven is void.
     pub trust: u32,
     /// Grows when the role of clients that prove nothing changes.
@@ -143,7 +144,7 @@ mod tests {
         Entrance {
             name: "main".into(),
             anonymous_role: None,
-            tls: None,
+            manner: Manner::default(),
             trust,
             anonymity: NonZeroU32::MIN.saturating_add(anonymity),
             is_open: true,

@@ -91,6 +91,14 @@ pub enum StartError {
         /// What is wrong with it.
         cause: String,
     },
+    /// The options of WebSocket cannot be met.
+    #[error("listener {listener:?}: WebSocket: {cause}")]
+    WebSocket {
+        /// Which listener.
+        listener: String,
+        /// What is wrong with them.
+        cause: String,
+    },
     /// TLS cannot be set up for another cause.
     #[error("listener {listener:?}: TLS: {cause}")]
     Tls {

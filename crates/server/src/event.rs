@@ -38,6 +38,18 @@ pub enum EventKind {
     PlainOnTls,
     /// A peer began with TLS on a plain port; said once for each address.
     TlsOnPlain,
+    /// A peer spoke MQTT on a WebSocket port; said once for each address.
+    PlainOnWebSocket,
+    /// A request was granted no WebSocket; said once for each address.
+    UpgradeRefused {
+        /// What was wrong with it.
+        cause: Box<str>,
+    },
+    /// A peer broke the rules of WebSocket; said once for each address.
+    FrameRefused {
+        /// What it did.
+        cause: Box<str>,
+    },
     /// Connections cannot be accepted; said once for each burst.
     AcceptFailed {
         /// What the system says.

@@ -11,7 +11,7 @@ fn entrance(role: Option<&str>) -> Entrance {
     Entrance {
         name: "main".into(),
         anonymous_role: role.map(Into::into),
-        tls: None,
+        manner: crate::manner::Manner::default(),
         trust: 0,
         anonymity: std::num::NonZeroU32::MIN,
         is_open: true,

@@ -8,7 +8,8 @@
 //! 1. [`Server::start`] binds each listener of [`Options`] and starts one thread per shard.
 //! 2. `worker` is the loop of one thread: a readiness poll, a read into one large buffer, the
 //!    engine, and one write per turn for each connection that has something to say.
-//! 3. `transport` stands between socket and engine: `plain` and `tls` are siblings of one shape.
+//! 3. `transport` stands between socket and engine: `plain`, `tls` and `websocket` are siblings of
+//!    one shape.
 //! 4. `gate` decides who a CONNECT is from: by certificate at once, by password through a
 //!    [`Question`] that a thread of the caller answers.
 //! 5. `inbox` is how everything else reaches a shard: decisions, neighbours' batches, connections
@@ -29,6 +30,7 @@ mod gate;
 mod inbox;
 mod listening;
 mod lock;
+mod manner;
 mod options;
 mod question;
 mod random;
@@ -49,6 +51,7 @@ pub use error::StartError;
 pub use event::{Event, EventKind};
 pub use options::{
     Account, ClientCertificates, Listener, Options, Security, TlsOptions, TlsVersions,
+    WebSocketOptions,
 };
 pub use question::{Answer, Question};
 pub use server::Server;

@@ -54,10 +54,36 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What stands between socket and MQTT.
     pub security: Security,
+    /// Speaks MQTT over WebSocket; without it over what `security` says alone.
+    pub websocket: Option<WebSocketOptions>,
     /// The role of clients that prove nothing; without it they are refused.
     pub anonymous_role: Option<String>,
     /// True keeps an IPv6 listener from taking IPv4 connections as well.
     pub ipv6_only: bool,
+}
+
+impl Listener {
+    /// A listener that lets nobody in without proof and has no further option set.
+    pub fn new(name: &str, address: SocketAddr, security: Security) -> Listener {
+        Listener {
+            name: name.into(),
+            address,
+            security,
+            websocket: None,
+            anonymous_role: None,
+            ipv6_only: true,
+        }
+    }
+}
+
+/// How one listener speaks WebSocket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSocketOptions {
+    /// The path that clients ask for, such as `/mqtt`: `/` and visible ASCII, without `?` and `#`.
+    pub path: String,
+    /// The pages that may connect, as browsers write their origin, such as `https://app.example`.
+    /// Empty lets every page and every client connect; otherwise a client without one is refused.
+    pub origins: Vec<String>,
 }
 
 /// What stands between socket and MQTT.
@@ -142,13 +168,7 @@ mod tests {
             client_certificates: ClientCertificates::None,
             versions: TlsVersions::Tls13,
         };
-        let listener = Listener {
-            name: "main".into(),
-            address: ([127, 0, 0, 1], 0).into(),
-            security: Security::Tls(options),
-            anonymous_role: None,
-            ipv6_only: false,
-        };
+        let listener = Listener::new("main", ([127, 0, 0, 1], 0).into(), Security::Tls(options));
         let shown = format!("{listener:?}");
         assert!(shown.contains("<hidden>") && !shown.contains("canary"));
         assert!(!shown.contains(&format!("{:?}", b"canary")));

@@ -343,13 +343,7 @@ mod tests {
     }
 
     fn plain(name: &str) -> Listener {
-        Listener {
-            name: name.into(),
-            address: ([127, 0, 0, 1], 0).into(),
-            security: Security::Plain,
-            anonymous_role: None,
-            ipv6_only: false,
-        }
+        Listener::new(name, ([127, 0, 0, 1], 0).into(), Security::Plain)
     }
 
     fn server(shards: usize) -> Server {

@@ -13,6 +13,7 @@ use crate::entrance::{Doorway, Entrance};
 use crate::error::StartError;
 use crate::inbox::{DoorChange, Letter};
 use crate::listening::bind;
+use crate::manner::{self, Manner};
 use crate::options::{Listener, Security};
 use crate::trust::{server_config, Marks};
 use crate::worker::Door;
@@ -94,10 +95,7 @@ impl Installed {
         next.round += 1;
         next.let_go(broker.doors_round());
         let kept = self.find(listeners);
-        let marks: Vec<Marks> = listeners
-            .iter()
-            .map(|listener| Marks::of(&listener.security))
-            .collect();
+        let marks: Vec<Marks> = listeners.iter().map(Marks::of).collect();
         let configs = listeners
             .iter()
             .zip(&kept)
@@ -147,9 +145,9 @@ impl Installed {
         };
         let row = kept.map(|id| &self.rows[usize::from(id)]);
         if let Some(row) = row.filter(|row| row.marks.material == marks.material) {
-            return Ok(row.doorway.now().tls.clone());
+            return Ok(row.doorway.now().manner.tls());
         }
-        server_config(&listener.name, tls).map(Some)
+        server_config(&listener.name, tls, listener.websocket.is_some()).map(Some)
     }
 
     /// Notes which rows nobody needs any more; `obeyed` is the round that every shard has made.
@@ -259,7 +257,7 @@ impl Staged {
                 let entrance = Entrance {
                     is_open: false,
                     anonymous_role: None,
-                    tls: None,
+                    manner: Manner::default(),
                     ..Entrance::clone(&row.doorway.now())
                 };
                 self.entrances.push((Arc::clone(&row.doorway), entrance));
@@ -323,7 +321,7 @@ fn entrance(listener: &Listener, tls: Option<Arc<ServerConfig>>) -> Entrance {
     Entrance {
         name: listener.name.as_str().into(),
         anonymous_role: listener.anonymous_role.as_deref().map(Into::into),
-        tls,
+        manner: Manner::new(listener, tls),
         trust: 0,
         anonymity: NonZeroU32::MIN,
         is_open: true,
@@ -351,6 +349,7 @@ pub(crate) fn check(listeners: &[Listener]) -> Result<(), StartError> {
                 name: listener.name.clone(),
             });
         }
+        manner::check(listener)?;
     }
     Ok(())
 }

@@ -13,10 +13,13 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::error::StartError;
-use crate::options::{ClientCertificates, Security, TlsOptions, TlsVersions};
+use crate::options::{ClientCertificates, Listener, Security, TlsOptions, TlsVersions};
 
 /// The name by which MQTT is offered in ALPN; clients need not ask for it.
 const ALPN_MQTT: &[u8] = b"mqtt";
+
+/// The same for MQTT over WebSocket, which begins as HTTP.
+const ALPN_HTTP: &[u8] = b"http/1.1";
 
 /// Fingerprints of what a listener serves with, so that a change is seen and no key is kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,9 +32,9 @@ pub(crate) struct Marks {
 }
 
 impl Marks {
-    /// Takes the marks of a listener's security.
-    pub fn of(security: &Security) -> Marks {
-        let Security::Tls(tls) = security else {
+    /// Takes the marks of a listener.
+    pub fn of(listener: &Listener) -> Marks {
+        let Security::Tls(tls) = &listener.security else {
             return Marks {
                 material: [0; 32],
                 trust: [0; 32],
@@ -48,7 +51,14 @@ impl Marks {
         }];
         let authorities = tls.client_ca_pem.as_deref().unwrap_or_default();
         let trust = mark(&[&mode, authorities]);
-        let material = [&trust, &versions[..], &tls.certificate_pem, &tls.key_pem];
+        let carried = [u8::from(listener.websocket.is_some())];
+        let material = [
+            &trust,
+            &versions[..],
+            &carried,
+            &tls.certificate_pem,
+            &tls.key_pem,
+        ];
         Marks {
             material: mark(&material),
             trust,
@@ -68,13 +78,15 @@ fn mark(parts: &[&[u8]]) -> [u8; 32] {
     mark
 }
 
-/// Makes one listener's configuration; its tickets are good for this listener only.
+/// Makes one listener's configuration; its tickets are good for this listener only. With
+/// `websocket` it carries HTTP, without MQTT.
 ///
 /// # Errors
 /// A [`StartError`] that names the listener and what is wrong with its material.
 pub(crate) fn server_config(
     listener: &str,
     options: &TlsOptions,
+    websocket: bool,
 ) -> Result<Arc<ServerConfig>, StartError> {
     let provider = Arc::new(default_provider());
     let versions: &[&SupportedProtocolVersion] = match options.versions {
@@ -100,7 +112,9 @@ pub(crate) fn server_config(
     let mut config = builder
         .with_single_cert(chain, key)
         .map_err(|error| material(listener, error))?;
-    config.alpn_protocols = vec![ALPN_MQTT.to_vec()];
+    // A client that offers other protocols only is refused by TLS: it wants something else here.
+    let protocol = if websocket { ALPN_HTTP } else { ALPN_MQTT };
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.ticketer = Ticketer::new().map_err(|error| tls(listener, &error))?;
     // 0-RTT data can be replayed by anybody who saw it.
     config.max_early_data_size = 0;

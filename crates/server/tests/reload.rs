@@ -49,7 +49,7 @@ fn shown(address: SocketAddr, config: &Arc<ClientConfig>) -> Vec<u8> {
     peer.ping();
     match &peer.wire {
         Wire::Tls(stream) => stream.conn.peer_certificates().unwrap()[0].to_vec(),
-        Wire::Plain(_) => panic!("not TLS"),
+        _ => panic!("not TLS"),
     }
 }
 

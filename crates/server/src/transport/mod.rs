@@ -3,20 +3,28 @@
 //! Each transport has the same five doors. `heard` sees fresh bytes of the socket, `receive` turns
 //! them into bytes of the MQTT stream, `send` turns MQTT bytes into bytes of the socket, `finish`
 //! says good-bye in the transport's own words, and `take_ahead`/`keep_ahead` hold what was read
-//! but not used. WebSocket, the PROXY header and Unix sockets will be further siblings.
+//! but not used. WebSocket stands on one of the others and passes on what is theirs.
 
 mod plain;
 mod records;
 mod tls;
+mod websocket;
 
 use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
 
-use casemate_engine::PeerCertificate;
+use casemate_engine::{Millis, PeerCertificate};
 use mio::net::TcpStream;
 
 pub(crate) use plain::Plain;
 pub(crate) use tls::Tls;
+pub(crate) use websocket::{Breach, Refusal, WebSocket};
+
+/// The first byte of every TLS handshake record; as MQTT it is a CONNECT with wrong flags.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// The first byte of every MQTT CONNECT.
+const MQTT_CONNECT: u8 = 0x10;
 
 /// Bytes that are on their way through a transport.
 pub(crate) enum Transport {
@@ -24,6 +32,8 @@ pub(crate) enum Transport {
     Plain(Plain),
     /// TLS; boxed, as it is much larger than its sibling.
     Tls(Box<Tls>),
+    /// WebSocket over one of the others; boxed, as few speak it.
+    WebSocket(Box<WebSocket>),
 }
 
 /// Whether the receiver of MQTT bytes wants more of them now.
@@ -42,10 +52,15 @@ pub(crate) enum End {
     Blocked,
     /// The receiver halted; the rest of the input can be received later.
     Halted,
-    /// The handshake is over; call again with the rest of the input.
+    /// The TLS handshake is over, but more must happen before MQTT can pass; call again with the
+    /// rest of the input.
+    Encrypted,
+    /// MQTT can pass; call again with the rest of the input.
     Established,
     /// The peer said that nothing more will come.
     PeerClosed,
+    /// The peer said so, and waits for our good-bye.
+    Farewell,
 }
 
 /// How far [`Transport::receive`] got.
@@ -90,6 +105,18 @@ pub(crate) enum Fault {
     /// A handshake message or record is larger than any can be.
     #[error("the TLS handshake is too large")]
     TooLarge,
+    /// The peer asked for something else than MQTT over WebSocket.
+    #[error("{0}")]
+    Upgrade(Refusal),
+    /// The peer speaks no HTTP where WebSocket is spoken; MQTT is told apart from other things.
+    #[error("the peer does not speak HTTP")]
+    NotHttp {
+        /// It began as CONNECT does.
+        mqtt: bool,
+    },
+    /// The peer broke the rules of WebSocket.
+    #[error("{0}")]
+    Frame(Breach),
     /// TLS is in a state that it cannot be in.
     #[error("TLS is in an unexpected state")]
     Confused,
@@ -98,8 +125,10 @@ pub(crate) enum Fault {
     Exhausted,
 }
 
-/// Buffers that all connections of one shard share while they write.
+/// What all connections of one shard share while they read or write.
 pub(crate) struct Scratch {
+    /// The present time.
+    pub now: Millis,
     plain: Vec<u8>,
     cipher: Box<[u8]>,
 }
@@ -107,6 +136,7 @@ pub(crate) struct Scratch {
 impl Scratch {
     pub fn new() -> Scratch {
         Scratch {
+            now: 0,
             plain: Vec::with_capacity(tls::BATCH_BYTES),
             cipher: vec![0; tls::CIPHER_BYTES].into_boxed_slice(),
         }
@@ -119,6 +149,7 @@ impl Transport {
         match self {
             Transport::Plain(_) => {}
             Transport::Tls(tls) => tls.heard(fresh),
+            Transport::WebSocket(socket) => socket.heard(fresh),
         }
     }
 
@@ -129,11 +160,13 @@ impl Transport {
     pub fn receive(
         &mut self,
         input: &mut [u8],
+        scratch: &mut Scratch,
         sink: &mut dyn FnMut(&[u8]) -> Flow,
     ) -> Result<Received, Fault> {
         match self {
             Transport::Plain(plain) => plain.receive(input, sink),
             Transport::Tls(tls) => tls.receive(input, sink),
+            Transport::WebSocket(socket) => socket.receive(input, scratch, sink),
         }
     }
 
@@ -153,14 +186,17 @@ impl Transport {
         match self {
             Transport::Plain(plain) => plain.send(stream, slices),
             Transport::Tls(tls) => tls.send(stream, slices, scratch),
+            Transport::WebSocket(socket) => socket.send(stream, slices, scratch),
         }
     }
 
-    /// Says good-bye in the transport's own words; `send` writes it.
-    pub fn finish(&mut self) {
+    /// Says good-bye in the transport's own words, which `send` writes. False where there is
+    /// more to say once that is written.
+    pub fn finish(&mut self) -> bool {
         match self {
-            Transport::Plain(_) => {}
+            Transport::Plain(_) => true,
             Transport::Tls(tls) => tls.finish(),
+            Transport::WebSocket(socket) => socket.finish(),
         }
     }
 
@@ -169,6 +205,7 @@ impl Transport {
         match self {
             Transport::Plain(_) => 0,
             Transport::Tls(tls) => tls.take_ahead(buffer),
+            Transport::WebSocket(socket) => socket.take_ahead(buffer),
         }
     }
 
@@ -181,14 +218,16 @@ impl Transport {
             // A plain transport uses everything that it is given.
             Transport::Plain(_) => Ok(()),
             Transport::Tls(tls) => tls.keep_ahead(bytes),
+            Transport::WebSocket(socket) => socket.keep_ahead(bytes),
         }
     }
 
-    /// True while something is kept that was read but not used.
+    /// True while something is kept that was read but not used, or is to be told at once.
     pub fn is_ahead(&self) -> bool {
         match self {
             Transport::Plain(_) => false,
             Transport::Tls(tls) => tls.is_ahead(),
+            Transport::WebSocket(socket) => socket.is_ahead(),
         }
     }
 
@@ -197,6 +236,7 @@ impl Transport {
         match self {
             Transport::Plain(_) => false,
             Transport::Tls(tls) => tls.wants_writing(),
+            Transport::WebSocket(socket) => socket.wants_writing(),
         }
     }
 
@@ -205,15 +245,27 @@ impl Transport {
         match self {
             Transport::Plain(_) => true,
             Transport::Tls(tls) => tls.is_established(),
+            Transport::WebSocket(socket) => socket.is_established(),
         }
+    }
+
+    /// The TLS that it is or stands on.
+    pub fn tls(&self) -> Option<&Tls> {
+        match self {
+            Transport::Plain(_) => None,
+            Transport::Tls(tls) => Some(tls),
+            Transport::WebSocket(socket) => socket.link().tls(),
+        }
+    }
+
+    /// True for WebSocket.
+    pub fn is_websocket(&self) -> bool {
+        matches!(self, Transport::WebSocket(_))
     }
 
     /// The client certificate that was verified.
     pub fn certificate(&self) -> Option<Arc<PeerCertificate>> {
-        match self {
-            Transport::Plain(_) => None,
-            Transport::Tls(tls) => tls.certificate(),
-        }
+        self.tls()?.certificate()
     }
 }
 

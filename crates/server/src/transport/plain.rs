@@ -4,10 +4,7 @@ use std::io::IoSlice;
 
 use mio::net::TcpStream;
 
-use super::{write_once, End, Fault, Flow, Received, Sent};
-
-/// The first byte of every TLS handshake record; as MQTT it is a CONNECT with wrong flags.
-const TLS_HANDSHAKE: u8 = 0x16;
+use super::{write_once, End, Fault, Flow, Received, Sent, TLS_HANDSHAKE};
 
 /// A transport that changes nothing.
 #[derive(Default)]

@@ -14,7 +14,7 @@ use rustls::unbuffered::{
 use rustls::ServerConfig;
 
 use super::records::Records;
-use super::{write_once, End, Fault, Flow, Received, Scratch, Sent};
+use super::{write_once, End, Fault, Flow, Received, Scratch, Sent, MQTT_CONNECT, TLS_HANDSHAKE};
 
 /// MQTT bytes that are encrypted for one write: four full records.
 pub(super) const BATCH_BYTES: usize = 64 * 1024;
@@ -28,12 +28,6 @@ const STRANGER_AHEAD_BYTES_MAX: usize = 32 * 1024;
 
 /// Bytes that may be kept of an established connection: a read, and the record that was cut.
 const AHEAD_BYTES_MAX: usize = 96 * 1024;
-
-/// The first byte of every TLS handshake record.
-const TLS_HANDSHAKE: u8 = 0x16;
-
-/// The first byte of every MQTT CONNECT.
-const MQTT_CONNECT: u8 = 0x10;
 
 /// One connection's TLS.
 pub(crate) struct Tls {
@@ -202,7 +196,7 @@ impl Tls {
                 blocked: true,
             });
         }
-        let Scratch { plain, cipher } = scratch;
+        let Scratch { plain, cipher, .. } = scratch;
         let batch = batch(slices, plain);
         if batch.is_empty() {
             return Ok(Sent {
@@ -285,13 +279,14 @@ impl Tls {
     }
 
     /// See [`super::Transport::finish`].
-    pub fn finish(&mut self) {
+    pub fn finish(&mut self) -> bool {
         let mut notice = [0; 128];
         let written = self.speak(|traffic| traffic.queue_close_notify(&mut notice));
         // Where it cannot be said, the peer sees the connection end without it.
         if let Ok(Ok(bytes)) = written {
             self.pending.extend_from_slice(&notice[..bytes]);
         }
+        true
     }
 
     /// See [`super::Transport::take_ahead`].

@@ -14,7 +14,6 @@ use crate::connection::Connection;
 use crate::entrance::{Doorway, Entry};
 use crate::event::EventKind;
 use crate::token;
-use crate::transport::{Plain, Tls, Transport};
 
 /// Connections taken from one listener in one turn.
 const BATCH: usize = 64;
@@ -99,15 +98,9 @@ impl Worker {
             return;
         }
         let entry = Entry::new(doorway, &entrance);
-        let transport = match &entrance.tls {
-            None => Transport::Plain(Plain::default()),
-            Some(config) => match Tls::new(Arc::clone(config)) {
-                Ok(tls) => Transport::Tls(Box::new(tls)),
-                Err(_) => {
-                    self.count(|tally| &tally.handshake_failures);
-                    return;
-                }
-            },
+        let Ok(transport) = entrance.manner.transport() else {
+            self.count(|tally| &tally.handshake_failures);
+            return;
         };
         // Without it small messages would wait for the acknowledgement of the last ones; where
         // it fails they come later, and nothing else changes.

@@ -26,6 +26,20 @@ impl Worker {
         self.drain(id, bytes, false);
     }
 
+    /// The peer has said good-bye and waits for ours: what the engine has left is written, then
+    /// the transport answers.
+    pub(super) fn part(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        if !connection.is_open() {
+            return;
+        }
+        let bytes = self.last_bytes(id);
+        self.say_closed(id, Loss::Transport);
+        self.drain(id, bytes, false);
+    }
+
     /// Copies what the engine still holds for a connection, at most one window.
     fn last_bytes(&self, id: ConnectionId) -> Vec<u8> {
         let outgoing = self.shard.outgoing(id);

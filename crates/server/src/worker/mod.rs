@@ -8,6 +8,7 @@ mod closing;
 mod effects;
 mod letters;
 mod reading;
+mod refusing;
 mod writing;
 
 use std::collections::VecDeque;
@@ -206,6 +207,7 @@ impl Worker {
             self.broker.posts[usize::from(self.index)].inbox.awake();
         }
         self.now = self.broker.clock.now();
+        self.scratch.now = self.now;
         match outcome {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 events.clear();

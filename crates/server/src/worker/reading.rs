@@ -2,13 +2,11 @@
 
 use std::io::{self, Read};
 
-use casemate_engine::{ConnectionId, Input, Loss, Origin};
+use casemate_engine::{ConnectionId, Input, Origin};
 
 use super::{InHand, Worker, TURN_BYTES};
-use crate::broker::Oddity;
 use crate::connection::Phase;
-use crate::event::EventKind;
-use crate::transport::{End, Fault, Flow, Transport};
+use crate::transport::{End, Flow, Tls};
 
 /// Bytes of one read before a connection is granted: a full TLS record. Who is nobody yet must
 /// not make us hold much.
@@ -71,11 +69,11 @@ impl Worker {
             return self.discard(id);
         }
         let kept = connection.transport.take_ahead(&mut self.buffer);
-        connection.unread = false;
-        let limit = match connection.transport {
+        let unread = std::mem::take(&mut connection.unread);
+        let limit = match connection.transport.tls() {
             _ if !connection.granted => STRANGER_BYTES,
-            Transport::Tls(_) => TLS_BYTES,
-            Transport::Plain(_) => self.buffer.len(),
+            Some(_) => TLS_BYTES,
+            None => self.buffer.len(),
         };
         let end = self.buffer.len().min(kept + limit);
         let outcome = self.read_socket(id, kept, end);
@@ -83,7 +81,7 @@ impl Worker {
             Heard::Bytes(bytes) => bytes,
             Heard::Nothing | Heard::Ended | Heard::Broken => 0,
         };
-        if kept + fresh > 0 {
+        if kept + fresh > 0 || unread {
             self.in_hand = Some(InHand {
                 id,
                 start: 0,
@@ -141,17 +139,17 @@ impl Worker {
                 break;
             }
             let (shard, effects, now) = (&mut self.shard, &mut self.effects, self.now);
-            let outcome =
-                connection
-                    .transport
-                    .receive(&mut self.buffer[start..end], &mut |bytes| {
-                        shard.handle(now, Input::Received { id, bytes }, effects);
-                        if effects.is_empty() {
-                            Flow::Onward
-                        } else {
-                            Flow::Halt
-                        }
-                    });
+            let input = &mut self.buffer[start..end];
+            let outcome = connection
+                .transport
+                .receive(input, &mut self.scratch, &mut |bytes| {
+                    shard.handle(now, Input::Received { id, bytes }, effects);
+                    if effects.is_empty() {
+                        Flow::Onward
+                    } else {
+                        Flow::Halt
+                    }
+                });
             let received = match outcome {
                 Ok(received) => received,
                 Err(fault) => {
@@ -169,17 +167,22 @@ impl Worker {
             match received.end {
                 End::Halted => {
                     self.settle();
-                    if start + received.taken == end {
+                    if start + received.taken == end && !self.is_ahead(id) {
                         break;
                     }
                 }
+                End::Encrypted => self.encrypted(id),
                 End::Established => self.established(id),
                 End::Blocked => {
-                    if connection.transport.wants_writing() {
-                        self.dirty.push(id);
-                    }
                     blocked = true;
                     break;
+                }
+                End::Farewell => {
+                    self.in_hand = None;
+                    self.settle();
+                    self.part(id);
+                    self.settle();
+                    return;
                 }
                 End::PeerClosed => {
                     self.in_hand = None;
@@ -202,25 +205,48 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
-        connection.unread = !blocked && start < end;
+        if connection.transport.wants_writing() {
+            self.dirty.push(id);
+        }
+        connection.unread = !blocked && (start < end || connection.transport.is_ahead());
         if let Err(fault) = connection.transport.keep_ahead(&self.buffer[start..end]) {
             self.refuse(id, &fault);
             self.settle();
         }
     }
 
-    /// A handshake is over: the engine hears of the connection.
-    fn established(&mut self, id: ConnectionId) {
+    fn is_ahead(&mut self, id: ConnectionId) -> bool {
+        let connection = self.connections.get_mut(id);
+        connection.is_some_and(|connection| connection.transport.is_ahead())
+    }
+
+    /// A TLS handshake is over.
+    fn encrypted(&mut self, id: ConnectionId) {
         self.count(|tally| &tally.handshakes);
-        if let Some(connection) = self.connections.get_mut(id) {
-            if let Transport::Tls(tls) = &connection.transport {
-                if tls.is_resumed() {
-                    self.count(|tally| &tally.handshakes_resumed);
-                }
-            }
+        let tls = match self.connections.get_mut(id) {
+            Some(connection) => connection.transport.tls(),
+            None => None,
+        };
+        if tls.is_some_and(Tls::is_resumed) {
+            self.count(|tally| &tally.handshakes_resumed);
         }
         // Tickets wait to be written.
         self.dirty.push(id);
+    }
+
+    /// A transport is up: the engine hears of the connection.
+    fn established(&mut self, id: ConnectionId) {
+        let websocket = match self.connections.get_mut(id) {
+            Some(connection) => connection.transport.is_websocket(),
+            None => return,
+        };
+        if websocket {
+            // The answer to the request waits to be written.
+            self.dirty.push(id);
+            self.count(|tally| &tally.upgrades);
+        } else {
+            self.encrypted(id);
+        }
         self.open(id);
         self.settle();
     }
@@ -239,52 +265,6 @@ impl Worker {
         };
         self.shard
             .handle(self.now, Input::Opened { id, origin }, &mut self.effects);
-    }
-
-    /// Ends a connection whose transport cannot go on, after telling the peer what can be told.
-    pub(super) fn refuse(&mut self, id: ConnectionId, fault: &Fault) {
-        let Some(connection) = self.connections.get_mut(id) else {
-            return;
-        };
-        let (listener, address) = (connection.listener(), connection.address);
-        let handshake = matches!(connection.phase, Phase::Handshake);
-        let (oddity, kind) = match fault {
-            Fault::Socket(_) => {
-                self.lose(id);
-                return;
-            }
-            Fault::NotTls { mqtt: true } => {
-                self.count(|tally| &tally.plain_on_tls);
-                (Some(Oddity::PlainOnTls), EventKind::PlainOnTls)
-            }
-            Fault::TlsOnPlain => {
-                self.count(|tally| &tally.tls_on_plain);
-                (Some(Oddity::TlsOnPlain), EventKind::TlsOnPlain)
-            }
-            Fault::EmptyRecords => {
-                self.count(|tally| &tally.empty_records);
-                (None, EventKind::EmptyRecords)
-            }
-            Fault::NotTls { mqtt: false }
-            | Fault::Tls(_)
-            | Fault::TooLarge
-            | Fault::Confused
-            | Fault::Exhausted => {
-                let cause = fault.to_string().into_boxed_str();
-                if handshake {
-                    self.count(|tally| &tally.handshake_failures);
-                }
-                (
-                    Some(Oddity::Handshake),
-                    EventKind::HandshakeFailed { cause },
-                )
-            }
-        };
-        if oddity.is_none_or(|oddity| self.broker.is_news(address.ip(), oddity)) {
-            self.tell(Some(listener), Some(address), kind);
-        }
-        self.say_closed(id, Loss::Handshake);
-        self.drain(id, Vec::new(), true);
     }
 
     /// Reads and throws away what a closing connection still sends; bytes read.

@@ -96,8 +96,7 @@ impl Worker {
             return false;
         };
         if !drain.finished {
-            drain.finished = true;
-            connection.transport.finish();
+            drain.finished = connection.transport.finish();
             return true;
         }
         self.half_close(id);

@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+pub mod framed;
 pub mod papers;
 
 use std::io::{self, Read, Write};
@@ -26,6 +27,7 @@ use casemate_codec::{
 };
 use casemate_engine::policy::{Operation, Policy, Role, Rule};
 use casemate_server::{Account, Answer, Listener, Options, Security, Server};
+use framed::Framed;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
 
@@ -59,13 +61,7 @@ pub fn policy(epoch: u64) -> Arc<Policy> {
 }
 
 pub fn listener(name: &str, security: Security) -> Listener {
-    Listener {
-        name: name.into(),
-        address: SocketAddr::from(([127, 0, 0, 1], 0)),
-        security,
-        anonymous_role: None,
-        ipv6_only: true,
-    }
+    Listener::new(name, SocketAddr::from(([127, 0, 0, 1], 0)), security)
 }
 
 /// Options with one plain listener.
@@ -160,6 +156,7 @@ impl Drop for House {
 pub enum Wire {
     Plain(TcpStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+    WebSocket(Box<Framed>),
 }
 
 impl Wire {
@@ -174,10 +171,20 @@ impl Wire {
         Wire::Tls(Box::new(StreamOwned::new(connection, dial(address))))
     }
 
+    /// Asks for MQTT over WebSocket on this wire, at `/mqtt`.
+    pub fn upgrade(mut self) -> Wire {
+        self.write_all(framed::REQUEST).unwrap();
+        self.flush().unwrap();
+        let answer = framed::answer(&mut self);
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        Wire::WebSocket(Box::new(Framed::new(self)))
+    }
+
     pub fn socket(&self) -> &TcpStream {
         match self {
             Wire::Plain(stream) => stream,
             Wire::Tls(stream) => &stream.sock,
+            Wire::WebSocket(framed) => framed.wire.socket(),
         }
     }
 }
@@ -187,6 +194,7 @@ impl Read for Wire {
         match self {
             Wire::Plain(stream) => stream.read(bytes),
             Wire::Tls(stream) => stream.read(bytes),
+            Wire::WebSocket(framed) => framed.read(bytes),
         }
     }
 }
@@ -196,6 +204,7 @@ impl Write for Wire {
         match self {
             Wire::Plain(stream) => stream.write(bytes),
             Wire::Tls(stream) => stream.write(bytes),
+            Wire::WebSocket(framed) => framed.write(bytes),
         }
     }
 
@@ -203,6 +212,7 @@ impl Write for Wire {
         match self {
             Wire::Plain(stream) => stream.flush(),
             Wire::Tls(stream) => stream.flush(),
+            Wire::WebSocket(framed) => framed.flush(),
         }
     }
 }
