@@ -223,6 +223,20 @@ impl Server {
         self.inner.failed().map(|cause| cause.to_string())
     }
 
+    /// Stops without breaking a promise: nobody new is let in, what was acknowledged is delivered,
+    /// and each client is sent away once it is owed nothing, to `server_reference` where there is
+    /// one. True where all of it was done by the deadline; the rest is cut off.
+    #[pyo3(signature = (deadline_s, server_reference=None))]
+    fn drain(
+        &self,
+        py: Python<'_>,
+        deadline_s: f64,
+        server_reference: Option<&str>,
+    ) -> PyResult<bool> {
+        let deadline = seconds(deadline_s)?;
+        Ok(py.detach(|| self.inner.drain(deadline, server_reference)))
+    }
+
     /// Says goodbye to every client and stops; True where all was flushed in time.
     #[pyo3(signature = (deadline_s))]
     fn stop(&self, py: Python<'_>, deadline_s: f64) -> PyResult<bool> {

@@ -73,6 +73,8 @@ struct Progress {
     epochs: Vec<Option<u64>>,
     /// The shards whose promises are kept, since they were told to drain.
     settled: Vec<bool>,
+    /// The shards without connections, since they were told to let them go.
+    left: Vec<bool>,
     /// The last change of its listening sockets that each shard has made.
     doors: Vec<u64>,
     /// Shards that have not ended.
@@ -147,6 +149,7 @@ impl Broker {
             progress: Mutex::new(Progress {
                 epochs: vec![None; shards],
                 settled: vec![false; shards],
+                left: vec![false; shards],
                 doors: vec![0; shards],
                 running: shards,
                 cut_off: false,
@@ -201,6 +204,39 @@ impl Broker {
             *row = true;
         }
         self.progressed.notify_all();
+    }
+
+    /// A shard that lets everybody go has no connection left.
+    pub fn left(&self, shard: ShardIndex) {
+        if let Some(row) = lock(&self.progress).left.get_mut(usize::from(shard)) {
+            *row = true;
+        }
+        self.progressed.notify_all();
+    }
+
+    /// Makes every shard take no new promise, and waits until they have kept those they made.
+    pub fn drain(&self, server_reference: Option<&str>, timeout: Duration) -> bool {
+        self.is_stopping.store(true, Ordering::SeqCst);
+        self.questions.close();
+        let server_reference: Option<Arc<str>> = server_reference.map(Into::into);
+        self.post_all(|| Letter::Drain {
+            server_reference: server_reference.clone(),
+        });
+        self.wait_or_broken(timeout, |progress| &progress.settled)
+    }
+
+    /// Lets everybody go who is owed nothing, and waits until nobody is left.
+    pub fn leave(&self, timeout: Duration) -> bool {
+        self.post_all(|| Letter::Leave);
+        self.wait_or_broken(timeout, |progress| &progress.left)
+    }
+
+    /// Waits until every shard has said so; false where some shard ended without.
+    fn wait_or_broken(&self, timeout: Duration, said: impl Fn(&Progress) -> &Vec<bool>) -> bool {
+        let all = |progress: &Progress| said(progress).iter().all(|&row| row);
+        self.wait(timeout, |progress| {
+            all(progress) || progress.running < progress.left.len()
+        }) && all(&lock(&self.progress))
     }
 
     /// A shard's listening sockets are as this change and all before it wanted them.

@@ -1,6 +1,6 @@
 //! One monotonic clock for all shards, and the wall clock for what carries dates.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use casemate_engine::Millis;
 
@@ -23,6 +23,12 @@ impl Clock {
     pub fn now(&self) -> Millis {
         // 2^64 ms are 584 million years.
         self.started.elapsed().as_millis() as Millis
+    }
+
+    /// The time at which `duration` will have passed.
+    pub fn after(&self, duration: Duration) -> Millis {
+        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        self.now().saturating_add(duration_ms)
     }
 
     /// When a date comes, on this clock; `None` where it has passed.

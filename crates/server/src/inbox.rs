@@ -47,6 +47,13 @@ pub(crate) enum Letter {
     Policy(Arc<Policy>),
     /// Close a principal's connections.
     Expel(Expulsion),
+    /// Let nobody in any more and take no new promise; see [`casemate_engine::Input::Drain`].
+    Drain {
+        /// Where clients may go instead.
+        server_reference: Option<Arc<str>>,
+    },
+    /// Let everybody go who is owed nothing.
+    Leave,
     /// Say good-bye to everybody and end.
     Stop {
         /// When the rest is cut off.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use casemate_engine::policy::Policy;
 use mio::{Poll, Waker};
@@ -34,6 +34,9 @@ const OBEY_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long a drop waits for shards to say good-bye.
 const DROP_DEADLINE: Duration = Duration::from_secs(1);
+
+/// What a drain leaves those who are told to go at its deadline.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What threads get beyond the stop deadline to cut off what is left.
 const CUT_OFF_GRACE: Duration = Duration::from_secs(2);
@@ -210,17 +213,39 @@ impl Server {
         self.broker.failure()
     }
 
+    /// Ends without breaking a promise: nobody new is let in, what was acknowledged is delivered,
+    /// and each client is told to go as soon as it is owed nothing: to `server_reference` where
+    /// there is one (0x9C), else because the server goes away (0x8B). A PUBLISH of QoS 1 or 2 that
+    /// comes meanwhile is not acknowledged, so its publisher keeps it.
+    ///
+    /// What is left at `deadline` is told too, and cut off a second later. True where every promise
+    /// was kept and everything closed in time. [`Server::stop`] from another thread cuts it short.
+    pub fn drain(&self, deadline: Duration, server_reference: Option<&str>) -> bool {
+        let until = Instant::now().checked_add(deadline);
+        let left = || {
+            until.map_or(Duration::MAX, |until| {
+                until.saturating_duration_since(Instant::now())
+            })
+        };
+        let settled = self.broker.drain(server_reference, left());
+        let gone = self.broker.leave(left());
+        self.broker.stop_by(self.broker.clock.after(LAST_WORDS));
+        self.end(LAST_WORDS) && settled && gone
+    }
+
     /// Tells every client that the server goes away (0x8B), writes what is left, closes.
     ///
     /// What has not closed within `deadline` is cut off. True where everything closed in time;
     /// further calls wait for the same end.
     pub fn stop(&self, deadline: Duration) -> bool {
-        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-        self.broker
-            .stop_by(self.broker.clock.now().saturating_add(deadline_ms));
-        let orderly = self
-            .broker
-            .wait_ended(deadline.saturating_add(CUT_OFF_GRACE));
+        self.broker.stop_by(self.broker.clock.after(deadline));
+        self.end(deadline)
+    }
+
+    /// Waits at most a little longer than `deadline` for the end of every shard.
+    fn end(&self, deadline: Duration) -> bool {
+        let wait = deadline.saturating_add(CUT_OFF_GRACE);
+        let orderly = self.broker.wait_ended(wait);
         if self.broker.has_ended() {
             for thread in lock(&self.threads).drain(..) {
                 // A panic was caught and recorded inside the thread.

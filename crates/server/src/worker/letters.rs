@@ -40,6 +40,11 @@ impl Worker {
                     .handle(self.now, Input::Policy(policy), &mut self.effects);
             }
             Letter::Expel(order) => self.expel_here(&order),
+            Letter::Drain { server_reference } => self.begin_drain(server_reference.as_deref()),
+            Letter::Leave => {
+                self.leaving = true;
+                self.shard.handle(self.now, Input::Leave, &mut self.effects);
+            }
             Letter::Stop { until } => self.stop(until),
         }
     }
@@ -107,7 +112,7 @@ impl Worker {
     fn change_doors(&mut self, change: DoorChange) {
         self.doors
             .retain(|door| !change.closed.contains(&door.id()));
-        if self.stopping.is_none() {
+        if !self.draining {
             self.doors.extend(change.opened);
         }
         self.broker.doors_changed(self.index, change.round);
@@ -156,13 +161,29 @@ impl Worker {
         self.shard.handle(self.now, input, &mut self.effects);
     }
 
-    /// Closes the listeners and tells every client; the loop ends when all have gone.
+    /// Closes the listeners, so that whoever comes goes elsewhere, and makes no new promise.
+    fn begin_drain(&mut self, server_reference: Option<&str>) {
+        self.close_to_strangers();
+        let input = Input::Drain { server_reference };
+        self.shard.handle(self.now, input, &mut self.effects);
+    }
+
+    /// Tells every client; the loop ends when all have gone.
     fn stop(&mut self, until: Millis) {
         let until = self.stopping.map_or(until, |earlier| earlier.min(until));
         let first = self.stopping.replace(until).is_none();
         if !first {
             return;
         }
+        self.close_to_strangers();
+        let reason = Reason::ServerShuttingDown;
+        self.shard
+            .handle(self.now, Input::Stop { reason }, &mut self.effects);
+    }
+
+    /// Closes the listeners and whoever has not begun to speak MQTT.
+    fn close_to_strangers(&mut self) {
+        self.draining = true;
         self.doors.clear();
         let shaking: Vec<_> = self
             .connections
@@ -173,8 +194,5 @@ impl Worker {
         for id in shaking {
             self.lose(id);
         }
-        let reason = Reason::ServerShuttingDown;
-        self.shard
-            .handle(self.now, Input::Stop { reason }, &mut self.effects);
     }
 }

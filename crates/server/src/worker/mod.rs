@@ -90,6 +90,10 @@ pub(crate) struct Worker {
     scratch: Scratch,
     announcer: Option<Announcer>,
     counters_at: Millis,
+    /// Nobody new is let in.
+    draining: bool,
+    /// Everybody may go; told to the others once nobody is left.
+    leaving: bool,
     stopping: Option<Millis>,
     /// The engine has heard something after the end of the turn, so another turn is due.
     again: bool,
@@ -148,6 +152,8 @@ impl Worker {
             scratch: Scratch::new(),
             announcer: Announcer::new(interval_s),
             counters_at: now,
+            draining: false,
+            leaving: false,
             stopping: None,
             again: false,
             broker,
@@ -163,6 +169,10 @@ impl Worker {
         loop {
             self.wait(&mut events)?;
             self.turn(&events);
+            if self.leaving && self.connections.len() == 0 {
+                self.leaving = false;
+                self.broker.left(self.index);
+            }
             if let Some(until) = self.stopping {
                 if self.connections.len() == 0 || self.now >= until {
                     self.publish_counters();
