@@ -1,15 +1,13 @@
 //! How everything but sockets reaches a shard: letters, swapped out once per turn.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use casemate_engine::policy::Policy;
 use casemate_engine::{Batch, ConnectionId, ListenerId, Millis, ShardIndex, Verdict};
-use mio::Waker;
 
 use crate::connection::Moved;
 use crate::expulsion::Expulsion;
-use crate::lock::lock;
+use crate::mailbox::Mailbox;
 use crate::worker::Door;
 
 /// Something for a shard.
@@ -75,71 +73,4 @@ pub(crate) struct DoorChange {
 ///
 /// Bounded by what may be under way: questions by their limit, connections by theirs, batches by
 /// the engine's pipes; everything else comes from the operator.
-pub(crate) struct Inbox {
-    letters: Mutex<Letters>,
-    asleep: AtomicBool,
-    waker: Waker,
-}
-
-#[derive(Default)]
-struct Letters {
-    letters: Vec<Letter>,
-    closed: bool,
-}
-
-impl Inbox {
-    /// An empty inbox that wakes its shard by `waker`.
-    pub fn new(waker: Waker) -> Inbox {
-        Inbox {
-            letters: Mutex::default(),
-            asleep: AtomicBool::new(false),
-            waker,
-        }
-    }
-
-    /// Puts a letter in and wakes the shard if it sleeps. A shard that has ended drops it.
-    pub fn post(&self, letter: Letter) {
-        let mut letters = lock(&self.letters);
-        if letters.closed {
-            // What is dropped may be a connection; closing it needs no lock.
-            drop(letters);
-            return;
-        }
-        letters.letters.push(letter);
-        drop(letters);
-        if self.asleep.swap(false, Ordering::SeqCst) {
-            // A waker fails only where its queue is full of wake-ups or gone; a shard that
-            // misses one still wakes at its next deadline, at the latest after a second.
-            let _ = self.waker.wake();
-        }
-    }
-
-    /// Says that the shard is about to sleep; false where it must not, as there are letters.
-    pub fn may_sleep(&self) -> bool {
-        self.asleep.store(true, Ordering::SeqCst);
-        if lock(&self.letters).letters.is_empty() {
-            return true;
-        }
-        self.asleep.store(false, Ordering::SeqCst);
-        false
-    }
-
-    /// Says that the shard is awake.
-    pub fn awake(&self) {
-        self.asleep.store(false, Ordering::SeqCst);
-    }
-
-    /// Swaps the letters into `into`, which is empty.
-    pub fn swap(&self, into: &mut Vec<Letter>) {
-        std::mem::swap(&mut lock(&self.letters).letters, into);
-    }
-
-    /// Takes no more letters and drops those that are there.
-    pub fn close(&self) {
-        let mut letters = lock(&self.letters);
-        letters.closed = true;
-        let dropped = std::mem::take(&mut letters.letters);
-        drop(letters);
-        drop(dropped);
-    }
-}
+pub(crate) type Inbox = Mailbox<Letter>;

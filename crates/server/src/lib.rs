@@ -13,7 +13,7 @@
 //! 4. `gate` decides who a CONNECT is from: by certificate at once, by password through a
 //!    [`Question`] that a thread of the caller answers.
 //! 5. `inbox` is how everything else reaches a shard: decisions, neighbours' batches, connections
-//!    handed over, new policies, the order to stop.
+//!    handed over, new policies, the order to stop; a `mailbox` wakes the shard for them.
 //!
 //! Nothing here waits for a peer, and nothing a peer sends makes anything here grow without bound.
 
@@ -31,6 +31,7 @@ mod inbox;
 mod listening;
 mod lock;
 mod manner;
+mod mailbox;
 mod options;
 mod question;
 mod random;
@@ -38,6 +39,7 @@ mod ring;
 mod server;
 mod slots;
 mod staging;
+mod sync;
 mod token;
 mod transport;
 mod trust;
