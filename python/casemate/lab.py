@@ -10,14 +10,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from casemate import files, identity, policy
+from casemate import files, identity, native, policy
 from casemate.broker import Broker
 from casemate.config import Configuration, Limits, Listener
 from casemate.document import nearest
@@ -114,14 +114,21 @@ class _State:
 class Lab:
     """Runs a lab between `start` and `stop`, or inside `with`."""
 
-    def __init__(self, options: LabOptions) -> None:
+    def __init__(
+        self, options: LabOptions, on_event: Callable[[native.Event], None] | None = None
+    ) -> None:
         """Reads the options; nothing is opened yet.
+
+        Args:
+            options: What is wanted.
+            on_event: As for `Broker`.
 
         Raises:
             ConfigurationError: A setting is unknown, no number, or out of range.
         """
         limits, cost = _settings(options.settings)
         self._options = options
+        self._on_event = on_event
         self._limits = limits
         self._cost = cost
         self._data: Path | None = None
@@ -152,6 +159,7 @@ class Lab:
                 configuration=self._configuration(home),
                 password_cost=self._cost,
                 password_threads=_PASSWORD_THREADS,
+                on_event=self._on_event,
             )
             self._broker.start()
             self._keep()

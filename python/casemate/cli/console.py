@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -33,6 +33,18 @@ PassphraseFile = Annotated[
     typer.Option(
         "--passphrase-file", metavar="FILE", help="File with the passphrase of the CA's key."
     ),
+]
+
+LogFormatOption = Annotated[
+    Literal["console", "json"] | None,
+    typer.Option("--log-format", help="Form of the log on stderr (default: as in [log])."),
+]
+LogLevelOption = Annotated[
+    Literal["debug", "info", "warning", "error"] | None,
+    typer.Option("--log-level", help="How much is logged (default: as in [log])."),
+]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Log each connection: --log-level info.")
 ]
 
 _SECRET_BYTES_MAX = 4_096

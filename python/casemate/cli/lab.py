@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from casemate.cli.console import LogFormatOption, LogLevelOption
+
 
 def lab(
     port: Annotated[
@@ -41,6 +43,8 @@ def lab(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A limit, as in casemate.toml."),
     ] = None,
+    log_format: LogFormatOption = None,
+    log_level: LogLevelOption = None,
 ) -> None:
     """Run a throw-away broker on loopback, for tests and benchmarks.
 
@@ -49,14 +53,20 @@ def lab(
     read devices/#. A password check costs 1 MiB and one pass of Argon2id, far less than in
     service; --set argon2_memory_kib=65536 --set argon2_time=3 is what a real broker takes.
     """
-    from casemate.cli.serve import log_to_stderr, until_stopped
+    from casemate.cli import journal
+    from casemate.cli.serve import until_stopped
+    from casemate.config import Log
     from casemate.lab import Lab, LabOptions, remove_pid, write_pid
 
     if ws_port is not None or wss_port is not None:
         raise typer.BadParameter("WebSocket is not there yet; leave --ws-port and --wss-port out")
-    log_to_stderr(False)
     options = LabOptions(port, tls_port, mtls_port, data, shards, tuple(settings or ()))
-    with until_stopped() as stopped, Lab(options) as running:
+    with (
+        until_stopped() as stopped,
+        journal.begun(journal.settings(Log(), log_format, log_level)) as events,
+        Lab(options, events.take) as running,
+    ):
+        journal.say_listening(running.broker, events)
         if pid_file is not None:
             write_pid(pid_file)
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import shlex
 import shutil
 import sys
@@ -13,11 +12,8 @@ from pathlib import Path
 
 import typer
 
-from casemate import native
 from casemate.broker import Broker, Listening, reachable
 from casemate.home import Report
-
-_LOG = logging.getLogger("casemate.events")
 
 _CERTIFICATES = {
     "none": "no client certificates",
@@ -105,16 +101,3 @@ def _short(path: Path) -> str:
     with contextlib.suppress(ValueError):
         return str(path.relative_to(Path.cwd()))
     return str(path)
-
-
-def log_event(event: native.Event) -> None:
-    """Writes an event of the engine to the log, with everything that a peer wrote escaped."""
-    _LOG.info(
-        "%s %s listener=%s address=%s client=%s %s",
-        event.kind,
-        ascii(event.principal) if event.principal else "-",
-        event.listener or "-",
-        event.address or "-",
-        ascii(event.client_id),
-        ascii(event.detail) if event.detail else "",
-    )

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from casemate.cli import console
-from casemate.cli.console import HomeOption, JsonOption
+from casemate.cli.console import HomeOption, JsonOption, LogFormatOption, LogLevelOption, Verbose
 
 
 def run(
     home: HomeOption = None,
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Log each connection and refusal.")
-    ] = False,
+    verbose: Verbose = False,
+    log_format: LogFormatOption = None,
+    log_level: LogLevelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Serve an existing home until SIGINT or SIGTERM.
@@ -23,9 +19,17 @@ def run(
     the last good state stays.
     """
     from casemate.broker import Broker
-    from casemate.cli.posture import log_event, print_posture
-    from casemate.cli.serve import log_to_stderr, serve
+    from casemate.cli import journal
+    from casemate.cli.posture import print_posture
+    from casemate.cli.serve import serve
 
-    log_to_stderr(verbose)
-    broker = Broker(console.home_folder(home), on_event=log_event if verbose else None)
-    serve(broker, lambda: print_posture(broker, as_json=as_json))
+    opened = console.open_home(home)
+    asked = journal.settings(opened.configuration().log, log_format, log_level, verbose=verbose)
+    with journal.begun(asked) as events:
+        broker = Broker(opened.path, on_event=events.take)
+
+        def ready() -> None:
+            journal.say_listening(broker, events)
+            print_posture(broker, as_json=as_json)
+
+        serve(broker, ready)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,12 +47,3 @@ def serve(broker: Broker, ready: Callable[[], None]) -> None:
         ready()
         while not stopped.wait(_LOOK_S):
             broker.check()
-
-
-def log_to_stderr(verbose: bool) -> None:
-    """Lets problems through to stderr, with time; `verbose` also what is only worth knowing."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(message)s",
-    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from casemate.cli import console
-from casemate.cli.console import HomeOption
+from casemate.cli.console import HomeOption, LogFormatOption, LogLevelOption, Verbose
 
 if TYPE_CHECKING:
     from casemate.home import Report
@@ -32,9 +32,9 @@ def up(
         int | None,
         typer.Option("--port", min=0, max=65_535, help="First run: port (default: 8883)."),
     ] = None,
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Log each connection and refusal.")
-    ] = False,
+    verbose: Verbose = False,
+    log_format: LogFormatOption = None,
+    log_level: LogLevelOption = None,
 ) -> None:
     """Make a home if there is none, then serve it until SIGINT or SIGTERM.
 
@@ -42,12 +42,12 @@ def up(
     every path, the fingerprint of the authority, and the lines to paste next.
     """
     from casemate.broker import Broker
-    from casemate.cli.posture import log_event, next_steps, print_posture, print_report
-    from casemate.cli.serve import log_to_stderr, serve
+    from casemate.cli import journal
+    from casemate.cli.posture import next_steps, print_posture, print_report
+    from casemate.cli.serve import serve
     from casemate.config import FILE_NAME
     from casemate.home import OPERATOR
 
-    log_to_stderr(verbose)
     folder = console.home_folder(home)
     if not (folder / FILE_NAME).exists():
         print_report(make_home(folder, names or (), host, port))
@@ -55,14 +55,18 @@ def up(
         raise typer.BadParameter(
             "the home is there already: casemate.toml has its addresses, its certificate its names"
         )
-    broker = Broker(folder, on_event=log_event if verbose else None)
+    configured = console.open_home(folder).configuration().log
+    asked = journal.settings(configured, log_format, log_level, verbose=verbose)
+    with journal.begun(asked) as events:
+        broker = Broker(folder, on_event=events.take)
 
-    def ready() -> None:
-        print_posture(broker, as_json=False)
-        for line in next_steps(broker, _EXAMPLE_DEVICE, viewer=OPERATOR):
-            typer.echo(line)
+        def ready() -> None:
+            journal.say_listening(broker, events)
+            print_posture(broker, as_json=False)
+            for line in next_steps(broker, _EXAMPLE_DEVICE, viewer=OPERATOR):
+                typer.echo(line)
 
-    serve(broker, ready)
+        serve(broker, ready)
 
 
 def make_home(
