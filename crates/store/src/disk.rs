@@ -1,0 +1,167 @@
+//! What the store asks of a file system, and the real one.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+/// One folder with files of ours in it. Names are plain file names.
+pub trait Disk {
+    /// An open file.
+    type File: File;
+
+    /// The names of all files, in any order.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Makes a file that is not there yet, readable and writable by its owner alone.
+    ///
+    /// # Errors
+    /// It is there, or the folder takes none.
+    fn create(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// It is not there or cannot be read.
+    fn open(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Gives a file another name, in place of whatever had it.
+    ///
+    /// # Errors
+    /// The folder cannot be changed.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// The folder cannot be changed.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes names durable: files that came, went or changed their name.
+    ///
+    /// # Errors
+    /// The disk does not say that they are.
+    fn sync_names(&self) -> io::Result<()>;
+}
+
+/// An open file.
+pub trait File {
+    /// Writes behind everything that was written before. After an error, how much of it is there
+    /// is unknown.
+    ///
+    /// # Errors
+    /// The disk is full or broken.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes the content durable.
+    ///
+    /// # Errors
+    /// The disk does not say that it is; asking again proves nothing.
+    fn sync(&mut self) -> io::Result<()>;
+
+    /// Reads from `offset` until the buffer is full or the file ends; bytes read.
+    ///
+    /// # Errors
+    /// The disk cannot read that place.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Its length, bytes.
+    ///
+    /// # Errors
+    /// The disk does not say.
+    fn length(&self) -> io::Result<u64>;
+}
+
+/// A folder of the operating system.
+#[derive(Clone, Debug)]
+pub struct OsDisk {
+    folder: PathBuf,
+}
+
+impl OsDisk {
+    /// Uses a folder, and makes it for its owner alone where it is not there.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn open(folder: impl Into<PathBuf>) -> io::Result<OsDisk> {
+        let folder = folder.into();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)?;
+        Ok(OsDisk { folder })
+    }
+}
+
+impl Disk for OsDisk {
+    type File = fs::File;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            // A name that is no text is none of ours.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str) -> io::Result<fs::File> {
+        fs::OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(self.folder.join(name))
+    }
+
+    fn open(&self, name: &str) -> io::Result<fs::File> {
+        fs::File::open(self.folder.join(name))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.folder.join(from), self.folder.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.folder.join(name))
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        fs::File::open(&self.folder)?.sync_all()
+    }
+}
+
+impl File for fs::File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        io::Write::write_all(self, bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn read_at(&self, mut offset: u64, mut buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = buffer.len();
+        while !buffer.is_empty() {
+            match FileExt::read_at(self, buffer, offset) {
+                Ok(0) => break,
+                Ok(bytes) => {
+                    buffer = &mut buffer[bytes..];
+                    offset += bytes as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(wanted - buffer.len())
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+}
