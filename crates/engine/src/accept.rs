@@ -293,6 +293,7 @@ impl Shard {
             outbox: Outbox::default(),
             unreleased: VecDeque::new(),
             replays: VecDeque::new(),
+            is_in_line: false,
             will: None,
         }));
         self.counters.sessions_now += 1;

@@ -13,6 +13,7 @@ use crate::acknowledge::Stake;
 use crate::door::{Effect, ShardIndex};
 use crate::message::Draft;
 use crate::outbox::GroupRef;
+use crate::replay::Replay;
 use crate::route::Route;
 use crate::session::SessionRef;
 use crate::shard::Shard;
@@ -58,6 +59,11 @@ pub(crate) struct Peer {
     /// Messages that arose while another pipe was drained, which must never wait for room here;
     /// bounded by the receipts that their origin may be without.
     held: VecDeque<Vec<u8>>,
+    /// A question about retained messages is under way. There is never a second one: answers are
+    /// written whether the pipe has room or not, so that there may be one in it at a time.
+    asking: bool,
+    /// Sessions with a question, in line; each at most once.
+    askers: VecDeque<SessionRef>,
 }
 
 impl Peer {
@@ -298,9 +304,9 @@ impl Shard {
         }
     }
 
-    /// Asks a neighbour for the next retained messages of a session's first replay.
+    /// Asks a neighbour for the next retained messages of a session's first replay, now or when
+    /// those before it have been answered.
     pub(crate) fn ask_retained(&mut self, session: u32) {
-        self.asked = self.asked.wrapping_add(1).max(1);
         let Some(found) = self.sessions.get_mut(session) else {
             return;
         };
@@ -308,8 +314,17 @@ impl Shard {
         let Some(replay) = found.replays.front_mut() else {
             return;
         };
+        let peer = &mut self.peers[usize::from(replay.shard)];
+        if peer.asking {
+            if !std::mem::replace(&mut found.is_in_line, true) {
+                peer.askers.push_back(me);
+            }
+            return;
+        }
+        peer.asking = true;
+        self.asked = self.asked.wrapping_add(1).max(1);
         replay.asked = self.asked;
-        let out = &mut self.peers[usize::from(replay.shard)].staged;
+        let out = &mut peer.staged;
         out.push(ASK);
         put_session(out, me);
         out.extend_from_slice(&replay.asked.to_le_bytes());
@@ -317,6 +332,34 @@ impl Shard {
         put_text(out, &replay.filter);
         out.push(u8::from(replay.after.is_some()));
         put_text(out, replay.after.as_deref().unwrap_or(""));
+    }
+
+    /// A neighbour has answered: the next in line may ask it.
+    fn answered(&mut self, by: ShardIndex) {
+        let peer = usize::from(by);
+        self.peers[peer].asking = false;
+        while !self.peers[peer].asking {
+            let Some(next) = self.peers[peer].askers.pop_front() else {
+                return;
+            };
+            let Some(slot) = self.sessions.resolve(next) else {
+                continue;
+            };
+            let Some(found) = self.sessions.get_mut(slot) else {
+                continue;
+            };
+            found.is_in_line = false;
+            let still_asks = |replay: &Replay| replay.shard == by && replay.needs_asking();
+            match found.link {
+                Some(_) if found.replays.front().is_some_and(still_asks) => {
+                    self.ask_retained(slot);
+                }
+                // Its replay has moved on, perhaps to another neighbour.
+                Some(link) => self.pump_later(link),
+                // It asks when its client is back.
+                None => {}
+            }
+        }
     }
 
     /// A neighbour has taken bytes out of our pipe.

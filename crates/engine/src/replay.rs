@@ -37,6 +37,13 @@ pub(crate) struct Replay {
     pub exhausted: bool,
 }
 
+impl Replay {
+    /// True where a neighbour must say what comes next, and has not been asked.
+    pub fn needs_asking(&self) -> bool {
+        self.asked == 0 && self.received.is_empty() && !self.exhausted
+    }
+}
+
 /// What a step of a walk found.
 enum Step {
     Message(Message),
@@ -187,7 +194,7 @@ impl Shard {
             if replay.exhausted {
                 return Step::End;
             }
-            if replay.asked == 0 {
+            if replay.needs_asking() {
                 self.ask_retained(session);
             }
             return Step::Later;

@@ -56,6 +56,8 @@ pub(crate) struct Session {
     /// Packet ids of QoS 2 messages received and not yet released ([MQTT-4.3.3-10]).
     pub unreleased: VecDeque<u16>,
     pub replays: VecDeque<Replay>,
+    /// It waits in line to ask a neighbour about retained messages.
+    pub is_in_line: bool,
     pub will: Option<Box<Will>>,
 }
 

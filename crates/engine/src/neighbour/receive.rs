@@ -43,7 +43,9 @@ impl Shard {
             return self.retained_asked(from, reader);
         }
         if kind == TELL {
-            return self.retained_told(reader);
+            self.retained_told(reader)?;
+            self.answered(from);
+            return Some(());
         }
         let number = reader.long()?;
         if kind == RECEIPT {

@@ -71,6 +71,7 @@ pub struct Lab {
     pub events: Vec<EventKind>,
     /// Shards that have said that all their promises are kept.
     pub settled: usize,
+    pub batch_bytes_most: usize,
 }
 
 impl Lab {
@@ -100,6 +101,7 @@ impl Lab {
             owed: Vec::new(),
             events: Vec::new(),
             settled: 0,
+            batch_bytes_most: 0,
         }
     }
 
@@ -372,10 +374,9 @@ impl Lab {
                 self.put(usize::from(to), Input::Adopted { id, parcel });
             }
             Effect::Forward { to, batch } => {
-                let from = shard as ShardIndex;
-                let batch = &*batch;
+                let (from, batch, bytes) = (shard as ShardIndex, &*batch, batch.len());
+                self.batch_bytes_most = self.batch_bytes_most.max(bytes);
                 self.put(usize::from(to), Input::Forwarded { from, batch });
-                let bytes = batch.len();
                 self.put(shard, Input::Drained { to, bytes });
             }
             Effect::Persist { seq } if self.store_holds => self.owed.push((shard, seq)),
@@ -424,8 +425,7 @@ impl Lab {
             return;
         }
         let (shard, id) = (line.shard, line.id);
-        let bytes = std::mem::take(&mut line.unread);
-        let bytes = &*bytes;
+        let bytes = &*std::mem::take(&mut line.unread);
         self.put(shard, Input::Received { id, bytes });
     }
 
