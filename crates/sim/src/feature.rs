@@ -37,10 +37,11 @@ pub enum Feature {
     CleanStarts,
     KeepAlive,
     EmptyPayloads,
+    Drain,
 }
 
 /// All features, in the order of their bits.
-pub const ALL: [Feature; 30] = [
+pub const ALL: [Feature; 31] = [
     Feature::Shards,
     Feature::Hostile,
     Feature::Cuts,
@@ -71,6 +72,7 @@ pub const ALL: [Feature; 30] = [
     Feature::CleanStarts,
     Feature::KeepAlive,
     Feature::EmptyPayloads,
+    Feature::Drain,
 ];
 
 /// A set of features, printed and read as a hexadecimal mask.

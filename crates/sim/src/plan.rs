@@ -99,6 +99,8 @@ pub struct Plan {
     pub large_percent: u64,
     /// Messages that are published at a time.
     pub burst: u64,
+    /// The run ends with a drain; the server that clients are sent to, if any.
+    pub drain: Option<Option<&'static str>>,
     /// Whether losses of QoS 0 and refusals for full queues are to be expected.
     pub tight: bool,
 }
@@ -149,6 +151,8 @@ impl Plan {
             },
             large_percent: *chance.pick(&[2, 5, 5, 5, 60]),
             burst: 1,
+            drain: (features.has(Feature::Drain) && chance.percent(15))
+                .then(|| *chance.pick(&[None, Some("other.example:8883")])),
             tight,
         };
         if chance.percent(12) {

@@ -60,6 +60,8 @@ enum Item {
         payload: Vec<u8>,
         retain: bool,
     },
+    Drain,
+    Leave,
     Stop {
         reason: Reason,
     },
@@ -89,6 +91,9 @@ struct Station {
     free: Vec<u32>,
     /// Links with bytes to write and, when last tried, no room for them.
     blocked: BTreeSet<usize>,
+    /// It takes no new promise, and whether it has said that the old ones are kept.
+    drains: bool,
+    has_settled: bool,
     /// Ticks at one moment, which must not go on for ever.
     ticked: (Millis, u32),
     /// Bytes handed over and taken away.
@@ -137,6 +142,8 @@ impl Shell {
             generations: Vec::new(),
             free: Vec::new(),
             blocked: BTreeSet::new(),
+            drains: false,
+            has_settled: false,
             ticked: (0, 0),
             received: 0,
             sent: 0,
@@ -230,6 +237,27 @@ impl Shell {
                 retain,
             },
         );
+    }
+
+    /// Tells every shard to take no new promise.
+    pub fn drain(&mut self, now: Millis, chance: &mut Chance) {
+        for shard in 0..self.stations.len() {
+            let at = now + chance.between(0, self.plan.pipe_ms_max);
+            self.post(shard, at, Item::Drain);
+        }
+    }
+
+    /// True where every shard has said that its promises are kept.
+    pub fn has_settled(&self) -> bool {
+        self.stations.iter().all(|station| station.has_settled)
+    }
+
+    /// Tells every shard to close whoever is owed nothing.
+    pub fn leave_all(&mut self, now: Millis, chance: &mut Chance) {
+        for shard in 0..self.stations.len() {
+            let at = now + chance.between(0, self.plan.pipe_ms_max);
+            self.post(shard, at, Item::Leave);
+        }
     }
 
     /// Tells every shard to stop.

@@ -62,6 +62,11 @@ impl Stream {
         };
     }
 
+    /// True where its writer has ended it, whatever is still on its way.
+    pub fn is_ending(&self) -> bool {
+        self.ends_at.is_some()
+    }
+
     /// Bytes that still fit.
     pub fn room(&self) -> usize {
         if self.ends_at.is_some() {

@@ -1,5 +1,6 @@
 //! The world: everybody who takes part, moved forward event by event.
 
+mod drain;
 mod ending;
 mod watch;
 

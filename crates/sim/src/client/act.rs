@@ -20,6 +20,13 @@ impl Client {
         if self.is_silent {
             return Ok(());
         }
+        if self.is_retired {
+            // What the broker would have to promise anew could keep it for ever.
+            return match scene.chance.percent(70) {
+                true => self.publish(scene),
+                false => self.ping(scene),
+            };
+        }
         // A client that has subscribed to nothing would see nothing.
         let session = &scene.oracle.sessions[self.index];
         if session.slots.iter().all(|slot| slot.ended_at.is_some()) && scene.chance.percent(50) {

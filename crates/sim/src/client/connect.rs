@@ -367,6 +367,12 @@ impl Client {
             Reason::NotAuthorized => denied_will || until.is_some_and(|until| until <= scene.now),
             // Whoever is expelled before CONNACK has left is told no more than this.
             Reason::UnspecifiedError => store_fails || self.plan.features.has(Feature::Expulsion),
+            // Who comes while the broker drains is sent away at once.
+            Reason::UseAnotherServer | Reason::ServerShuttingDown | Reason::ServerUnavailable
+                if self.is_retired =>
+            {
+                true
+            }
             Reason::QuotaExceeded
             | Reason::ServerUnavailable
             | Reason::ServerBusy

@@ -1,7 +1,7 @@
 //! What the broker says, packet by packet, held against the protocol.
 
 use casemate_codec::{
-    decode, frame, Ack, Auth, Packet, Publish, QoS, Reason, Sender, Suback, Unsuback,
+    decode, frame, Ack, Auth, Disconnect, Packet, Publish, QoS, Reason, Sender, Suback, Unsuback,
     UserProperties,
 };
 
@@ -135,7 +135,7 @@ impl Client {
                 self.confirm(scene, place)
             }
             Packet::Auth(auth) => self.challenged(scene, &auth),
-            Packet::Disconnect(disconnect) => self.dismissed(scene, disconnect.reason),
+            Packet::Disconnect(disconnect) => self.dismissed(scene, &disconnect),
             other => {
                 let words = format!("client {index} got {other:?}");
                 Err(Violation::new(Invariant::Protocol, words))
@@ -268,10 +268,17 @@ impl Client {
     ) -> Result<(), Violation> {
         let (index, packet_id) = (self.index, ack.packet_id.get());
         let departure = scene.shell.links[link].departure(end);
-        let due = match qos {
-            QoS::AtLeastOnce => self.due_puback.pop_front(),
-            _ => self.due_pubrec.pop_front(),
+        let all_due = match qos {
+            QoS::AtLeastOnce => &mut self.due_puback,
+            _ => &mut self.due_pubrec,
         };
+        if self.is_retired {
+            // A broker that drains passes over what would be a new promise, and only that.
+            while all_due.front().is_some_and(|due| *due != packet_id) {
+                all_due.pop_front();
+            }
+        }
+        let due = all_due.pop_front();
         ensure!(
             due == Some(packet_id),
             Order,
@@ -420,8 +427,19 @@ impl Client {
     }
 
     /// DISCONNECT from the broker: only for reasons that a well-behaved client can cause.
-    fn dismissed(&mut self, scene: &mut Scene<'_>, reason: Reason) -> Result<(), Violation> {
-        let index = self.index;
+    fn dismissed(
+        &mut self,
+        scene: &mut Scene<'_>,
+        disconnect: &Disconnect<'_>,
+    ) -> Result<(), Violation> {
+        let (index, reason) = (self.index, disconnect.reason);
+        let elsewhere = self.plan.drain.flatten();
+        let named = disconnect.server_reference;
+        ensure!(
+            named == elsewhere.filter(|_| reason == Reason::UseAnotherServer),
+            Integrity,
+            "client {index} was sent to {named:?} with {reason:?}"
+        );
         let store_fails = self.plan.store_failures_permille > 0;
         let expected = match reason {
             Reason::SessionTakenOver
@@ -432,6 +450,7 @@ impl Client {
             // A slow reader is told so, or that the server is busy.
             Reason::QuotaExceeded | Reason::ServerBusy => true,
             Reason::NotAuthorized => true,
+            Reason::UseAnotherServer => elsewhere.is_some(),
             Reason::ServerUnavailable
             | Reason::UnspecifiedError
             | Reason::ImplementationSpecificError => store_fails,

@@ -1,11 +1,11 @@
 //! The verdict: when everything has come to rest, what is missing?
 
 use casemate_codec::QoS;
-use casemate_engine::Millis;
+use casemate_engine::{Loss, Millis};
 
 use super::retained::has_expired;
 use super::session::{Options, Session};
-use super::{Fate, Message, Oracle, Slot};
+use super::{Author, Fate, Message, Oracle, Slot};
 use crate::history::{ensure, Violation};
 use crate::law::Answer;
 use crate::shell::Link;
@@ -36,6 +36,39 @@ impl Oracle {
             self.check_flights(client, now)?;
         }
         self.check_groups(now)
+    }
+
+    /// Judges a run that ended with a drain: whoever stayed until the broker sent it away has got
+    /// all that was acknowledged and had to be kept for it.
+    ///
+    /// # Errors
+    /// A promise was not kept before the good-bye.
+    pub fn verdict_of_drain(
+        &mut self,
+        now: Millis,
+        links: &[Link],
+        dropped: &[u64],
+    ) -> Result<(), Violation> {
+        self.settle_wills(now, links);
+        let mut left = dropped.to_vec();
+        for client in 0..self.sessions.len() {
+            let session = &self.sessions[client];
+            let home = session.home.unwrap_or(0);
+            let stayed = session.history.last().is_some_and(|carrier| {
+                let link = &links[carrier.link];
+                let was_told = link.loss == Some(Loss::Stopping) && !link.was_cut;
+                carrier.connected_at.is_some() && was_told
+            });
+            if !stayed {
+                continue;
+            }
+            // A will may come when its audience is on the way out.
+            let promised = |message: &&Message| matches!(message.author, Author::Client(_));
+            for message in self.messages.iter().filter(promised) {
+                self.check_arrival(client, message, now, &mut left[home])?;
+            }
+        }
+        Ok(())
     }
 
     /// An accepted message must have reached each session that must have it; a loss at QoS 0 is

@@ -68,8 +68,14 @@ impl Shell {
                 Ok(())
             }
             Effect::Settled => {
-                let words = format!("shard {shard} settles without having been told to drain");
-                Err(Violation::new(Invariant::Door, words))
+                let station = &mut self.stations[shard];
+                let first = !std::mem::replace(&mut station.has_settled, true);
+                ensure!(
+                    station.drains && first,
+                    Door,
+                    "shard {shard} settles twice, or was not told to drain"
+                );
+                Ok(())
             }
             Effect::PolicyInForce { epoch } => {
                 self.reports.push(Report::Obeys { shard, epoch });

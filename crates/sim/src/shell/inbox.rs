@@ -111,6 +111,12 @@ impl Shell {
                     },
                 )
             }
+            Item::Drain => {
+                self.stations[shard].drains = true;
+                let server_reference = self.plan.drain.flatten();
+                self.handle(shard, now, chance, Input::Drain { server_reference })
+            }
+            Item::Leave => self.handle(shard, now, chance, Input::Leave),
             Item::Stop { reason } => self.handle(shard, now, chance, Input::Stop { reason }),
             // The others are no orders: `take_item` has taken them.
             _ => Ok(()),

@@ -14,7 +14,7 @@ use crate::plan::{Habits, Persona, PROBES};
 use crate::shell::Side;
 
 /// How long a healed world may take to come to rest, ms.
-const CALM_MS_MAX: Millis = 240_000;
+pub(super) const CALM_MS_MAX: Millis = 240_000;
 
 /// After this time every delay that a client may have asked for is over, ms.
 const DELAYS_MS: Millis = 24_000;
@@ -25,6 +25,9 @@ const PROBE_MS: Millis = 3_000;
 impl World {
     /// Heals everything, waits for rest, and judges.
     pub(super) fn end(&mut self) -> Result<(), Violation> {
+        if self.plan.drain.is_some() {
+            return self.drain();
+        }
         self.calm();
         self.rest()?;
         self.pass(DELAYS_MS)?;
@@ -42,7 +45,7 @@ impl World {
     }
 
     /// The storm is over.
-    fn calm(&mut self) {
+    pub(super) fn calm(&mut self) {
         self.history.note(self.now, || "calm".to_owned());
         self.is_calm = true;
         self.shell.heal(self.now);
@@ -156,7 +159,7 @@ impl World {
     }
 
     /// What the shards counted must be what the shell saw.
-    fn check_counters(&self) -> Result<(), Violation> {
+    pub(super) fn check_counters(&self) -> Result<(), Violation> {
         for shard in 0..self.plan.shards {
             let (counters, received, sent) = self.shell.counters(shard);
             let seated = self.shell.seated(shard) as u64;
