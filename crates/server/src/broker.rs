@@ -102,6 +102,8 @@ pub(crate) enum Oddity {
     PlainOnTls,
     /// TLS on a plain port.
     TlsOnPlain,
+    /// HTTP on a port of MQTT.
+    HttpOnMqtt,
     /// MQTT on a WebSocket port.
     PlainOnWebSocket,
     /// A request that is granted no WebSocket.

@@ -62,6 +62,8 @@ tally! {
     tls_on_plain,
     /// Connections closed for too many TLS records without content.
     empty_records,
+    /// Peers that began with HTTP on a port of MQTT, after a TLS handshake or without one.
+    http_on_mqtt,
     /// WebSockets granted.
     upgrades,
     /// Requests on a WebSocket port that were granted none.

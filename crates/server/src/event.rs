@@ -38,6 +38,8 @@ pub enum EventKind {
     PlainOnTls,
     /// A peer began with TLS on a plain port; said once for each address.
     TlsOnPlain,
+    /// A peer spoke HTTP on a port of MQTT; said once for each address.
+    HttpOnMqtt,
     /// A peer spoke MQTT on a WebSocket port; said once for each address.
     PlainOnWebSocket,
     /// A request was granted no WebSocket; said once for each address.

@@ -39,7 +39,10 @@ impl Manner {
     pub fn transport(&self) -> Result<Transport, Fault> {
         let link = match &self.tls {
             None => Transport::Plain(Plain::default()),
-            Some(config) => Transport::Tls(Box::new(Tls::new(Arc::clone(config))?)),
+            Some(config) => {
+                let is_http = self.websocket.is_some();
+                Transport::Tls(Box::new(Tls::new(Arc::clone(config), is_http)?))
+            }
         };
         Ok(match &self.websocket {
             None => link,

@@ -12,7 +12,9 @@ mod peer;
 use std::io::{Read, Write};
 
 use casemate_codec::{Packet, QoS};
-use casemate_server::{Listener, Options, Security, Server, StartError, WebSocketOptions};
+use casemate_server::{
+    ClientCertificates, Listener, Options, Security, Server, StartError, WebSocketOptions,
+};
 use peer::framed::{
     answer, frame, house, open, plain_house, rest, wires, with_websocket, BINARY, CLOSE, PING,
     PONG, REQUEST,
@@ -284,4 +286,44 @@ fn options_that_no_client_could_meet_are_refused_at_the_start() {
         let outcome = Server::start(options, Vec::new());
         assert!(matches!(outcome, Err(StartError::WebSocket { .. })));
     }
+}
+
+/// Goal: who speaks HTTP to a port of MQTT is told so, with or without TLS, cut anywhere.
+#[test]
+fn http_on_a_port_of_mqtt_is_answered_and_closed() {
+    let authority = Authority::new("test");
+    let tls = authority.tls_options(ClientCertificates::None);
+    let mut options = plain_options(1);
+    options.listeners.push(listener("tls", Security::Tls(tls)));
+    let house = House::open(options);
+    let config = authority.trusted_by(None);
+    let requests = [
+        "GET / HTTP/1.1\r\n\r\n",
+        "HEAD /mqtt",
+        "PUT /x",
+        "OPTIONS *",
+        "POST",
+    ];
+    for request in requests {
+        for cut in 0..4 {
+            let wires = [
+                Wire::plain(house.address("plain")),
+                Wire::tls(house.address("tls"), &config),
+            ];
+            for mut wire in wires {
+                wire.write_all(&request.as_bytes()[..cut]).unwrap();
+                wire.flush().unwrap();
+                wire.write_all(&request.as_bytes()[cut..]).unwrap();
+                wire.flush().unwrap();
+                let answer = String::from_utf8(rest(&mut wire)).unwrap();
+                assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+                assert!(answer.contains("MQTT"), "{answer}");
+            }
+        }
+    }
+    house.wait_for(|counters| counters.shell.http_on_mqtt == 2 * 4 * requests.len() as u64);
+    house.wait_for(|counters| counters.engine.connections_now == 0);
+    let (events, _) = house.server.next_events(100, PATIENCE);
+    let told = events.iter().map(|event| format!("{:?}", event.kind));
+    assert_eq!(told.filter(|kind| kind == "HttpOnMqtt").count(), 1);
 }

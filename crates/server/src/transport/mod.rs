@@ -5,6 +5,7 @@
 //! says good-bye in the transport's own words, and `take_ahead`/`keep_ahead` hold what was read
 //! but not used. WebSocket stands on one of the others and passes on what is theirs.
 
+mod http;
 mod plain;
 mod records;
 mod tls;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use casemate_engine::{Millis, PeerCertificate};
 use mio::net::TcpStream;
 
+pub(crate) use http::http_on_mqtt;
 pub(crate) use plain::Plain;
 pub(crate) use tls::Tls;
 pub(crate) use websocket::{Breach, Refusal, WebSocket};
@@ -105,6 +107,9 @@ pub(crate) enum Fault {
     /// A handshake message or record is larger than any can be.
     #[error("the TLS handshake is too large")]
     TooLarge,
+    /// The peer speaks HTTP where MQTT is spoken.
+    #[error("the peer speaks HTTP on a port of MQTT")]
+    HttpOnMqtt,
     /// The peer asked for something else than MQTT over WebSocket.
     #[error("{0}")]
     Upgrade(Refusal),

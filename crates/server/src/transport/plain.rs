@@ -4,6 +4,7 @@ use std::io::IoSlice;
 
 use mio::net::TcpStream;
 
+use super::http::Greeting;
 use super::{write_once, End, Fault, Flow, Received, Sent, TLS_HANDSHAKE};
 
 /// A transport that changes nothing.
@@ -11,6 +12,7 @@ use super::{write_once, End, Fault, Flow, Received, Sent, TLS_HANDSHAKE};
 pub(crate) struct Plain {
     /// The first byte was seen, and it was not TLS.
     sniffed: bool,
+    greeting: Greeting,
 }
 
 impl Plain {
@@ -27,7 +29,8 @@ impl Plain {
                 None => {}
             }
         }
-        let end = match sink(input) {
+        let end = match self.greeting.pass(input, sink) {
+            _ if self.greeting.is_http() => return Err(Fault::HttpOnMqtt),
             Flow::Onward => End::Blocked,
             Flow::Halt => End::Halted,
         };

@@ -13,6 +13,7 @@ use rustls::unbuffered::{
 };
 use rustls::ServerConfig;
 
+use super::http::Greeting;
 use super::records::Records;
 use super::{write_once, End, Fault, Flow, Received, Scratch, Sent, MQTT_CONNECT, TLS_HANDSHAKE};
 
@@ -42,14 +43,16 @@ pub(crate) struct Tls {
     records: Records,
     sniffed: bool,
     established: bool,
+    /// Watches for HTTP, unless it is what is wanted.
+    greeting: Option<Greeting>,
 }
 
 impl Tls {
-    /// Awaits a ClientHello.
+    /// Awaits a ClientHello, and then MQTT or, with `is_http`, HTTP.
     ///
     /// # Errors
     /// [`Fault::Tls`] where the configuration cannot serve a connection.
-    pub fn new(config: Arc<ServerConfig>) -> Result<Tls, Fault> {
+    pub fn new(config: Arc<ServerConfig>, is_http: bool) -> Result<Tls, Fault> {
         let connection = UnbufferedServerConnection::new(config).map_err(Fault::Tls)?;
         Ok(Tls {
             connection,
@@ -60,6 +63,7 @@ impl Tls {
             records: Records::default(),
             sniffed: false,
             established: false,
+            greeting: (!is_http).then(Greeting::default),
         })
     }
 
@@ -139,7 +143,14 @@ impl Tls {
                     let record = record.map_err(Fault::Tls)?;
                     discard += record.discard;
                     self.records.content();
-                    if sink(record.payload) == Flow::Halt {
+                    let flow = match &mut self.greeting {
+                        Some(greeting) => greeting.pass(record.payload, sink),
+                        None => sink(record.payload),
+                    };
+                    if self.greeting.as_ref().is_some_and(Greeting::is_http) {
+                        return Err(Fault::HttpOnMqtt);
+                    }
+                    if flow == Flow::Halt {
                         end = Some(End::Halted);
                         break;
                     }

@@ -6,7 +6,7 @@ use super::Worker;
 use crate::broker::Oddity;
 use crate::connection::Phase;
 use crate::event::EventKind;
-use crate::transport::{Breach, Fault};
+use crate::transport::{http_on_mqtt, Breach, Fault};
 
 impl Worker {
     /// Ends a connection whose transport cannot go on, after telling the peer what can be told.
@@ -28,6 +28,10 @@ impl Worker {
             Fault::TlsOnPlain => {
                 self.count(|tally| &tally.tls_on_plain);
                 (Some(Oddity::TlsOnPlain), EventKind::TlsOnPlain)
+            }
+            Fault::HttpOnMqtt => {
+                self.count(|tally| &tally.http_on_mqtt);
+                (Some(Oddity::HttpOnMqtt), EventKind::HttpOnMqtt)
             }
             Fault::EmptyRecords => {
                 self.count(|tally| &tally.empty_records);
@@ -55,12 +59,14 @@ impl Worker {
             self.tell(Some(listener), Some(address), kind);
         }
         self.say_closed(id, Loss::Handshake);
-        // TLS has said its alert where it is TLS that fails; what stands on it says good-bye.
-        let finished = !matches!(
-            fault,
-            Fault::Upgrade(_) | Fault::NotHttp { .. } | Fault::Frame(_)
-        );
-        self.drain(id, Vec::new(), finished);
+        match fault {
+            Fault::HttpOnMqtt => self.drain(id, http_on_mqtt(), false),
+            Fault::Upgrade(_) | Fault::NotHttp { .. } | Fault::Frame(_) => {
+                self.drain(id, Vec::new(), false);
+            }
+            // TLS has said its alert, and nothing stands on it.
+            _ => self.drain(id, Vec::new(), true),
+        }
     }
 
     fn count_websocket(&mut self, fault: &Fault) -> (Option<Oddity>, EventKind) {

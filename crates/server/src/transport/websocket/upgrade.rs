@@ -5,6 +5,7 @@ use std::sync::Arc;
 use httparse::{Header, Request, Status};
 use tungstenite::handshake::derive_accept_key;
 
+use super::super::http::answer;
 use crate::options::WebSocketOptions;
 
 /// The longest request: browsers with their cookies stay below it.
@@ -78,15 +79,6 @@ impl Refusal {
         let (status, lines) = self.status();
         answer(status, lines, &self.to_string())
     }
-}
-
-/// A short answer that closes the connection.
-fn answer(status: &str, lines: &str, sentence: &str) -> Vec<u8> {
-    // A newline after the sentence, for people at a terminal.
-    let length = sentence.len() + 1;
-    let head = "Connection: close\r\nContent-Type: text/plain; charset=utf-8";
-    format!("HTTP/1.1 {status}\r\n{lines}{head}\r\nContent-Length: {length}\r\n\r\n{sentence}\n")
-        .into_bytes()
 }
 
 /// A request that is being received.
