@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import hashlib
 import os
 import sqlite3
 import threading
@@ -97,6 +98,8 @@ class Account:
         disabled: Whether it is refused whatever it proves.
         has_password: Whether a password can prove it.
         certificates: Fingerprint and end of validity (s of Unix time) of each certificate.
+        password_mark: Differs when another password was set, and stays when its hash is renewed;
+            empty without one. Says nothing about the password.
     """
 
     name: str
@@ -105,6 +108,7 @@ class Account:
     disabled: bool
     has_password: bool
     certificates: tuple[tuple[bytes, int], ...]
+    password_mark: str = ""
 
 
 class _Opened(NamedTuple):
@@ -397,22 +401,23 @@ class Accounts:
         if name is not None and not is_account_name(name):
             return
         rows = self._read(
-            "SELECT a.name, a.kind, a.disabled, a.password_hash IS NOT NULL,"
+            "SELECT a.name, a.kind, a.disabled, a.password_hash,"
             " (SELECT group_concat(r.name) FROM role r WHERE r.account = a.id),"
             " (SELECT group_concat(hex(c.fingerprint) || ':' || c.not_after_s)"
             "  FROM certificate c WHERE c.account = a.id)"
             " FROM account a WHERE ?1 IS NULL OR a.name = ?1 COLLATE BINARY ORDER BY a.name",
             (name,),
         )
-        for account, kind, disabled, has_password, roles, certificates in rows:
+        for account, kind, disabled, password_hash, roles, certificates in rows:
             shown = (entry.split(":") for entry in (certificates or "").split(",") if entry)
             yield Account(
                 account,
                 kind,
                 tuple(sorted(role for role in (roles or "").split(",") if role)),
                 bool(disabled),
-                bool(has_password),
+                password_hash is not None,
                 tuple(sorted((bytes.fromhex(digest), int(end)) for digest, end in shown)),
+                _password_mark(password_hash),
             )
 
     def _password_of(self, name: str) -> str | None:
@@ -434,7 +439,7 @@ class Accounts:
         """Replaces a hash that is cheaper than today's cost."""
         if not self._hasher.is_cheap(stored):
             return
-        renewed = self._hasher.hash(secret)
+        renewed = self._hasher.renewed(secret, stored)
         try:
             # Not a change of who may do what, so the generation stays. The old hash is named so
             # that a password set meanwhile is never undone.
@@ -536,6 +541,11 @@ def _unknown(name: str) -> UnknownAccount:
     return UnknownAccount(
         f"there is no account {name[:64]!a}", hint='run "casemate user list" or "device list"'
     )
+
+
+def _password_mark(stored: str | None) -> str:
+    """Names a password by the salt that was chosen with it, and does not tell even that."""
+    return "" if stored is None else hashlib.sha256(stored.split("$")[-2].encode()).hexdigest()[:16]
 
 
 def _id(connection: sqlite3.Connection, name: str) -> int:

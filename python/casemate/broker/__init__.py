@@ -11,7 +11,8 @@ async with Broker() as broker:                   # a throw-away one, for program
 """
 
 from casemate.broker.broker import Broker, reachable
-from casemate.broker.status import Listening, Status, is_served, read_status
+from casemate.broker.request import ask as ask_to_reload
+from casemate.broker.status import Listening, Reload, Status, is_served, read_status
 from casemate.broker.watch import Problem
 from casemate.config import weakenings
 
@@ -19,7 +20,9 @@ __all__ = [
     "Broker",
     "Listening",
     "Problem",
+    "Reload",
     "Status",
+    "ask_to_reload",
     "is_served",
     "reachable",
     "read_status",

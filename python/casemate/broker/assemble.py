@@ -120,12 +120,12 @@ def accounts(store: Accounts) -> list[tuple[bytes, str, list[str], int]]:
     ]
 
 
-def start_error(error: native.StartRefused) -> BrokerError:
-    """Makes the broker's error of the engine's."""
+def start_error(error: native.StartRefused, what: str = "the broker cannot start") -> BrokerError:
+    """Makes the broker's error of the engine's; `what` says what it keeps from being done."""
     message, kind, _listener = error.args
     if kind == "address-in-use":
         return PortInUse(message, hint="stop the other program, or choose another port")
-    return BrokerError(f"the broker cannot start: {message}", hint=_START_HINTS.get(kind, ""))
+    return BrokerError(f"{what}: {message}", hint=_START_HINTS.get(kind, ""))
 
 
 _START_HINTS = {

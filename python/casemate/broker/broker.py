@@ -17,10 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from casemate import __version__, config, identity, native, policy
-from casemate.broker import assemble
+from casemate import __version__, identity, native, policy
+from casemate.broker import assemble, request
 from casemate.broker.answers import Answers
-from casemate.broker.status import Claim, Listening, Status, remove_status
+from casemate.broker.arrangement import Arrangement
+from casemate.broker.status import Claim, Listening, Reload, Status, remove_status
 from casemate.broker.watch import Problem, Watch
 from casemate.client import Client
 from casemate.config import Configuration, Listener, weakenings
@@ -31,8 +32,8 @@ from casemate.passwords import PasswordCost
 
 _LOG = logging.getLogger("casemate.broker")
 
-STOP_S = 5.0
-"""Time for clients to be told and their bytes to be flushed, in seconds."""
+_JOIN_S = 5.0
+"""How long the end waits for somebody else's code, in seconds."""
 
 EVENTS_KEPT_MAX = 1_000
 
@@ -85,7 +86,8 @@ class Broker:
         self._on_event = on_event
         self._lock = threading.RLock()
         self._server: native.Server | None = None
-        self._configuration: Configuration | None = None
+        self._ending: native.Server | None = None
+        self._arrangement: Arrangement | None = None
         self._accounts: Accounts | None = None
         self._answers: Answers | None = None
         self._watch: Watch | None = None
@@ -95,6 +97,8 @@ class Broker:
         self._pid = os.getpid()
         self._started_unix_s = 0
         self._status_due = 0.0
+        self._reloading = threading.Lock()
+        self._last_reload: Reload | None = None
         self.events: deque[native.Event] = deque(maxlen=EVENTS_KEPT_MAX)
         self.events_lost = 0
 
@@ -116,11 +120,13 @@ class Broker:
         Raises:
             BrokerStopped: It does not run.
         """
-        server, configuration = self._running_server(), self._configuration
+        server, configuration = self._running_server(), self._in_force()
         described = dict(configuration.named()) if configuration is not None else {}
         return tuple(
             Listening(name, described[name].kind, host, port, described[name].client_certificates)
             for name, host, port in server.addresses()
+            # One that has just come is described a moment later.
+            if name in described
         )
 
     @property
@@ -136,15 +142,26 @@ class Broker:
         """
         return self._running_server().counters()
 
-    def reload(self) -> None:
-        """Looks at accounts and policy now; returns when what has changed is in force.
+    def reload(self, configuration: Configuration | None = None) -> Reload:
+        """Looks at everything now: configuration, certificates, keys, policy, accounts.
+
+        Live connections stay, but for those whose account or whose way in is gone. Configuration,
+        policy and accounts are each in force as a whole or as they were before; `problems` says
+        why.
+
+        Args:
+            configuration: Used in place of the one that was given, or of the home's, from now
+                on; its paths are absolute.
+
+        Returns:
+            What is in force now, what needs a restart, and what is as it was, and why.
 
         Raises:
             BrokerStopped: It does not run.
         """
-        server = self._running_server()
-        if self._watch is not None:
-            self._watch.look(server)
+        if configuration is not None and self._arrangement is not None:
+            self._arrangement.give(configuration)
+        return self._reload(self._running_server(), None)
 
     def check(self) -> None:
         """Says nothing while the broker runs.
@@ -179,14 +196,19 @@ class Broker:
                 raise
             _running.add(self)
 
-    def stop(self, deadline_s: float = STOP_S) -> bool:
-        """Tells every client, closes all and removes a throw-away home; idempotent.
+    def stop(self, deadline_s: float | None = None) -> bool:
+        """Drains, closes all and removes a throw-away home; idempotent.
+
+        Nobody new is let in, what was acknowledged is delivered, and each client is told to go
+        when it is owed nothing, to the `server_reference` of the configuration where there is
+        one.
 
         Args:
-            deadline_s: Seconds for clients to be told.
+            deadline_s: Seconds until what is left is cut off; None is the configuration's
+                `drain_s`.
 
         Returns:
-            Whether all of them were.
+            Whether every promise was kept and every client told.
         """
         with self._lock:
             if self._pid != os.getpid():
@@ -194,6 +216,12 @@ class Broker:
                 self._server = None
                 return False
             return self._end(deadline_s)
+
+    def cut(self) -> None:
+        """Cuts a `stop` short that another thread waits for; does nothing without one."""
+        ending = self._ending
+        if ending is not None:
+            ending.stop(0.0)
 
     def __enter__(self) -> Self:
         """Starts; raises as `start`."""
@@ -267,6 +295,7 @@ class Broker:
         Raises:
             BrokerStopped: It does not run.
         """
+        configuration = self._in_force()
         return Status(
             version=__version__,
             pid=self._pid,
@@ -275,7 +304,8 @@ class Broker:
             listeners=self.addresses,
             counters=self.counters(),
             problems=tuple(problem.message for problem in self.problems.values()),
-            weakenings=() if self._configuration is None else weakenings(self._configuration),
+            weakenings=() if configuration is None else weakenings(configuration),
+            reload=self._last_reload,
         )
 
     # Inside
@@ -285,15 +315,17 @@ class Broker:
         self._folder = folder
         home = Home.open(folder)
         self._claim = Claim(folder)
-        configuration = self._configuration = self._given or self._read_configuration(folder)
+        self._arrangement = Arrangement(home, self._given or self._throw_away(folder))
+        configuration = self._arrangement.current
         self._accounts = Accounts(folder / identity.FILE_NAME, cost=self._password_cost)
-        self._watch = Watch(self._accounts, folder / policy.FILE_NAME, self._report)
+        self._watch = Watch(
+            self._accounts, folder / policy.FILE_NAME, self._arrangement, self._attend
+        )
         self._answers = Answers(self._accounts, self._password_threads, self._password_cost)
         shards = assemble.shard_count(configuration)
-        trusted = home.client_authorities()
         try:
             self._server = native.Server.start(
-                [assemble.listener(name, one, trusted) for name, one in configuration.named()],
+                self._arrangement.listeners(),
                 assemble.accounts(self._accounts),
                 self._watch.compiled(),
                 limits=assemble.limits(configuration.limits, shards),
@@ -304,6 +336,8 @@ class Broker:
         except native.StartRefused as error:
             raise assemble.start_error(error) from error
         self._started_unix_s = int(time.time())
+        # What was asked of a broker before this one is answered by its start.
+        request.take(folder)
         self._answers.start(self._server)
         self._watch.start(self._server)
         self._listener = threading.Thread(
@@ -322,26 +356,35 @@ class Broker:
             raise
         return base / "home"
 
-    def _read_configuration(self, folder: Path) -> Configuration:
+    def _throw_away(self, folder: Path) -> Configuration | None:
         if not self._is_ephemeral:
-            return config.load(folder)
+            return None
         listener = Listener(kind="tls", host=_LOOPBACK, port=0)
         return Configuration(listeners=(listener,)).in_home(folder)
 
-    def _end(self, deadline_s: float) -> bool:
+    def _end(self, deadline_s: float | None) -> bool:
         """Ends in the order in which nobody is asked any more who has gone."""
         self._stopping.set()
         server, self._server = self._server, None
-        flushed = True if server is None else server.stop(deadline_s)
+        flushed = True
+        if server is not None:
+            configuration = self._in_force()
+            reference = None if configuration is None else configuration.server_reference
+            if deadline_s is None:
+                deadline_s = 0.0 if configuration is None else configuration.drain_s
+            self._ending = server
+            flushed = server.drain(deadline_s, reference)
+            self._ending = None
         for room in (self._watch, self._answers):
             if room is not None:
                 room.stop()
         if self._listener is not None and self._listener is not threading.current_thread():
             # A listener for events that itself waits for this stop must not hold it for ever.
-            self._listener.join(STOP_S)
+            self._listener.join(_JOIN_S)
         if self._accounts is not None:
             self._accounts.close()
         self._watch = self._answers = self._listener = self._accounts = None
+        self._arrangement = self._last_reload = None
         if self._claim is not None and self._folder is not None:
             remove_status(self._folder)
             self._claim.release()
@@ -356,6 +399,39 @@ class Broker:
         if self._server is None or self._pid != os.getpid():
             raise BrokerStopped("the broker does not run in this process")
         return self._server
+
+    def _in_force(self) -> Configuration | None:
+        return None if self._arrangement is None else self._arrangement.current
+
+    def _reload(self, server: native.Server, token: str | None) -> Reload:
+        """Reloads; what comes of it is in the status before this returns."""
+        watch = self._watch
+        if watch is None:
+            raise BrokerStopped("the broker does not run in this process")
+        with self._reloading:
+            changed, refused = watch.reload(server)
+            last = self._last_reload
+            outcome = self._last_reload = Reload(
+                generation=1 if last is None else last.generation + 1,
+                at_unix_s=int(time.time()),
+                changed=tuple(changed),
+                needs_restart=watch.needs_restart,
+                refused=tuple(refused),
+                token=token,
+            )
+            self._status_due = 0.0
+            self._report()
+        return outcome
+
+    def _attend(self) -> None:
+        """Does what is due from time to time: a reload that was asked for, the status."""
+        server, folder = self._server, self._folder
+        if server is None or folder is None:
+            return
+        token = request.take(folder)
+        if token is not None:
+            self._reload(server, token)
+        self._report()
 
     def _report(self) -> None:
         """Writes the status when it is due."""

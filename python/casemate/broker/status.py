@@ -40,6 +40,27 @@ class Listening:
 
 
 @dataclass(frozen=True, slots=True)
+class Reload:
+    """Says what came of a reload.
+
+    Attributes:
+        generation: Counts the reloads of one broker, from 1.
+        at_unix_s: When it was over, in seconds of Unix time.
+        changed: What is in force now and was not before, in words.
+        needs_restart: Options that have changed and count from the next start only.
+        refused: Why parts of it are not in force; those are as they were.
+        token: Of the request that it answers; None where nobody waits for it.
+    """
+
+    generation: int
+    at_unix_s: int
+    changed: tuple[str, ...]
+    needs_restart: tuple[str, ...]
+    refused: tuple[str, ...]
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Says how a broker is doing.
 
@@ -52,6 +73,7 @@ class Status:
         counters: Totals and gauges by name.
         problems: Changes on disk that are not in force, and why.
         weakenings: What the configuration allows against its safe default, and the reason given.
+        reload: What came of the last reload that was asked for; None before the first.
     """
 
     version: str
@@ -62,6 +84,7 @@ class Status:
     counters: dict[str, int]
     problems: tuple[str, ...]
     weakenings: tuple[str, ...]
+    reload: Reload | None = None
 
     def write(self, home: Path) -> None:
         """Replaces the status of a home.
@@ -147,6 +170,11 @@ def _parsed(values: dict[str, Any]) -> Status:
     values["listeners"] = tuple(Listening(**one) for one in values["listeners"])
     for name in ("problems", "weakenings"):
         values[name] = tuple(values[name])
+    if values.get("reload") is not None:
+        said = values["reload"]
+        for name in ("changed", "needs_restart", "refused"):
+            said[name] = tuple(said[name])
+        values["reload"] = Reload(**said)
     return Status(**values)
 
 

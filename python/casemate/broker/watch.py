@@ -11,6 +11,7 @@ from pathlib import Path
 
 from casemate import native
 from casemate.broker import assemble
+from casemate.broker.arrangement import Arrangement, signature
 from casemate.errors import CasemateError
 from casemate.identity import Account, Accounts
 from casemate.policy import Policy
@@ -23,7 +24,8 @@ INTERVAL_S = 0.5
 POLICY_IN_FORCE_S = 5.0
 """Time that the shards may take to obey a new policy, in seconds."""
 
-Signature = tuple[int, int, int] | None
+_PARTS = ("configuration", "policy", "accounts", "shards")
+"""Problems that keep a part of what was asked for from being in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +42,26 @@ class Problem:
 
 
 class Watch:
-    """Polls the account store and the policy file, and installs what has changed."""
+    """Polls the account store and the policy file, and installs what has changed.
 
-    def __init__(self, accounts: Accounts, policy_file: Path, tick: Callable[[], None]) -> None:
-        """Reads both as they are now.
+    The configuration is looked at when it is asked for, and where it says so on each change.
+    Each of the three is in force as a whole or not at all, but none waits for another: a device
+    that was removed must go, whatever is wrong with a certificate.
+    """
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        policy_file: Path,
+        arrangement: Arrangement,
+        tick: Callable[[], None],
+    ) -> None:
+        """Reads accounts and policy as they are now.
 
         Args:
             accounts: The store.
             policy_file: The policy.
+            arrangement: The configuration.
             tick: Called after each look, for what else is done from time to time.
 
         Raises:
@@ -56,10 +70,13 @@ class Watch:
         """
         self._accounts = accounts
         self._policy_file = policy_file
+        self._arrangement = arrangement
         self._tick = tick
+        self._changed: list[str] = []
+        self.needs_restart: tuple[str, ...] = ()
         self._epoch = 1
         # The mark is taken before the content: what changes in between is seen next time.
-        self._signature = _signature(policy_file)
+        self._signature = signature(policy_file)
         self._policy = Policy.load(policy_file)
         self._generation = accounts.generation
         self._known = _by_name(accounts)
@@ -101,6 +118,22 @@ class Watch:
         with self._looking:
             self._try("policy", lambda: self._look_at_policy(server))
             self._try("accounts", lambda: self._look_at_accounts(server))
+            if self._arrangement.current.reload_on_change and self._arrangement.is_news():
+                self._try("configuration", lambda: self._install_configuration(server))
+
+    def reload(self, server: native.Server) -> tuple[list[str], list[str]]:
+        """Looks at everything now, the configuration too.
+
+        Returns:
+            What has changed, and why parts of it are as they were; in words.
+        """
+        with self._looking:
+            self._changed.clear()
+            self._try("configuration", lambda: self._install_configuration(server))
+            self._try("policy", lambda: self._look_at_policy(server))
+            self._try("accounts", lambda: self._look_at_accounts(server))
+            refused = [one.message for what, one in self.problems.items() if what in _PARTS]
+            return list(self._changed), refused
 
     def _run(self, server: native.Server) -> None:
         while not self._stopping.wait(INTERVAL_S):
@@ -127,21 +160,34 @@ class Watch:
             self._problems[what] = Problem(int(time.time()), message)
             _LOG.error("the change is not in force, the last good state is kept: %s", message)
 
+    def _install_configuration(self, server: native.Server) -> None:
+        changed, needs_restart = self._arrangement.install(server)
+        self._problems.pop("configuration", None)
+        self.needs_restart = tuple(needs_restart)
+        self._changed += changed
+        if changed:
+            _LOG.info("the configuration changed and is in force: %s", ", ".join(changed))
+        if needs_restart:
+            self._tell("restart", f"changed, but needs a restart: {', '.join(needs_restart)}")
+        else:
+            self._problems.pop("restart", None)
+
     def _look_at_policy(self, server: native.Server) -> None:
-        signature = _signature(self._policy_file)
-        if signature == self._signature and "policy" not in self._problems:
+        mark = signature(self._policy_file)
+        if mark == self._signature and "policy" not in self._problems:
             return
         read = Policy.load(self._policy_file)
         compiled = assemble.policy(self._epoch + 1, read)
         server.install_policy(compiled)
         self._epoch += 1
-        self._policy, self._signature = read, signature
+        self._policy, self._signature = read, mark
         self._problems.pop("policy", None)
         self._check_roles()
         if not server.wait_policy_in_force(self._epoch, POLICY_IN_FORCE_S):
             self._tell("shards", f"a shard did not take the policy in {POLICY_IN_FORCE_S:g} s")
             return
         self._problems.pop("shards", None)
+        self._changed.append("policy")
         _LOG.info("the policy changed and is in force")
 
     def _look_at_accounts(self, server: native.Server) -> None:
@@ -160,6 +206,7 @@ class Watch:
         self._known, self._generation = known, generation
         self._problems.pop("accounts", None)
         self._check_roles()
+        self._changed.append("accounts")
         _LOG.info("the accounts changed and are in force")
 
     def _check_roles(self) -> None:
@@ -178,18 +225,9 @@ def _has_less(before: Account, after: Account) -> bool:
     return (
         after.disabled
         or before.roles != after.roles
-        or (before.has_password and not after.has_password)
+        or (before.has_password and before.password_mark != after.password_mark)
     )
 
 
 def _by_name(accounts: Accounts) -> dict[str, Account]:
     return {account.name: account for account in accounts.list()}
-
-
-def _signature(path: Path) -> Signature:
-    """Gives what changes with a file; None where it cannot be looked at."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino

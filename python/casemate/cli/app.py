@@ -14,7 +14,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from casemate import __version__
-from casemate.cli import connection, console, device, init, lab, pub, run, status, sub, up, user
+from casemate.cli import (
+    connection,
+    console,
+    device,
+    init,
+    lab,
+    pub,
+    reload,
+    run,
+    status,
+    sub,
+    up,
+    user,
+)
 from casemate.errors import CasemateError
 
 app = typer.Typer(
@@ -29,6 +42,7 @@ app = typer.Typer(
 app.command()(init.init)
 app.command()(up.up)
 app.command()(run.run)
+app.command()(reload.reload)
 app.command()(status.status)
 app.add_typer(device.app)
 app.add_typer(user.app)

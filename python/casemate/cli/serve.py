@@ -10,8 +10,61 @@ from types import FrameType
 
 from casemate.broker import Broker
 
+_LOG = logging.getLogger("casemate.broker")
+
 _LOOK_S = 0.5
 """How often it is looked whether the engine still runs, in seconds."""
+
+
+class Orders:
+    """Keeps what signals have asked for; a handler may come between any two steps of ours."""
+
+    def __init__(self) -> None:
+        """Nothing was asked for yet."""
+        self._woken = threading.Event()
+        self._stops = 0
+        self._number = 0
+        self._reload = False
+
+    def stop(self, number: int, _frame: FrameType | None) -> None:
+        """Obeys SIGINT and SIGTERM: the first asks for an end in order, the next for one now."""
+        self._stops += 1
+        self._number = number
+        self.wake()
+
+    def reload(self, _number: int, _frame: FrameType | None) -> None:
+        """Obeys SIGHUP."""
+        self._reload = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Ends a wait."""
+        self._woken.set()
+
+    def wait(self) -> None:
+        """Waits for the next order, or a moment."""
+        self._woken.wait(_LOOK_S)
+        self._woken.clear()
+
+    @property
+    def is_to_stop(self) -> bool:
+        """Whether the end was asked for."""
+        return self._stops > 0
+
+    @property
+    def exit_code(self) -> int:
+        """What a process ends with that was told to end now."""
+        return 128 + self._number
+
+    @property
+    def is_to_cut(self) -> bool:
+        """Whether the end was asked for twice."""
+        return self._stops > 1
+
+    def take_reload(self) -> bool:
+        """Says whether a reload was asked for since the last time."""
+        asked, self._reload = self._reload, False
+        return asked
 
 
 @contextmanager
@@ -32,8 +85,27 @@ def until_stopped() -> Iterator[threading.Event]:
             signal.signal(one, handler)
 
 
+@contextmanager
+def obeying() -> Iterator[Orders]:
+    """Gives the orders of SIGINT, SIGTERM and SIGHUP while it lasts."""
+    orders = Orders()
+    wanted = {
+        signal.SIGINT: orders.stop,
+        signal.SIGTERM: orders.stop,
+        signal.SIGHUP: orders.reload,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+    try:
+        yield orders
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def serve(broker: Broker, ready: Callable[[], None]) -> None:
     """Starts a broker, says so, and serves until it is told to stop.
+
+    SIGHUP reloads. The first SIGINT or SIGTERM drains, the second one cuts off what is left.
 
     Args:
         broker: Not started yet.
@@ -43,7 +115,40 @@ def serve(broker: Broker, ready: Callable[[], None]) -> None:
         EngineFailed: The engine ended by itself.
         CasemateError: As `Broker.start`.
     """
-    with until_stopped() as stopped, broker:
-        ready()
-        while not stopped.wait(_LOOK_S):
-            broker.check()
+    with obeying() as orders:
+        try:
+            broker.start()
+            ready()
+            while not orders.is_to_stop:
+                orders.wait()
+                broker.check()
+                if orders.take_reload():
+                    _reload(broker)
+        finally:
+            _end(broker, orders)
+
+
+def _reload(broker: Broker) -> None:
+    outcome = broker.reload()
+    words = "; ".join(outcome.changed) or "nothing has changed"
+    if outcome.refused:
+        _LOG.error("the reload is not wholly in force: %s", "; ".join(outcome.refused))
+    else:
+        _LOG.info("reloaded: %s", words)
+
+
+def _end(broker: Broker, orders: Orders) -> None:
+    """Stops beside this thread, which alone hears signals and may be asked to hurry."""
+
+    def stop() -> None:
+        broker.stop()
+        orders.wake()
+
+    ending = threading.Thread(target=stop, name="casemate-end")
+    ending.start()
+    while ending.is_alive():
+        orders.wait()
+        if orders.is_to_cut:
+            broker.cut()
+            ending.join()
+            raise SystemExit(orders.exit_code)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, StrictInt, ValidationError, model_validator
+from pydantic import Field, StrictBool, StrictInt, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from casemate.config import explain
@@ -32,12 +32,29 @@ class Configuration(Section):
         limits: Bounds on what peers may ask.
         log: What is written while the broker serves.
         shards: Threads that carry connections, 0–256; 0 is one for each core.
+        reload_on_change: Whether a change of this file, of a certificate or of a key comes into
+            force by itself, and not only when it is asked for.
+        drain_s: Seconds in which a broker that is told to stop keeps its promises, 0–3,600.
+        server_reference: Where clients are sent when it stops, 1–1,024 characters, such as
+            `other.example:8883` (MQTT 5.0 §4.11); absent: they are told that it goes away.
     """
 
     listeners: Annotated[tuple[Listener, ...], Field(max_length=64)]
     limits: Limits = Limits()
     log: Log = Log()
     shards: Annotated[StrictInt, Field(ge=0, le=256)] = 1
+    reload_on_change: StrictBool = False
+    drain_s: Annotated[StrictInt, Field(ge=0, le=3_600)] = 5
+    server_reference: Annotated[str, Field(strict=True, min_length=1, max_length=1_024)] | None = (
+        None
+    )
+
+    @field_validator("server_reference")
+    @classmethod
+    def _admit_reference(cls, reference: str | None) -> str | None:
+        if reference is not None and not reference.isprintable():
+            raise PydanticCustomError("reference", "expected a name without control characters", {})
+        return reference
 
     @model_validator(mode="after")
     def _refuse_none_and_twins(self) -> Self:
@@ -180,6 +197,10 @@ _DEFAULT_TEXT = """\
 
 # Threads that carry connections; 0 is one for each core.
 shards = 1
+
+# Certificates, keys, listeners and this file take effect on "casemate reload" and on SIGHUP;
+# with true also whenever one of them changes. Accounts and policy always do.
+reload_on_change = false
 
 # MQTT over TLS 1.3 on every address of this machine.
 # A device shows its certificate; who shows none needs a name and a password.

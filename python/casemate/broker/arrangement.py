@@ -1,0 +1,179 @@
+"""The configuration on its way into the running engine: verified whole, then swapped, or left."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from casemate import config, files, native, pki
+from casemate.broker import assemble
+from casemate.config import Configuration, Listener
+from casemate.errors import BrokerError, CasemateError
+from casemate.home import PKI, Home
+
+Signature = tuple[int, int, int] | None
+
+_FIXED_SECTIONS = ("limits", "log")
+_FIXED_OPTIONS = ("shards",)
+"""What the engine or the log is made with: a change counts from the next start."""
+
+
+class Arrangement:
+    """Knows which configuration is in force, and puts another one in force.
+
+    Listeners with their certificates, keys and authorities are taken anew each time, whether
+    the configuration itself has changed or not.
+    """
+
+    def __init__(self, home: Home, given: Configuration | None = None) -> None:
+        """Reads the configuration as it is now.
+
+        Args:
+            home: Whose.
+            given: Used in place of the home's; its paths are absolute.
+
+        Raises:
+            ConfigurationError: It is wrong, so that there is nothing to start with.
+        """
+        self._home = home
+        self._given = given
+        self.current = self._read()
+        # Taken before the material: what changes in between is seen next time.
+        self._seen = self._signatures(self.current)
+        self._tried = self._seen
+        self._materials: dict[str, bytes] = {}
+
+    def listeners(self) -> list[native.Listener]:
+        """Gives the listeners for the engine's start.
+
+        Raises:
+            BrokerError: Certificate, key or authorities cannot be read.
+        """
+        assembled, self._materials = self._assemble(self.current)
+        return assembled
+
+    def give(self, given: Configuration) -> None:
+        """Replaces the configuration that was given; `install` puts it in force."""
+        self._given = given
+
+    def is_news(self) -> bool:
+        """Says whether files have changed since they were last tried, and are at rest by now.
+
+        A certificate and its key are replaced one after the other. What is seen for the first
+        time is therefore left until it is seen again.
+        """
+        signatures = self._signatures(self.current)
+        is_at_rest, self._seen = signatures == self._seen, signatures
+        return is_at_rest and signatures != self._tried
+
+    def install(self, server: native.Server) -> tuple[list[str], list[str]]:
+        """Puts in force what the home says now; everything is verified before anything changes.
+
+        Returns:
+            What has changed, and what has changed on disk but needs a restart; in words.
+
+        Raises:
+            CasemateError: Something cannot be; everything is as it was.
+        """
+        self._tried = self._signatures(self.current)
+        wanted = self._read()
+        self._require_trustworthy(wanted)
+        assembled, materials = self._assemble(wanted)
+        try:
+            is_obeyed = server.install_listeners(assembled)
+        except native.StartRefused as error:
+            raise assemble.start_error(error, "the listeners cannot be changed") from error
+        changed = list(_changes(self._materials, materials))
+        fixed = list(_fixed(self.current, wanted))
+        kept = (*_FIXED_SECTIONS, *_FIXED_OPTIONS)
+        self.current = wanted.model_copy(update={one: getattr(self.current, one) for one in kept})
+        self._materials = materials
+        # The files that count may be others now.
+        self._seen = self._tried = self._signatures(self.current)
+        if not is_obeyed:
+            raise BrokerError("a shard did not take the listeners in 5 s", hint="it still will")
+        return changed, fixed
+
+    # Inside
+
+    def _read(self) -> Configuration:
+        return self._given or config.load(self._home.path)
+
+    def _require_trustworthy(self, wanted: Configuration) -> None:
+        """Refuses what others may have changed, as at a start."""
+        if self._given is None:
+            files.require_unwritable_by_others(self._home.path / config.FILE_NAME)
+        for name in (pki.ROOT_CERTIFICATE, pki.ISSUER_CERTIFICATE):
+            files.require_unwritable_by_others(self._home.path / PKI / name)
+        own_key = self._home.path / config.SERVER_KEY
+        if any(listener.key == own_key for listener in wanted.listeners):
+            files.require_private(own_key)
+
+    def _assemble(self, wanted: Configuration) -> tuple[list[native.Listener], dict[str, bytes]]:
+        trusted = self._home.client_authorities()
+        assembled, materials = [], {}
+        for name, described in wanted.named():
+            assembled.append(assemble.listener(name, described, trusted))
+            materials[name] = _material(described, trusted)
+        return assembled, materials
+
+    def _signatures(self, wanted: Configuration) -> dict[Path, Signature]:
+        """Gives what changes with any file that decides what the listeners are."""
+        read = [self._home.path / PKI / pki.ROOT_CERTIFICATE]
+        read.append(self._home.path / PKI / pki.ISSUER_CERTIFICATE)
+        if self._given is None:
+            read.append(self._home.path / config.FILE_NAME)
+        for described in wanted.listeners:
+            read += _files(described)
+        return {path: signature(path) for path in read}
+
+
+def signature(path: Path) -> Signature:
+    """Gives what changes with a file; None where it cannot be looked at."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _files(described: Listener) -> list[Path]:
+    named = (described.certificate, described.key, described.client_ca)
+    return [path for path in named if path is not None]
+
+
+def _material(described: Listener, trusted: bytes) -> bytes:
+    """Names everything that a listener is made of, to tell whether it has changed."""
+    digest = hashlib.sha256(repr(described).encode())
+    digest.update(trusted)
+    for path in _files(described):
+        try:
+            content = files.read_bounded(path)
+        except (OSError, CasemateError) as error:
+            raise BrokerError(f"{path} cannot be read", cause=str(error)) from error
+        digest.update(len(content).to_bytes(8) + content)
+    return digest.digest()
+
+
+def _changes(before: dict[str, bytes], after: dict[str, bytes]) -> Iterator[str]:
+    for name, material in after.items():
+        if name not in before:
+            yield f"listener {name} added"
+        elif before[name] != material:
+            yield f"listener {name} changed"
+    for name in before:
+        if name not in after:
+            yield f"listener {name} removed"
+
+
+def _fixed(before: Configuration, after: Configuration) -> Iterator[str]:
+    """Names the options that have changed and count from the next start only."""
+    for option in _FIXED_OPTIONS:
+        if getattr(before, option) != getattr(after, option):
+            yield option
+    for section in _FIXED_SECTIONS:
+        old, new = getattr(before, section), getattr(after, section)
+        for option in type(old).model_fields:
+            if getattr(old, option) != getattr(new, option):
+                yield f"{section}.{option}"
