@@ -8,6 +8,7 @@ their number; nothing is left out unseen.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json
 import logging
@@ -277,6 +278,8 @@ def _time(record: logging.LogRecord) -> str:
     return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%dT%H:%M:%S}.{int(at_s * 1_000) % 1_000:03}Z"
 
 
+# One connection may make a hundred thousand events a second; its address is read once.
+@functools.lru_cache(maxsize=ADDRESSES_MAX)
 def _host_and_port(address: str | None) -> tuple[str | None, int | None]:
     """Takes `192.0.2.1:1234` or `[2001:db8::1]:1234` apart; a socket in a file has neither."""
     if address is None:
