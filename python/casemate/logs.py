@@ -71,6 +71,8 @@ _DETAILS = {
     "overflow": "refused",
     "limit-reached": "limit",
     "handshake-failed": "cause",
+    "upgrade-refused": "cause",
+    "frame-refused": "cause",
     "accept-failed": "cause",
 }
 """What the detail of an event is called; of others it is called `detail`."""

@@ -46,6 +46,8 @@ REFUSED = {
     "limit_refusals": "limits reached",
     "handshake_failures": "handshakes failed",
     "handshake_timeouts": "handshakes too slow",
+    "upgrades_refused": "WebSockets refused",
+    "frames_refused": "WebSocket frames refused",
     "connect_deadlines": "connects too slow",
     "slow_readers": "readers too slow",
     "refused_full": "connections refused, full",
