@@ -156,6 +156,8 @@ def _configuration(folder: Path, port: int | None) -> config.Configuration:
     if port is None:
         return read
     first, *others = read.listeners
+    if port == 0:
+        others = [one.model_copy(update={"port": 0}) for one in others]
     return read.model_copy(update={"listeners": (first.model_copy(update={"port": port}), *others)})
 
 

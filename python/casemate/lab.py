@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,12 @@ from pydantic import ValidationError
 
 from casemate import files, identity, native, policy
 from casemate.broker import Broker
-from casemate.config import Configuration, Limits, Listener
+from casemate.config import (
+    WS_PATH,
+    Configuration,
+    Limits,
+    Listener,
+)
 from casemate.document import nearest
 from casemate.errors import ConfigurationError, HomeError
 from casemate.home import Home
@@ -27,7 +32,6 @@ from casemate.identity import Accounts
 from casemate.passwords import PasswordCost, generate_password
 
 LOOPBACK = "127.0.0.1"
-WS_PATH = "/mqtt"
 
 USERS = ("all", "some")
 DEVICE = "all-device"
@@ -52,7 +56,8 @@ ARGON2_MEMORY_KIB = 1_024
 
 _STATE_FILE = "lab.json"
 _PASSWORD_THREADS = 2
-_STATE_KEYS = ("port", "tls_port", "mtls_port")
+_PORTS = {"port": "tcp", "tls_port": "tls", "mtls_port": "mtls", "ws_port": "ws", "wss_port": "wss"}
+"""The ports of a lab and the names of their listeners."""
 
 _POLICY = """\
 # The lab's two users.
@@ -89,6 +94,8 @@ class LabOptions:
         port: Plaintext MQTT on loopback; None takes the port of last time, or a free one.
         tls_port: MQTT over TLS; client certificates are optional.
         mtls_port: MQTT over TLS; a client certificate is required.
+        ws_port: MQTT over WebSocket, in plaintext on loopback.
+        wss_port: MQTT over WebSocket and TLS; client certificates are optional.
         data: Folder that keeps identities, ports and passwords; None is a temporary one.
         shards: Threads that carry connections, 0-64; 0 is one for each core.
         settings: `key=value` texts: limits by their names in the configuration, and
@@ -98,6 +105,8 @@ class LabOptions:
     port: int | None = None
     tls_port: int | None = None
     mtls_port: int | None = None
+    ws_port: int | None = None
+    wss_port: int | None = None
     data: Path | None = None
     shards: int = 1
     settings: tuple[str, ...] = ()
@@ -191,15 +200,10 @@ class Lab:
             HomeError: It was not started.
         """
         broker = self.broker
-        ports = self._ports()
         own = Home.open(broker.home).local_identity(DEVICE)
         return {
             "host": LOOPBACK,
-            "port": ports["port"],
-            "tls_port": ports["tls_port"],
-            "mtls_port": ports["mtls_port"],
-            "ws_port": None,
-            "wss_port": None,
+            **self._ports(),
             "ws_path": WS_PATH,
             "ca_file": str(own.ca),
             "client_cert": str(own.certificate),
@@ -243,33 +247,32 @@ class Lab:
         Home.open(home).add_device(DEVICE, "all")
 
     def _configuration(self, home: Path) -> Configuration:
-        ports = {key: getattr(self._options, key) for key in _STATE_KEYS}
+        ports = {key: getattr(self._options, key) for key in _PORTS}
         chosen = {
-            key: self._state.ports.get(key, 0) if port is None else port
-            for key, port in ports.items()
+            name: self._state.ports.get(key, 0) if ports[key] is None else ports[key]
+            for key, name in _PORTS.items()
         }
         return Configuration(
             listeners=(
-                Listener(kind="tcp", host=LOOPBACK, port=chosen["port"]),
-                Listener(kind="tls", host=LOOPBACK, port=chosen["tls_port"]),
+                Listener(kind="tcp", name="tcp", host=LOOPBACK, port=chosen["tcp"]),
+                Listener(kind="tls", name="tls", host=LOOPBACK, port=chosen["tls"]),
                 Listener(
                     kind="tls",
+                    name="mtls",
                     host=LOOPBACK,
-                    port=chosen["mtls_port"],
+                    port=chosen["mtls"],
                     client_certificates="required",
                 ),
+                Listener(kind="ws", name="ws", host=LOOPBACK, port=chosen["ws"], path=WS_PATH),
+                Listener(kind="wss", name="wss", host=LOOPBACK, port=chosen["wss"], path=WS_PATH),
             ),
             limits=self._limits,
             shards=self._options.shards,
         ).in_home(home)
 
     def _ports(self) -> dict[str, int]:
-        ports = {}
-        for one in self.broker.addresses:
-            required = one.client_certificates == "required"
-            key = "port" if one.kind == "tcp" else "mtls_port" if required else "tls_port"
-            ports[key] = one.port
-        return ports
+        listening = {one.name: one.port for one in self.broker.addresses}
+        return {key: listening[name] for key, name in _PORTS.items()}
 
     def _keep(self) -> None:
         self._state.ports = self._ports()
@@ -277,7 +280,7 @@ class Lab:
 
     def _keep_state(self) -> None:
         if self._data is not None:
-            text = json.dumps({"ports": self._state.ports, "passwords": self._state.passwords})
+            text = json.dumps(asdict(self._state))
             files.write_whole(self._data / _STATE_FILE, text.encode(), files.PRIVATE_MODE)
 
 

@@ -123,7 +123,7 @@ class Broker:
         server, configuration = self._running_server(), self._in_force()
         described = dict(configuration.named()) if configuration is not None else {}
         return tuple(
-            Listening(name, described[name].kind, host, port, described[name].client_certificates)
+            _listening(name, described[name], host, port)
             for name, host, port in server.addresses()
             # One that has just come is described a moment later.
             if name in described
@@ -471,6 +471,14 @@ class Broker:
         if self._claim is not None:
             self._claim.release()
         self._claim = None
+
+
+def _listening(name: str, described: Listener, host: str, port: int) -> Listening:
+    if described.socket is not None:
+        return Listening(name, described.kind, "", 0, "none", str(described.socket))
+    return Listening(
+        name, described.kind, host, port, described.client_certificates, described.path or ""
+    )
 
 
 def reachable(host: str) -> str:

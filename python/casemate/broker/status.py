@@ -26,10 +26,11 @@ class Listening:
 
     Attributes:
         name: The listener's name.
-        kind: `tls` or `tcp`.
-        host: Address as it is bound.
-        port: The port, the one that the system chose where none was asked for.
+        kind: `tls`, `tcp`, `wss`, `ws` or `unix`.
+        host: Address as it is bound; empty for `unix`.
+        port: The port, the one that the system chose where none was asked for; 0 for `unix`.
         client_certificates: `none`, `optional` or `required`.
+        path: Of the WebSocket, or of the unix socket; else empty.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Listening:
     host: str
     port: int
     client_certificates: str
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,12 @@ def lab(
         ),
     ] = None,
     ws_port: Annotated[
-        int | None, typer.Option("--ws-port", help="Not there yet: refused.")
+        int | None,
+        typer.Option("--ws-port", min=0, max=65_535, help="WebSocket port; else free."),
     ] = None,
     wss_port: Annotated[
-        int | None, typer.Option("--wss-port", help="Not there yet: refused.")
+        int | None,
+        typer.Option("--wss-port", min=0, max=65_535, help="WebSocket over TLS; else free."),
     ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="Keep the state here.")
@@ -58,9 +60,16 @@ def lab(
     from casemate.config import Log
     from casemate.lab import Lab, LabOptions, remove_pid, write_pid
 
-    if ws_port is not None or wss_port is not None:
-        raise typer.BadParameter("WebSocket is not there yet; leave --ws-port and --wss-port out")
-    options = LabOptions(port, tls_port, mtls_port, data, shards, tuple(settings or ()))
+    options = LabOptions(
+        port=port,
+        tls_port=tls_port,
+        mtls_port=mtls_port,
+        ws_port=ws_port,
+        wss_port=wss_port,
+        data=data,
+        shards=shards,
+        settings=tuple(settings or ()),
+    )
     with (
         until_stopped() as stopped,
         journal.begun(journal.settings(Log(), log_format, log_level)) as events,

@@ -54,8 +54,15 @@ def print_posture(broker: Broker, *, as_json: bool) -> None:
 def describe(listening: Listening) -> str:
     """Gives one listener in a line."""
     host = f"[{listening.host}]" if ":" in listening.host else listening.host
+    if listening.kind == "unix":
+        return f"{listening.path}  unix socket, password"
+    asked = _CERTIFICATES[listening.client_certificates]
     if listening.kind == "tls":
-        return f"{host}:{listening.port}  TLS 1.3, {_CERTIFICATES[listening.client_certificates]}"
+        return f"{host}:{listening.port}  TLS 1.3, {asked}"
+    if listening.kind == "wss":
+        return f"wss://{host}:{listening.port}{listening.path}  TLS 1.3, {asked}"
+    if listening.kind == "ws":
+        return f"ws://{host}:{listening.port}{listening.path}  plaintext, password"
     return f"{host}:{listening.port}  plaintext, password"
 
 

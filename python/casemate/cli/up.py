@@ -32,6 +32,12 @@ def up(
         int | None,
         typer.Option("--port", min=0, max=65_535, help="First run: port (default: 8883)."),
     ] = None,
+    wss_port: Annotated[
+        int | None,
+        typer.Option(
+            "--wss-port", min=0, max=65_535, help="First run: port of WebSocket (default: 8084)."
+        ),
+    ] = None,
     verbose: Verbose = False,
     log_format: LogFormatOption = None,
     log_level: LogLevelOption = None,
@@ -50,8 +56,8 @@ def up(
 
     folder = console.home_folder(home)
     if not (folder / FILE_NAME).exists():
-        print_report(make_home(folder, names or (), host, port))
-    elif names or host is not None or port is not None:
+        print_report(make_home(folder, names or (), host, port, wss_port))
+    elif names or (host, port, wss_port) != (None, None, None):
         raise typer.BadParameter(
             "the home is there already: casemate.toml has its addresses, its certificate its names"
         )
@@ -70,7 +76,11 @@ def up(
 
 
 def make_home(
-    folder: Path, names: Iterable[str] = (), host: str | None = None, port: int | None = None
+    folder: Path,
+    names: Iterable[str] = (),
+    host: str | None = None,
+    port: int | None = None,
+    wss_port: int | None = None,
 ) -> Report:
     """Makes a home that listens where it was asked to.
 
@@ -78,7 +88,8 @@ def make_home(
         folder: Where; it holds nothing of a home yet.
         names: Host names and addresses by which clients reach the broker.
         host: Address to listen on; None is the default of a new home.
-        port: 0-65535; None is the default of a new home.
+        port: Of TLS, 0-65535; None is the default of a new home.
+        wss_port: Of WebSocket over TLS, likewise.
 
     Raises:
         typer.BadParameter: The host is no address.
@@ -93,9 +104,11 @@ def make_home(
             address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
         except ValueError as error:
             raise typer.BadParameter(f"{host!r} is no IP address", param_hint="--host") from error
-        text = text.replace('host = "0.0.0.0"', f'host = "{address}"', 1)
+        text = text.replace('host = "0.0.0.0"', f'host = "{address}"')
     if port is not None:
         text = text.replace("port = 8883", f"port = {port}", 1)
+    if wss_port is not None:
+        text = text.replace("port = 8084", f"port = {wss_port}", 1)
     report = Home.init(folder, names)
     files.write_whole(folder / config.FILE_NAME, text.encode(), files.PRIVATE_MODE)
     return report

@@ -14,7 +14,7 @@ from casemate.config.configuration import (
     parse,
 )
 from casemate.config.limits import Limits
-from casemate.config.listener import Listener
+from casemate.config.listener import SOCKETS_PATH_BYTES_MAX, Listener
 from casemate.config.log import Log
 from casemate.config.section import REASON_CHARACTERS_MAX, REASON_CHARACTERS_MIN
 from casemate.config.weakening import weakenings
@@ -26,6 +26,7 @@ __all__ = [
     "REASON_CHARACTERS_MIN",
     "SERVER_CERTIFICATE",
     "SERVER_KEY",
+    "SOCKETS_PATH_BYTES_MAX",
     "WS_PATH",
     "Configuration",
     "Limits",

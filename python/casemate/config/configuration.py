@@ -210,6 +210,14 @@ host = "0.0.0.0"
 port = 8883
 client_certificates = "optional"   # "required" turns passwords off, "none" certificates
 
+# The same over WebSocket, for browsers and for networks that let nothing else through.
+[[listeners]]
+kind = "wss"
+host = "0.0.0.0"
+port = 8084
+path = "/mqtt"
+# origins = ["https://app.example"]   # the pages that may connect; all, where none is named
+
 # Plaintext is for programs on this machine only; uncomment it for tools without TLS.
 # [[listeners]]
 # kind = "tcp"

@@ -30,7 +30,9 @@ def on_loopback(home: Path) -> None:
     """Makes a home listen on loopback, on a free port."""
     file = home / config.FILE_NAME
     text = file.read_text().replace('host = "0.0.0.0"', 'host = "127.0.0.1"')
-    file.write_text(text.replace("port = 8883", f"port = {free_port()}"))
+    for port in (8883, 8084):
+        text = text.replace(f"port = {port}", f"port = {free_port()}")
+    file.write_text(text)
 
 
 @pytest.fixture
@@ -82,8 +84,10 @@ def test_run_without_a_home_says_what_to_do(tmp_path: Path) -> None:
 
 def test_up_makes_a_home_and_every_line_it_prints_works(tmp_path: Path) -> None:
     folder = tmp_path / "home"
-    with running("up", "--home", folder, "--host", "127.0.0.1", "--port", str(free_port())) as up:
+    ports = ["--port", str(free_port()), "--wss-port", str(free_port())]
+    with running("up", "--home", folder, "--host", "127.0.0.1", *ports) as up:
         up.until("Paste next")
+        assert f"listening  wss://127.0.0.1:{ports[3]}/mqtt  TLS 1.3" in up.text
         up.until("casemate status")
         assert "SHA-256" in up.text
         for name in ("casemate.toml", "policy.toml", "pki/root.crt", "identities/operator"):
@@ -194,7 +198,7 @@ def test_sub_gives_up_after_its_time(served: Path) -> None:
         ["pub", "a", "b", "--will-payload", "x"],
         ["sub"],
         ["sub", "a", "-c"],
-        ["lab", "--ws-port", "0"],
+        ["lab", "--ws-port", "65536"],
         ["lab", "--host", "192.0.2.1"],
     ],
 )
@@ -233,10 +237,21 @@ def test_lab_says_all_in_one_line_and_keeps_its_state(tmp_path: Path) -> None:
         "client_cert", "client_key", "users", "pid", "data_dir",
     }  # fmt: skip
     assert first["host"] == "127.0.0.1"
-    assert (first["ws_port"], first["wss_port"], first["ws_path"]) == (None, None, "/mqtt")
+    assert first["ws_path"] == "/mqtt"
+    ports = [first[name] for name in first if name.endswith("port")]
+    assert len(set(ports)) == len(ports) == 5
     assert set(first["users"]) == {"all", "some"}
     assert {**first, "pid": 0} == {**second, "pid": 0}
     assert data.stat().st_mode & 0o077 == 0
+
+
+def test_a_lab_listens_where_it_is_told_to(tmp_path: Path) -> None:
+    ports = [free_port(), free_port()]
+    arguments = ["--ws-port", ports[0], "--wss-port", ports[1]]
+    with running("lab", "--data", tmp_path / "data", *map(str, arguments)) as lab:
+        ready = json.loads(lab.until("{"))
+        assert [ready["ws_port"], ready["wss_port"]] == ports
+        assert lab.stop() == 0
 
 
 def test_a_lab_without_data_leaves_nothing() -> None:

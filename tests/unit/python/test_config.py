@@ -33,10 +33,14 @@ def refused(text: str) -> ConfigurationError:
 
 def test_the_default_text_is_valid_and_safe() -> None:
     configuration = read(config.default_text())
-    (listener,) = configuration.listeners
-    assert (listener.kind, listener.port) == ("tls", 8883)
-    assert listener.client_certificates == "optional"
-    assert listener.anonymous_role is None
+    assert [(one.kind, one.port) for one in configuration.listeners] == [
+        ("tls", 8883),
+        ("wss", 8084),
+    ]
+    for listener in configuration.listeners:
+        assert listener.client_certificates == "optional"
+        assert listener.anonymous_role is None
+    assert config.weakenings(configuration) == ()
     assert configuration.limits == Limits()
     assert configuration.shards == 1
 
