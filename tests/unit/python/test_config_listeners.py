@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -307,3 +308,15 @@ def _shown_plainly(listener: dict[str, Any]) -> None:
     except ConfigurationError as error:
         shown = str(error) + error.hint
         assert all(character.isprintable() for character in shown)
+
+
+def test_the_guide_explains_each_option_and_its_example_is_valid() -> None:
+    guide = (Path(__file__).parents[3] / "docs/guides/configuration.md").read_text("utf-8")
+    first_cells = " ".join(
+        line.split("|")[1] for line in guide.splitlines() if line.startswith("| `")
+    )
+    assert set(re.findall(r"`(\w+)`", first_cells)) == set(Listener.model_fields)
+    example = next(iter(re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)))
+    configuration = read(example)
+    assert [name for name, _ in configuration.named()] == ["tls", "wss", "unix", "balanced"]
+    assert weakenings(configuration) == ()
