@@ -32,7 +32,7 @@ _FITTING = {
 
 _REQUIRED = {
     "port": (_ADDRESSED, "port = …"),
-    "socket": (_UNIX, 'socket = "run/mqtt.sock"'),
+    "socket": (_UNIX, 'socket = "mqtt.sock"'),
 }
 """Options without a default: the kinds that need them, and how they are written."""
 

@@ -31,7 +31,7 @@ def refused(text: str) -> ConfigurationError:
 
 def table(kind: str, *lines: str) -> str:
     """Writes one listener; `lines` begin on line 3, or on line 4 where a port is needed."""
-    needed = 'socket = "run/mqtt.sock"\n' if kind == "unix" else "port = 1\n"
+    needed = 'socket = "mqtt.sock"\n' if kind == "unix" else "port = 1\n"
     return f'[[listeners]]\nkind = "{kind}"\n{needed}' + "".join(f"{one}\n" for one in lines)
 
 
@@ -91,7 +91,7 @@ def test_an_option_that_a_kind_would_ignore_is_refused(kind: str, line: str) -> 
     ("text", "line", "words", "hint"),
     [
         (table("wsss"), 2, "'wsss'", '"wss"'),
-        ('[[listeners]]\nkind = "unix"\n', 1, "socket is missing", "run/mqtt.sock"),
+        ('[[listeners]]\nkind = "unix"\n', 1, "socket is missing", "mqtt.sock"),
         ('[[listeners]]\nkind = "wss"\n', 1, "port is missing", "port"),
         (table("ws", 'host = "192.0.2.1"'), 4, "plaintext", 'kind = "wss"'),
         (table("wss", 'paht = "/"'), 4, "'paht'", '"path"'),
@@ -205,7 +205,7 @@ def test_load_places_every_path_in_the_home(tmp_path: Path) -> None:
     web, unix, plain = config.load(tmp_path).listeners
     assert (web.certificate, web.key) == (tmp_path / "pki/server.crt", tmp_path / "pki/server.key")
     assert web.client_ca == tmp_path / "ca.crt"
-    assert unix.socket == tmp_path / "run/mqtt.sock"
+    assert unix.socket == tmp_path / "mqtt.sock"
     assert (plain.certificate, plain.client_ca, plain.socket) == (None, None, None)
 
 
