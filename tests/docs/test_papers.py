@@ -28,7 +28,8 @@ CODE_PATH = re.compile(
     r"`((?:crates|python|tests|tools|docs|fuzz|bench|examples|\.ci)/[\w./-]*|[A-Z]\w+\.md)`"
 )
 # Programs that a reader has from elsewhere; what they are given is checked by running them there.
-FOREIGN = {"cd", "export", "git", "mosquitto_pub", "mosquitto_sub", "pip", "python3", "rustup"}
+FOREIGN = {"cd", "export", "git", "mosquitto_pub", "mosquitto_sub", "pip", "pytest"}
+FOREIGN |= {"python3", "rustup"}
 
 
 def commands(path: Path) -> Iterator[str]:

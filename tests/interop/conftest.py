@@ -9,17 +9,21 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+# The scenarios' assertions tell what they saw, as those of a test do.
+pytest.register_assert_rewrite("tests.interop.scenarios")
+
 ROOT = Path(__file__).parents[2]
 REQUIRED = os.environ.get("CASEMATE_REQUIRE_INTEROP") == "1"
 
-TRANSPORTS = ("tcp", "tls", "mtls")
+TRANSPORTS = ("tcp", "tls", "mtls", "ws", "wss")
+PORTS = {"tcp": "port", **{name: f"{name}_port" for name in TRANSPORTS[1:]}}
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Transport:
     """Says how one transport of the lab is reached.
 
     Attributes:
-        name: `tcp`, `tls` or `mtls`.
+        name: One of `TRANSPORTS`.
         host: Always loopback.
         port: The lab's.
         ca_file: With TLS.
@@ -35,6 +39,7 @@ class Transport:
         key_file: Its key.
         username: Where a password proves the client.
         password: Of that user.
+        path: Of WebSocket.
     """
 
     name: str
@@ -45,6 +50,7 @@ class Transport:
     key_file: str | None = None
     username: str | None = None
     password: str | None = None
+    path: str | None = None
 
 
 class RunningLab:
@@ -73,19 +79,19 @@ class RunningLab:
     def transport(self, name: str, user: str = "all") -> Transport:
         """Gives how a transport is reached, proven as the user or by the lab's certificate."""
         ready = self.ready
-        secret = {"username": user, "password": ready["users"][user]}
-        if name == "tcp":
-            return Transport(name, ready["host"], ready["port"], **secret)
-        if name == "tls":
-            return Transport(name, ready["host"], ready["tls_port"], ready["ca_file"], **secret)
-        return Transport(
-            name,
-            ready["host"],
-            ready["mtls_port"],
-            ready["ca_file"],
-            ready["client_cert"],
-            ready["client_key"],
-        )
+        port = ready[PORTS[name]]
+        if port is None:
+            pytest.skip(f"this lab has no {name} port")
+        found: dict[str, Any] = {}
+        if name in ("tls", "mtls", "wss"):
+            found["ca_file"] = ready["ca_file"]
+        if name == "mtls":
+            found |= {"cert_file": ready["client_cert"], "key_file": ready["client_key"]}
+        else:
+            found |= {"username": user, "password": ready["users"][user]}
+        if name in ("ws", "wss"):
+            found["path"] = ready["ws_path"]
+        return Transport(name, ready["host"], port, **found)
 
     def stop(self) -> int:
         """Tells it to stop; gives its exit code."""
@@ -138,3 +144,75 @@ def need(program: str, package: str) -> str:
     if REQUIRED:
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+# The clients of others
+
+OUTCOMES = pytest.StashKey[dict[str, bool]]()
+DESELECTED = pytest.StashKey[bool]()
+MISSING = pytest.StashKey[dict[str, str | None]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-table",
+        action="store_true",
+        help="write what came of the matrix to docs/interop.md",
+    )
+
+
+def committed_is_to_be_written(config: pytest.Config) -> bool:
+    """Tells whether docs/interop.md is written rather than compared."""
+    # The option is there only where pytest was given this folder.
+    return bool(config.getoption("--write-table", default=False))
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    if items:
+        items[0].config.stash[DESELECTED] = True
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Lets the table be judged after all that it tells of."""
+    config.stash.setdefault(OUTCOMES, {})
+    config.stash.setdefault(DESELECTED, False)
+    items.sort(key=lambda item: item.path.name == "test_table.py")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Installs the clients that were asked for, before any test's time begins to run."""
+    from tests.interop.clients import missing
+
+    cases: list[Any] = [
+        item.callspec.params["case"]
+        for item in session.items
+        if isinstance(item, pytest.Function) and item.path.name == "test_matrix.py"
+    ]
+    kinds = {case.kind.folder: case.kind for case in cases}
+    if not session.config.option.collectonly:
+        session.config.stash[MISSING] = {name: missing(kind) for name, kind in kinds.items()}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    told = report.when == "call" and not report.skipped
+    if told and item.path.name == "test_matrix.py" and isinstance(item, pytest.Function):
+        item.config.stash[OUTCOMES][str(item.callspec.params["case"])] = report.passed
+    return report
+
+
+@pytest.fixture(scope="session")
+def ready_kind(request: pytest.FixtureRequest) -> Callable[[Any], None]:
+    """Skips the test of a client that could not be installed, or fails where it must be there."""
+
+    def check(kind: Any) -> None:  # noqa: ANN401 - a `Kind`, whose room imports this one.
+        reason = request.config.stash[MISSING][kind.folder]
+        if reason is not None and REQUIRED:
+            pytest.fail(reason)
+        if reason is not None:
+            pytest.skip(reason)
+
+    return check
