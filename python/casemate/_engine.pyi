@@ -249,6 +249,8 @@ class Listener:
         host: str,
         port: int,
         *,
+        unix_path: str | None = None,
+        unix_mode: int = 0o600,
         certificate_pem: bytes | None = None,
         key_pem: bytes | None = None,
         client_ca_pem: bytes | None = None,

@@ -1,11 +1,14 @@
 //! What Python sets before a start and while the server runs: listeners, limits, accounts, policy.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use casemate_codec::QoS;
 use casemate_engine::policy::{self, Operation, Role, Rule};
-use casemate_server::{self as server, ClientCertificates, Security, Settings, TlsVersions};
+use casemate_server::{
+    self as server, Address, ClientCertificates, Security, Settings, TlsVersions,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -18,7 +21,8 @@ type RuleTuple = (String, String, u8, bool, String);
 /// An account as Python writes it: SHA-256 of the certificate, name, roles, end in seconds.
 pub(crate) type AccountTuple = (Vec<u8>, String, Vec<String>, i64);
 
-/// One address that accepts connections; TLS where a certificate is given.
+/// One address that accepts connections: TLS where a certificate is given, a Unix socket where
+/// `unix_path` is, WebSocket where `websocket_path` is.
 #[pyclass(frozen, module = "casemate._engine")]
 pub struct Listener {
     pub(crate) inner: server::Listener,
@@ -28,9 +32,9 @@ pub struct Listener {
 impl Listener {
     /// Describes it; nothing is opened. `client_certificates` is none, optional or required.
     #[new]
-    #[pyo3(signature = (name, host, port, *, certificate_pem=None, key_pem=None,
-        client_ca_pem=None, client_certificates="none", tls12=false, anonymous_role=None,
-        websocket_path=None, websocket_origins=Vec::new()))]
+    #[pyo3(signature = (name, host, port, *, unix_path=None, unix_mode=0o600,
+        certificate_pem=None, key_pem=None, client_ca_pem=None, client_certificates="none",
+        tls12=false, anonymous_role=None, websocket_path=None, websocket_origins=Vec::new()))]
     #[allow(
         clippy::too_many_arguments,
         reason = "keyword arguments, one for each option"
@@ -39,6 +43,8 @@ impl Listener {
         name: String,
         host: &str,
         port: u16,
+        unix_path: Option<PathBuf>,
+        unix_mode: u32,
         certificate_pem: Option<Vec<u8>>,
         key_pem: Option<Vec<u8>>,
         client_ca_pem: Option<Vec<u8>>,
@@ -48,18 +54,14 @@ impl Listener {
         websocket_path: Option<String>,
         websocket_origins: Vec<String>,
     ) -> PyResult<Listener> {
-        let address: IpAddr = host
-            .parse()
-            .map_err(|_| PyValueError::new_err("host is an IP address"))?;
-        let client_certificates = match client_certificates {
-            "none" => ClientCertificates::None,
-            "optional" => ClientCertificates::Optional,
-            "required" => ClientCertificates::Required,
-            _ => {
-                return Err(PyValueError::new_err(
-                    "client_certificates is none, optional or required",
-                ))
-            }
+        let address = match unix_path {
+            Some(path) => unix(host, port, path, unix_mode)?,
+            None => tcp(host, port)?,
+        };
+        let client_certificates = certificates(client_certificates)?;
+        let versions = match tls12 {
+            true => TlsVersions::Tls12And13,
+            false => TlsVersions::Tls13,
         };
         let security = match (certificate_pem, key_pem) {
             (Some(certificate_pem), Some(key_pem)) => Security::Tls(server::TlsOptions {
@@ -67,11 +69,7 @@ impl Listener {
                 key_pem,
                 client_ca_pem,
                 client_certificates,
-                versions: if tls12 {
-                    TlsVersions::Tls12And13
-                } else {
-                    TlsVersions::Tls13
-                },
+                versions,
             }),
             // A TLS option that is not obeyed would open a door that its owner believes closed.
             (None, None)
@@ -87,21 +85,52 @@ impl Listener {
                 ))
             }
         };
-        let websocket = match websocket_path {
-            Some(path) => Some(server::WebSocketOptions {
-                path,
-                origins: websocket_origins,
-            }),
-            None if websocket_origins.is_empty() => None,
-            None => return Err(PyValueError::new_err("origins need a websocket_path")),
-        };
         Ok(Listener {
             inner: server::Listener {
-                websocket,
+                websocket: websocket(websocket_path, websocket_origins)?,
                 anonymous_role,
-                ..server::Listener::new(&name, SocketAddr::new(address, port), security)
+                ..server::Listener::new(&name, address, security)
             },
         })
+    }
+}
+
+fn tcp(host: &str, port: u16) -> PyResult<Address> {
+    let host: IpAddr = host
+        .parse()
+        .map_err(|_| PyValueError::new_err("host is an IP address"))?;
+    Ok(SocketAddr::new(host, port).into())
+}
+
+fn unix(host: &str, port: u16, path: PathBuf, mode: u32) -> PyResult<Address> {
+    // Who names both expects two doors, of which one would stay closed.
+    if !host.is_empty() || port != 0 {
+        return Err(PyValueError::new_err(
+            "a unix_path stands alone: host is empty and port is 0",
+        ));
+    }
+    Ok(Address::Unix(server::UnixAddress { path, mode }))
+}
+
+fn certificates(word: &str) -> PyResult<ClientCertificates> {
+    match word {
+        "none" => Ok(ClientCertificates::None),
+        "optional" => Ok(ClientCertificates::Optional),
+        "required" => Ok(ClientCertificates::Required),
+        _ => Err(PyValueError::new_err(
+            "client_certificates is none, optional or required",
+        )),
+    }
+}
+
+fn websocket(
+    path: Option<String>,
+    origins: Vec<String>,
+) -> PyResult<Option<server::WebSocketOptions>> {
+    match path {
+        Some(path) => Ok(Some(server::WebSocketOptions { path, origins })),
+        None if origins.is_empty() => Ok(None),
+        None => Err(PyValueError::new_err("origins need a websocket_path")),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use casemate_codec::Reason;
-use casemate_server::{self as server, Answer, Options, StartError};
+use casemate_server::{self as server, Address, Answer, Options, StartError};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -126,11 +126,14 @@ impl Server {
             .map_err(|error| refused(&error))
     }
 
-    /// Where it listens: (name of the listener, host, port).
+    /// Where it listens: (name of the listener, host, port), or its path and 0 for a Unix socket.
     fn addresses(&self) -> Vec<(String, String, u16)> {
         let addresses = self.inner.addresses().into_iter();
         addresses
-            .map(|(name, at)| (name, at.ip().to_string(), at.port()))
+            .map(|(name, at)| match at {
+                Address::Tcp(at) => (name, at.ip().to_string(), at.port()),
+                Address::Unix(at) => (name, at.path.to_string_lossy().into_owned(), 0),
+            })
             .collect()
     }
 
@@ -261,6 +264,7 @@ fn refused(error: &StartError) -> PyErr {
         E::PermissionDenied { listener, .. } => ("permission-denied", Some(listener)),
         E::DescriptorLimit { .. } => ("descriptor-limit", None),
         E::Listen { listener, .. } => ("listen", Some(listener)),
+        E::SocketFile { listener, .. } => ("socket-file", Some(listener)),
         E::Certificate { listener, .. } => ("certificate", Some(listener)),
         E::Key { listener, .. } => ("key", Some(listener)),
         E::KeyMismatch { listener } => ("key-mismatch", Some(listener)),

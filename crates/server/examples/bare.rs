@@ -81,7 +81,8 @@ fn announce(server: &Server) -> Result<(), String> {
     let addresses = server.addresses();
     let port = |name: &str| {
         let found = addresses.iter().find(|(it, _)| it == name);
-        found.map_or("null".to_owned(), |(_, address)| address.port().to_string())
+        let tcp = found.and_then(|(_, address)| address.tcp());
+        tcp.map_or("null".to_owned(), |address| address.port().to_string())
     };
     let mut out = std::io::stdout();
     writeln!(

@@ -1,7 +1,7 @@
 //! What the shards of one server share.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -87,7 +87,8 @@ struct Progress {
 
 #[derive(Default)]
 struct Strangers {
-    told: HashSet<(IpAddr, Oddity)>,
+    /// Those without an address count as one.
+    told: HashSet<(Option<IpAddr>, Oddity)>,
     since: Millis,
 }
 
@@ -334,14 +335,14 @@ impl Broker {
     }
 
     /// True where this address was not yet told about for this oddity.
-    pub fn is_news(&self, address: IpAddr, oddity: Oddity) -> bool {
+    pub fn is_news(&self, address: Option<SocketAddr>, oddity: Oddity) -> bool {
         let now = self.clock.now();
         let mut strangers = lock(&self.strangers);
         if strangers.told.len() >= STRANGERS_MAX || now >= strangers.since + STRANGERS_MS {
             strangers.told.clear();
             strangers.since = now;
         }
-        strangers.told.insert((address, oddity))
+        strangers.told.insert((address.map(|it| it.ip()), oddity))
     }
 
     /// Everything that is counted, as of the last time each shard looked up.

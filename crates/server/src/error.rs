@@ -1,7 +1,9 @@
 //! Why a server does not start.
 
 use std::io;
-use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::address::Address;
 
 /// What is wrong, and with which listener; meant for an operator.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +29,7 @@ pub enum StartError {
         /// Which listener.
         listener: String,
         /// As configured.
-        address: SocketAddr,
+        address: Address,
     },
     /// This machine has no such address.
     #[error("listener {listener:?}: {address} is not an address of this machine")]
@@ -35,7 +37,7 @@ pub enum StartError {
         /// Which listener.
         listener: String,
         /// As configured.
-        address: SocketAddr,
+        address: Address,
     },
     /// The port is reserved for others.
     #[error("listener {listener:?}: no permission to listen on {address}")]
@@ -43,7 +45,7 @@ pub enum StartError {
         /// Which listener.
         listener: String,
         /// As configured.
-        address: SocketAddr,
+        address: Address,
     },
     /// The process may open no more files.
     #[error("{place}: no file descriptor is left; raise the limit (ulimit -n)")]
@@ -57,9 +59,19 @@ pub enum StartError {
         /// Which listener.
         listener: String,
         /// As configured.
-        address: SocketAddr,
+        address: Address,
         /// What the system says.
         cause: io::Error,
+    },
+    /// A Unix socket cannot be made there.
+    #[error("listener {listener:?}: socket {path:?}: {cause}")]
+    SocketFile {
+        /// Which listener.
+        listener: String,
+        /// As configured.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
     },
     /// The server's certificate cannot be used.
     #[error("listener {listener:?}: certificate: {cause}")]
@@ -139,8 +151,8 @@ pub(crate) fn is_descriptor_limit(error: &io::Error) -> bool {
 
 impl StartError {
     /// Names what a failing socket call means for the operator.
-    pub(crate) fn listen(listener: &str, address: SocketAddr, cause: io::Error) -> StartError {
-        let listener = listener.to_owned();
+    pub(crate) fn listen(listener: &str, address: &Address, cause: io::Error) -> StartError {
+        let (listener, address) = (listener.to_owned(), address.clone());
         if is_descriptor_limit(&cause) {
             return StartError::DescriptorLimit {
                 place: format!("listener {listener:?}"),

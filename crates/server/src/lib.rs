@@ -17,6 +17,7 @@
 //!
 //! Nothing here waits for a peer, and nothing a peer sends makes anything here grow without bound.
 
+mod address;
 mod announcer;
 mod broker;
 mod clock;
@@ -38,6 +39,7 @@ mod random;
 mod ring;
 mod server;
 mod slots;
+mod socket;
 mod staging;
 mod sync;
 mod token;
@@ -45,6 +47,7 @@ mod transport;
 mod trust;
 mod worker;
 
+pub use address::{Address, UnixAddress};
 pub use casemate_codec::Reason;
 pub use casemate_engine::policy::Policy;
 pub use casemate_engine::{Counters, Secret, Settings};

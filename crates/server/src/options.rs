@@ -1,11 +1,12 @@
 //! What the caller sets before a start.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use casemate_engine::policy::Policy;
 use casemate_engine::Settings;
+
+use crate::address::Address;
 
 /// Everything that a server needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -50,8 +51,8 @@ impl Default for Options {
 pub struct Listener {
     /// Its name in events and questions; unique.
     pub name: String,
-    /// Where it listens; port 0 takes a free one.
-    pub address: SocketAddr,
+    /// Where it listens.
+    pub address: Address,
     /// What stands between socket and MQTT.
     pub security: Security,
     /// Speaks MQTT over WebSocket; without it over what `security` says alone.
@@ -64,10 +65,10 @@ pub struct Listener {
 
 impl Listener {
     /// A listener that lets nobody in without proof and has no further option set.
-    pub fn new(name: &str, address: SocketAddr, security: Security) -> Listener {
+    pub fn new(name: &str, address: impl Into<Address>, security: Security) -> Listener {
         Listener {
             name: name.into(),
-            address,
+            address: address.into(),
             security,
             websocket: None,
             anonymous_role: None,
@@ -168,7 +169,8 @@ mod tests {
             client_certificates: ClientCertificates::None,
             versions: TlsVersions::Tls13,
         };
-        let listener = Listener::new("main", ([127, 0, 0, 1], 0).into(), Security::Tls(options));
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = Listener::new("main", address, Security::Tls(options));
         let shown = format!("{listener:?}");
         assert!(shown.contains("<hidden>") && !shown.contains("canary"));
         assert!(!shown.contains(&format!("{:?}", b"canary")));

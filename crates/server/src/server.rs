@@ -1,7 +1,6 @@
 //! The handle of a running server: start, ask, answer, install, stop.
 
 use std::io;
-use std::net::SocketAddr;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 use casemate_engine::policy::Policy;
 use mio::{Poll, Waker};
 
+use crate::address::Address;
 use crate::broker::{Broker, Parts};
 use crate::clock::Clock;
 use crate::counters::ServerCounters;
@@ -129,7 +129,7 @@ impl Server {
     }
 
     /// Name and real address of each listener, in the order of the options.
-    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+    pub fn addresses(&self) -> Vec<(String, Address)> {
         lock(&self.installed).addresses()
     }
 
@@ -368,7 +368,11 @@ mod tests {
     }
 
     fn plain(name: &str) -> Listener {
-        Listener::new(name, ([127, 0, 0, 1], 0).into(), Security::Plain)
+        Listener::new(
+            name,
+            std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+            Security::Plain,
+        )
     }
 
     fn server(shards: usize) -> Server {
@@ -385,7 +389,7 @@ mod tests {
     #[test]
     fn a_hundred_thousand_reloads_do_not_grow_the_table() {
         let server = server(1);
-        let address = server.addresses()[0].1;
+        let address = server.addresses()[0].1.tcp().unwrap();
         let live = std::net::TcpStream::connect(address).unwrap();
         while server.counters().shell.accepted == 0 {
             thread::yield_now();
@@ -420,6 +424,6 @@ mod tests {
         assert!(server.has_ended());
         assert!(server.next_question(Duration::from_secs(60)).is_none());
         assert!(server.next_events(1, Duration::from_secs(60)).0.len() <= 1);
-        assert!(std::net::TcpStream::connect(server.addresses()[0].1).is_err());
+        assert!(std::net::TcpStream::connect(server.addresses()[0].1.tcp().unwrap()).is_err());
     }
 }

@@ -1,13 +1,13 @@
 //! Staging: listeners are made ready as a whole, then put in force in one step, or not at all.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use casemate_engine::ListenerId;
 use rustls::ServerConfig;
 
+use crate::address::Address;
 use crate::broker::Broker;
 use crate::entrance::{Doorway, Entrance};
 use crate::error::StartError;
@@ -35,10 +35,10 @@ struct Row {
     doorway: Arc<Doorway>,
     /// As it was wanted, which is how it is found again.
     name: String,
-    wanted: SocketAddr,
+    wanted: Address,
     ipv6_only: bool,
     /// As it was bound.
-    address: SocketAddr,
+    address: Address,
     marks: Marks,
     state: State,
 }
@@ -68,9 +68,10 @@ pub(crate) struct Staged {
 
 impl Installed {
     /// Name and bound address of each listener, in the order of the options.
-    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+    pub fn addresses(&self) -> Vec<(String, Address)> {
         let rows = self.order.iter().map(|&id| &self.rows[usize::from(id)]);
-        rows.map(|row| (row.name.clone(), row.address)).collect()
+        rows.map(|row| (row.name.clone(), row.address.clone()))
+            .collect()
     }
 
     /// Rows that there are, vacant ones too.
@@ -175,9 +176,10 @@ impl Row {
     /// True where the listener wants the very socket of this row. Who leaves the choice of the
     /// port to the system is told apart by its name.
     fn is_of(&self, listener: &Listener) -> bool {
+        let chosen = self.wanted.tcp().is_none_or(|address| address.port() != 0);
         self.wanted == listener.address
             && self.ipv6_only == listener.ipv6_only
-            && (self.wanted.port() != 0 || self.name == listener.name)
+            && (chosen || self.name == listener.name)
     }
 }
 
@@ -224,16 +226,15 @@ impl Staged {
         let (address, sockets) = bind(listener, broker.posts.len())?;
         let doorway = Arc::new(Doorway::new(id, entrance(listener, tls)));
         for ((post, doors), socket) in broker.posts.iter().zip(&mut self.doors).zip(sockets) {
-            let socket = mio::net::TcpListener::from_std(socket);
             let mut door = Door::new(socket, Arc::clone(&doorway));
             door.register(&post.registry)
-                .map_err(|cause| StartError::listen(&listener.name, listener.address, cause))?;
+                .map_err(|cause| StartError::listen(&listener.name, &listener.address, cause))?;
             doors.push(door);
         }
         let row = Row {
             doorway,
             name: listener.name.clone(),
-            wanted: listener.address,
+            wanted: listener.address.clone(),
             ipv6_only: listener.ipv6_only,
             address,
             marks,

@@ -32,7 +32,7 @@ fn drain(
 
 /// Waits until a drain has begun, which the closed port tells.
 fn wait_until_closed(house: &House) {
-    let address = house.server.addresses()[0].1;
+    let address = house.server.addresses()[0].1.tcp().unwrap();
     while TcpStream::connect_timeout(&address, PATIENCE).is_ok() {
         std::thread::yield_now();
     }

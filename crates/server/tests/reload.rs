@@ -22,7 +22,7 @@ use rustls::ClientConfig;
 /// A listener at this port, which nobody uses at the moment.
 fn at(name: &str, security: Security, address: SocketAddr) -> Listener {
     Listener {
-        address,
+        address: address.into(),
         ..listener(name, security)
     }
 }
@@ -108,7 +108,10 @@ fn a_listener_at_the_same_address_keeps_its_socket_under_another_name() {
     let mut live = Peer::login(Wire::plain(address), "live");
     let renamed = [at("renamed", Security::Plain, address)];
     house.server.install_listeners(&renamed).unwrap();
-    assert_eq!(house.server.addresses(), [("renamed".to_owned(), address)]);
+    assert_eq!(
+        house.server.addresses(),
+        [("renamed".to_owned(), address.into())]
+    );
     live.ping();
     Peer::login(Wire::plain(address), "next").ping();
 }
@@ -166,7 +169,10 @@ fn a_listener_that_cannot_be_leaves_everything_as_it_was() {
         assert!(error.to_string().contains("wrong") || error.to_string().contains("new"));
     }
     assert!(house.server.install_listeners(&[]).is_err());
-    assert_eq!(house.server.addresses(), [("tls".to_owned(), address)]);
+    assert_eq!(
+        house.server.addresses(),
+        [("tls".to_owned(), address.into())]
+    );
     live.ping();
     // Neither is anybody anonymous, nor is the certificate no longer required.
     let mut nobody = Peer::new(Wire::tls(address, &authority.trusted_by(None)));

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use casemate_codec::{Packet, QoS, Reason, Version};
 use casemate_server::{
-    Answer, ClientCertificates, EventKind, Options, Policy, Security, Server, StartError,
+    Address, Answer, ClientCertificates, EventKind, Options, Policy, Security, Server, StartError,
 };
 use peer::papers::{in_an_hour, Authority};
 use peer::{
@@ -349,7 +349,7 @@ fn a_stopped_server_gives_its_port_back() {
     assert!(house.server.stop(PATIENCE));
     drop(peer);
     let mut options = plain_options(2);
-    options.listeners[0].address = address;
+    options.listeners[0].address = address.into();
     let again = House::open(options);
     assert_eq!(again.address("plain"), address);
 }
@@ -387,7 +387,7 @@ fn unanswered_questions_are_bounded_and_end_at_the_deadline() {
     options.question_max = 2;
     options.settings.connect_deadline_ms = 1_500;
     let server = Server::start(options, Vec::new()).unwrap();
-    let address = server.addresses()[0].1;
+    let address = server.addresses()[0].1.tcp().unwrap();
     let mut waiting: Vec<_> = (0..2)
         .map(|n| {
             let mut peer = Peer::new(Wire::plain(address));
@@ -422,7 +422,7 @@ fn a_password_check_under_way_does_not_escape_an_expulsion() {
     for shards in [1, 4] {
         let server = Server::start(plain_options(shards), Vec::new()).unwrap();
         for turn in 0..8 {
-            let mut peer = Peer::new(Wire::plain(server.addresses()[0].1));
+            let mut peer = Peer::new(Wire::plain(server.addresses()[0].1.tcp().unwrap()));
             peer.send(&Packet::Connect(connect(&format!("c{turn}"))));
             let question = server.next_question(PATIENCE).unwrap();
             server.expel("alice", true);
@@ -512,17 +512,17 @@ fn a_server_that_cannot_start_says_why() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     for shards in [1, 2] {
         let mut options = plain_options(shards);
-        options.listeners[0].address = taken.local_addr().unwrap();
+        options.listeners[0].address = taken.local_addr().unwrap().into();
         let error = Server::start(options, Vec::new()).err().unwrap();
         assert!(matches!(error, StartError::AddressInUse { .. }), "{error}");
     }
     let house = House::open(plain_options(2));
     let mut options = plain_options(2);
-    options.listeners[0].address = house.address("plain");
+    options.listeners[0].address = house.address("plain").into();
     let error = Server::start(options, Vec::new()).err().unwrap();
     assert!(matches!(error, StartError::AddressInUse { .. }), "{error}");
     let mut options = plain_options(1);
-    options.listeners[0].address = "192.0.2.1:0".parse().unwrap();
+    options.listeners[0].address = Address::Tcp("192.0.2.1:0".parse().unwrap());
     let error = Server::start(options, Vec::new()).err().unwrap();
     assert!(
         matches!(error, StartError::AddressNotAvailable { .. }),
@@ -537,13 +537,13 @@ fn a_server_that_cannot_start_says_why() {
 #[test]
 fn ipv6_is_served_like_ipv4() {
     let mut options = plain_options(2);
-    options.listeners[0].address = "[::1]:0".parse().unwrap();
+    options.listeners[0].address = Address::Tcp("[::1]:0".parse().unwrap());
     let server = match Server::start(options, Vec::new()) {
         // Some machines have no IPv6 at all.
         Err(StartError::AddressNotAvailable { .. } | StartError::Listen { .. }) => return,
         server => server.unwrap(),
     };
-    let mut peer = Peer::new(Wire::plain(server.addresses()[0].1));
+    let mut peer = Peer::new(Wire::plain(server.addresses()[0].1.tcp().unwrap()));
     peer.send(&Packet::Connect(connect_silent("c")));
     assert_eq!(peer.connack(), Reason::NotAuthorized);
 }

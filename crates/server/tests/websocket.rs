@@ -283,7 +283,7 @@ fn a_listener_becomes_a_websocket_and_back_while_connections_live() {
     drop(free);
     let at = |websocket: bool| {
         let mut next = listener("plain", Security::Plain);
-        next.address = address;
+        next.address = address.into();
         match websocket {
             true => vec![with_websocket(next, &[])],
             false => vec![next],

@@ -11,11 +11,12 @@ mod records;
 mod tls;
 mod websocket;
 
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use casemate_engine::{Millis, PeerCertificate};
-use mio::net::TcpStream;
+
+use crate::socket::Socket;
 
 pub(crate) use http::http_on_mqtt;
 pub(crate) use plain::Plain;
@@ -184,7 +185,7 @@ impl Transport {
     /// Any [`Fault`] but those of `receive`.
     pub fn send(
         &mut self,
-        stream: &TcpStream,
+        stream: &Socket,
         slices: &[IoSlice<'_>],
         scratch: &mut Scratch,
     ) -> Result<Sent, Fault> {
@@ -271,19 +272,5 @@ impl Transport {
     /// The client certificate that was verified.
     pub fn certificate(&self) -> Option<Arc<PeerCertificate>> {
         self.tls()?.certificate()
-    }
-}
-
-/// Writes once; `Ok(None)` where the socket takes nothing now.
-fn write_once(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
-    let mut stream = stream;
-    loop {
-        match stream.write_vectored(slices) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(bytes) => return Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
     }
 }

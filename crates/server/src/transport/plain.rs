@@ -2,10 +2,9 @@
 
 use std::io::IoSlice;
 
-use mio::net::TcpStream;
-
 use super::http::Greeting;
-use super::{write_once, End, Fault, Flow, Received, Sent, TLS_HANDSHAKE};
+use super::{End, Fault, Flow, Received, Sent, TLS_HANDSHAKE};
+use crate::socket::Socket;
 
 /// A transport that changes nothing.
 #[derive(Default)]
@@ -41,7 +40,7 @@ impl Plain {
     }
 
     /// See [`super::Transport::send`].
-    pub fn send(&mut self, stream: &TcpStream, slices: &[IoSlice<'_>]) -> Result<Sent, Fault> {
+    pub fn send(&mut self, stream: &Socket, slices: &[IoSlice<'_>]) -> Result<Sent, Fault> {
         let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
         if wanted == 0 {
             return Ok(Sent {
@@ -49,7 +48,7 @@ impl Plain {
                 blocked: false,
             });
         }
-        let bytes = write_once(stream, slices)?.unwrap_or(0);
+        let bytes = stream.write(slices)?.unwrap_or(0);
         // A short write means that the socket is full: asking again would only cost a call.
         Ok(Sent {
             bytes,

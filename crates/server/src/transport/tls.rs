@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use casemate_engine::PeerCertificate;
-use mio::net::TcpStream;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
@@ -15,7 +14,8 @@ use rustls::ServerConfig;
 
 use super::http::Greeting;
 use super::records::Records;
-use super::{write_once, End, Fault, Flow, Received, Scratch, Sent, MQTT_CONNECT, TLS_HANDSHAKE};
+use super::{End, Fault, Flow, Received, Scratch, Sent, MQTT_CONNECT, TLS_HANDSHAKE};
+use crate::socket::Socket;
 
 /// MQTT bytes that are encrypted for one write: four full records.
 pub(super) const BATCH_BYTES: usize = 64 * 1024;
@@ -197,7 +197,7 @@ impl Tls {
     /// See [`super::Transport::send`].
     pub fn send(
         &mut self,
-        stream: &TcpStream,
+        stream: &Socket,
         slices: &[IoSlice<'_>],
         scratch: &mut Scratch,
     ) -> Result<Sent, Fault> {
@@ -225,7 +225,9 @@ impl Tls {
                 blocked: true,
             });
         }
-        let written = write_once(stream, &[IoSlice::new(&cipher[..encrypted])])?.unwrap_or(0);
+        let written = stream
+            .write(&[IoSlice::new(&cipher[..encrypted])])?
+            .unwrap_or(0);
         self.pending.extend_from_slice(&cipher[written..encrypted]);
         Ok(Sent {
             bytes,
@@ -276,10 +278,10 @@ impl Tls {
     }
 
     /// Writes what is pending; true where nothing is left.
-    fn flush(&mut self, stream: &TcpStream) -> Result<bool, Fault> {
+    fn flush(&mut self, stream: &Socket) -> Result<bool, Fault> {
         while self.pending_sent < self.pending.len() {
             let rest = &self.pending[self.pending_sent..];
-            match write_once(stream, &[IoSlice::new(rest)])? {
+            match stream.write(&[IoSlice::new(rest)])? {
                 Some(bytes) => self.pending_sent += bytes,
                 None => return Ok(false),
             }

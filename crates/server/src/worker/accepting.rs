@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use casemate_engine::{ConnectionId, ListenerId, Millis};
-use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
 
 use super::Worker;
 use crate::connection::Connection;
 use crate::entrance::{Doorway, Entry};
 use crate::event::EventKind;
+use crate::socket::{Acceptor, Socket};
 use crate::token;
 
 /// Connections taken from one listener in one turn.
@@ -26,7 +26,7 @@ const REST_MS: Millis = 100;
 
 /// One shard's socket of one listener.
 pub(crate) struct Door {
-    socket: TcpListener,
+    socket: Acceptor,
     doorway: Arc<Doorway>,
     /// Connections may be waiting.
     pub ready: bool,
@@ -34,7 +34,7 @@ pub(crate) struct Door {
 
 impl Door {
     /// A socket that already listens, and what is said about those who come through it.
-    pub fn new(socket: TcpListener, doorway: Arc<Doorway>) -> Door {
+    pub fn new(socket: Acceptor, doorway: Arc<Doorway>) -> Door {
         // Connections may have come before the poll looks.
         Door {
             socket,
@@ -51,7 +51,7 @@ impl Door {
     /// Joins the poll of its shard.
     pub fn register(&mut self, registry: &Registry) -> io::Result<()> {
         let token = token::door(self.doorway.id);
-        registry.register(&mut self.socket, token, Interest::READABLE)
+        self.socket.register(registry, token)
     }
 }
 
@@ -78,7 +78,7 @@ impl Worker {
     }
 
     /// Sets a new connection up, or closes it where there are as many as may be.
-    fn welcome(&mut self, number: usize, stream: TcpStream, address: SocketAddr) {
+    fn welcome(&mut self, number: usize, stream: Socket, address: Option<SocketAddr>) {
         self.count(|tally| &tally.accepted);
         let listener = self.doors[number].id();
         self.accept_told = false;
@@ -86,7 +86,7 @@ impl Worker {
         if full && !self.evict_stranger() {
             self.count(|tally| &tally.refused_full);
             if !std::mem::replace(&mut self.full_told, true) {
-                self.tell(Some(listener), Some(address), EventKind::ConnectionsFull);
+                self.tell(Some(listener), address, EventKind::ConnectionsFull);
             }
             return;
         }
@@ -102,9 +102,6 @@ impl Worker {
             self.count(|tally| &tally.handshake_failures);
             return;
         };
-        // Without it small messages would wait for the acknowledgement of the last ones; where
-        // it fails they come later, and nothing else changes.
-        let _ = stream.set_nodelay(true);
         let connection = Connection::new(stream, transport, entry, address);
         if let Some(id) = self.install(connection) {
             let deadline = self
@@ -130,7 +127,7 @@ impl Worker {
         if self
             .poll
             .registry()
-            .register(&mut connection.stream, token, interest)
+            .register(connection.stream.source(), token, interest)
             .is_err()
         {
             self.connections.remove(id);

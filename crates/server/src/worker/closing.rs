@@ -1,7 +1,6 @@
 //! The end of a connection: last words, the half close, and what has taken too long.
 
 use std::io::IoSlice;
-use std::net::Shutdown;
 
 use casemate_engine::{ConnectionId, Input, Loss};
 
@@ -80,7 +79,7 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
-        if connection.stream.shutdown(Shutdown::Write).is_err() {
+        if connection.stream.end_writing().is_err() {
             self.lose(id);
             return;
         }
@@ -155,8 +154,8 @@ impl Worker {
             }
             let (listener, address) = (connection.listener(), connection.address);
             self.count(|tally| &tally.handshake_timeouts);
-            if self.broker.is_news(address.ip(), Oddity::Timeout) {
-                self.tell(Some(listener), Some(address), EventKind::HandshakeTimeout);
+            if self.broker.is_news(address, Oddity::Timeout) {
+                self.tell(Some(listener), address, EventKind::HandshakeTimeout);
             }
             self.lose(id);
         }

@@ -169,7 +169,7 @@ impl Worker {
         if self
             .poll
             .registry()
-            .deregister(&mut connection.stream)
+            .deregister(connection.stream.source())
             .is_err()
         {
             return;

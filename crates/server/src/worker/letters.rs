@@ -145,7 +145,7 @@ impl Worker {
         }
         let (listener, address) = (connection.listener(), connection.address);
         self.count(|tally| &tally.accounts_gone);
-        self.tell(Some(listener), Some(address), EventKind::AccountGone);
+        self.tell(Some(listener), address, EventKind::AccountGone);
         self.say_closed(id, Loss::Refused(Reason::NotAuthorized));
         self.drain(id, Vec::new(), false);
     }

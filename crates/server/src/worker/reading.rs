@@ -1,6 +1,6 @@
 //! From the socket through the transport into the engine, a bounded piece at a time.
 
-use std::io::{self, Read};
+use std::io;
 
 use casemate_engine::{ConnectionId, Input, Origin};
 
@@ -260,7 +260,7 @@ impl Worker {
         connection.told = false;
         let origin = Origin {
             listener: connection.listener(),
-            address: Some(connection.address),
+            address: connection.address,
             certificate: connection.transport.certificate(),
         };
         self.shard

@@ -55,8 +55,8 @@ impl Worker {
                 self.count_websocket(fault)
             }
         };
-        if oddity.is_none_or(|oddity| self.broker.is_news(address.ip(), oddity)) {
-            self.tell(Some(listener), Some(address), kind);
+        if oddity.is_none_or(|oddity| self.broker.is_news(address, oddity)) {
+            self.tell(Some(listener), address, kind);
         }
         self.say_closed(id, Loss::Handshake);
         match fault {

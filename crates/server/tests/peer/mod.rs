@@ -15,6 +15,8 @@ pub mod papers;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -119,9 +121,16 @@ impl House {
         }
     }
 
+    /// The address of a listener that speaks TCP.
     pub fn address(&self, name: &str) -> SocketAddr {
         let addresses = self.server.addresses();
-        addresses.into_iter().find(|(it, _)| it == name).unwrap().1
+        addresses
+            .into_iter()
+            .find(|(it, _)| it == name)
+            .unwrap()
+            .1
+            .tcp()
+            .unwrap()
     }
 
     /// Waits until something about the counters is true.
@@ -155,6 +164,7 @@ impl Drop for House {
 /// What a peer speaks over.
 pub enum Wire {
     Plain(TcpStream),
+    Unix(UnixStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
     WebSocket(Box<Framed>),
 }
@@ -162,6 +172,14 @@ pub enum Wire {
 impl Wire {
     pub fn plain(address: SocketAddr) -> Wire {
         Wire::Plain(dial(address))
+    }
+
+    /// Over a Unix socket.
+    pub fn unix(path: &Path) -> Wire {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Wire::Unix(stream)
     }
 
     /// Over TLS; the handshake happens with the first byte.
@@ -183,6 +201,7 @@ impl Wire {
     pub fn socket(&self) -> &TcpStream {
         match self {
             Wire::Plain(stream) => stream,
+            Wire::Unix(_) => panic!("not TCP"),
             Wire::Tls(stream) => &stream.sock,
             Wire::WebSocket(framed) => framed.wire.socket(),
         }
@@ -193,6 +212,7 @@ impl Read for Wire {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         match self {
             Wire::Plain(stream) => stream.read(bytes),
+            Wire::Unix(stream) => stream.read(bytes),
             Wire::Tls(stream) => stream.read(bytes),
             Wire::WebSocket(framed) => framed.read(bytes),
         }
@@ -203,6 +223,7 @@ impl Write for Wire {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Wire::Plain(stream) => stream.write(bytes),
+            Wire::Unix(stream) => stream.write(bytes),
             Wire::Tls(stream) => stream.write(bytes),
             Wire::WebSocket(framed) => framed.write(bytes),
         }
@@ -211,6 +232,7 @@ impl Write for Wire {
     fn flush(&mut self) -> io::Result<()> {
         match self {
             Wire::Plain(stream) => stream.flush(),
+            Wire::Unix(stream) => stream.flush(),
             Wire::Tls(stream) => stream.flush(),
             Wire::WebSocket(framed) => framed.flush(),
         }

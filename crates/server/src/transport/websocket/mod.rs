@@ -11,12 +11,12 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use casemate_engine::Millis;
-use mio::net::TcpStream;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use tungstenite::protocol::frame::FrameHeader;
 
 use super::{End, Fault, Flow, Received, Scratch, Sent, Transport, MQTT_CONNECT, TLS_HANDSHAKE};
 use crate::options::WebSocketOptions;
+use crate::socket::Socket;
 use frames::{Frames, Stop};
 use upgrade::Upgrade;
 
@@ -172,7 +172,7 @@ impl WebSocket {
     /// See [`Transport::send`].
     pub fn send(
         &mut self,
-        stream: &TcpStream,
+        stream: &Socket,
         slices: &[IoSlice<'_>],
         scratch: &mut Scratch,
     ) -> Result<Sent, Fault> {
@@ -366,7 +366,7 @@ impl Outgoing {
     fn send(
         &mut self,
         link: &mut Transport,
-        stream: &TcpStream,
+        stream: &Socket,
         slices: &[IoSlice<'_>],
         scratch: &mut Scratch,
     ) -> Result<Sent, Fault> {
