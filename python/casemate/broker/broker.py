@@ -93,7 +93,7 @@ class Broker:
         self._watch: Watch | None = None
         self._claim: Claim | None = None
         self._listener: threading.Thread | None = None
-        self._stopping = threading.Event()
+        self._ended = threading.Event()
         self._pid = os.getpid()
         self._started_unix_s = 0
         self._status_due = 0.0
@@ -188,7 +188,7 @@ class Broker:
             if self._server is not None:
                 raise BrokerError("the broker runs already")
             self._pid = os.getpid()
-            self._stopping.clear()
+            self._ended.clear()
             try:
                 self._start()
             except BaseException:
@@ -364,7 +364,6 @@ class Broker:
 
     def _end(self, deadline_s: float | None) -> bool:
         """Ends in the order in which nobody is asked any more who has gone."""
-        self._stopping.set()
         server, self._server = self._server, None
         flushed = True
         if server is not None:
@@ -375,6 +374,7 @@ class Broker:
             self._ending = server
             flushed = server.drain(deadline_s, reference)
             self._ending = None
+        self._ended.set()
         for room in (self._watch, self._answers):
             if room is not None:
                 room.stop()
@@ -447,13 +447,18 @@ class Broker:
 
     def _listen(self, server: native.Server) -> None:
         """Takes the engine's events, so that its ring never runs over unseen."""
-        while not self._stopping.is_set():
+        while True:
+            # Looked at before the ring: after the end nothing is added, and an empty one is all.
+            ended = self._ended.is_set()
             asked = time.monotonic()
-            events, lost = server.next_events(_EVENTS_AT_ONCE, _EVENT_WAIT_S)
-            if not events and time.monotonic() - asked < _EVENT_WAIT_S / 2:
-                # An engine that has ended answers at once; the owner will stop us.
-                self._stopping.wait(_EVENT_WAIT_S)
+            events, lost = server.next_events(_EVENTS_AT_ONCE, 0.0 if ended else _EVENT_WAIT_S)
             self.events_lost += lost
+            if not events:
+                if ended:
+                    return
+                if time.monotonic() - asked < _EVENT_WAIT_S / 2:
+                    # An engine that has ended answers at once; the owner will stop us.
+                    self._ended.wait(_EVENT_WAIT_S)
             for event in events:
                 self.events.append(event)
                 if self._on_event is not None:
