@@ -158,7 +158,15 @@ class Watch:
         known = self._problems.get(what)
         if known is None or known.message != message:
             self._problems[what] = Problem(int(time.time()), message)
-            _LOG.error("the change is not in force, the last good state is kept: %s", message)
+            _LOG.error(
+                "the change is not in force, the last good state is kept: %s",
+                message,
+                extra={"event": "problem", "fields": {"part": what}},
+            )
+
+    def _say_reloaded(self, part: str, changed: str) -> None:
+        fields = {"part": part}
+        _LOG.info("in force: %s", changed, extra={"event": "reloaded", "fields": fields})
 
     def _install_configuration(self, server: native.Server) -> None:
         changed, needs_restart = self._arrangement.install(server)
@@ -166,7 +174,7 @@ class Watch:
         self.needs_restart = tuple(needs_restart)
         self._changed += changed
         if changed:
-            _LOG.info("the configuration changed and is in force: %s", ", ".join(changed))
+            self._say_reloaded("configuration", ", ".join(changed))
         if needs_restart:
             self._tell("restart", f"changed, but needs a restart: {', '.join(needs_restart)}")
         else:
@@ -188,7 +196,7 @@ class Watch:
             return
         self._problems.pop("shards", None)
         self._changed.append("policy")
-        _LOG.info("the policy changed and is in force")
+        self._say_reloaded("policy", "policy.toml")
 
     def _look_at_accounts(self, server: native.Server) -> None:
         generation = self._accounts.generation
@@ -207,7 +215,7 @@ class Watch:
         self._problems.pop("accounts", None)
         self._check_roles()
         self._changed.append("accounts")
-        _LOG.info("the accounts changed and are in force")
+        self._say_reloaded("accounts", "accounts")
 
     def _check_roles(self) -> None:
         """Tells of roles that nobody defines; they allow nothing."""

@@ -48,6 +48,7 @@ REFUSED = {
     "handshake_timeouts": "handshakes too slow",
     "upgrades_refused": "WebSockets refused",
     "frames_refused": "WebSocket frames refused",
+    "http_on_mqtt": "HTTP on a port of MQTT",
     "connect_deadlines": "connects too slow",
     "slow_readers": "readers too slow",
     "refused_full": "connections refused, full",

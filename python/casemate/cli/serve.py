@@ -133,9 +133,13 @@ def _reload(broker: Broker) -> None:
     outcome = broker.reload()
     words = "; ".join(outcome.changed) or "nothing has changed"
     if outcome.refused:
-        _LOG.error("the reload is not wholly in force: %s", "; ".join(outcome.refused))
+        _LOG.error(
+            "the reload is not wholly in force: %s",
+            "; ".join(outcome.refused),
+            extra={"event": "reload-refused"},
+        )
     else:
-        _LOG.info("reloaded: %s", words)
+        _LOG.info("reloaded: %s", words, extra={"event": "reload"})
 
 
 def _end(broker: Broker, orders: Orders) -> None:
