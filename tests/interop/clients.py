@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -180,13 +181,10 @@ def missing(kind: Kind) -> str | None:
             return f'{program} is not installed (Debian package "{package}")'
     if kind.install is None:
         return None
-    stamp = kind.path / kind.made
-    sources = [
-        path
-        for path in (*kind.path.iterdir(), *kind.path.glob("src/*"))
-        if path.is_file() and path.suffix != ".mjs"
-    ]
-    if stamp.exists() and stamp.stat().st_mtime >= max(one.stat().st_mtime for one in sources):
+    made = kind.path / kind.made
+    # By content: a checkout touches files that it does not change.
+    stamp, digest = made.with_name(f"{made.name}.sources"), _digest(kind.path)
+    if made.exists() and stamp.exists() and stamp.read_text() == digest:
         return None
     print(f"interop: {kind.name}: {' '.join(kind.install)}", flush=True)
     # Its own environment: a target folder or linker flags of the tree are none of its business.
@@ -196,8 +194,16 @@ def missing(kind: Kind) -> str | None:
     )
     if done.returncode:
         return f"{' '.join(kind.install[:2])} failed: {(done.stderr or done.stdout)[-1500:]}"
-    stamp.touch()
+    stamp.write_text(digest)
     return None
+
+
+def _digest(folder: Path) -> str:
+    found = hashlib.sha256()
+    for path in sorted((*folder.iterdir(), *folder.glob("src/*"))):
+        if path.is_file():
+            found.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()
 
 
 class PeerFault(AssertionError):

@@ -208,8 +208,13 @@ def pytest_runtest_makereport(
 def ready_kind(request: pytest.FixtureRequest) -> Callable[[Any], None]:
     """Skips the test of a client that could not be installed, or fails where it must be there."""
 
+    from tests.interop.clients import missing
+
     def check(kind: Any) -> None:  # noqa: ANN401 - a `Kind`, whose room imports this one.
-        reason = request.config.stash[MISSING][kind.folder]
+        known = request.config.stash[MISSING]
+        if kind.folder not in known:
+            known[kind.folder] = missing(kind)
+        reason = known[kind.folder]
         if reason is not None and REQUIRED:
             pytest.fail(reason)
         if reason is not None:
