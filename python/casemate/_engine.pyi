@@ -259,6 +259,8 @@ class Listener:
         anonymous_role: str | None = None,
         websocket_path: str | None = None,
         websocket_origins: Sequence[str] = ...,
+        proxy_from: Sequence[str] = ...,
+        max_connections: int | None = None,
     ) -> Listener: ...
 
 @final

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use casemate_codec::QoS;
 use casemate_engine::policy::{self, Operation, Role, Rule};
 use casemate_server::{
-    self as server, Address, ClientCertificates, Security, Settings, TlsVersions,
+    self as server, Address, ClientCertificates, Network, Security, Settings, TlsVersions,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -34,7 +34,8 @@ impl Listener {
     #[new]
     #[pyo3(signature = (name, host, port, *, unix_path=None, unix_mode=0o600,
         certificate_pem=None, key_pem=None, client_ca_pem=None, client_certificates="none",
-        tls12=false, anonymous_role=None, websocket_path=None, websocket_origins=Vec::new()))]
+        tls12=false, anonymous_role=None, websocket_path=None, websocket_origins=Vec::new(),
+        proxy_from=Vec::new(), max_connections=None))]
     #[allow(
         clippy::too_many_arguments,
         reason = "keyword arguments, one for each option"
@@ -53,6 +54,8 @@ impl Listener {
         anonymous_role: Option<String>,
         websocket_path: Option<String>,
         websocket_origins: Vec<String>,
+        proxy_from: Vec<String>,
+        max_connections: Option<usize>,
     ) -> PyResult<Listener> {
         let address = match unix_path {
             Some(path) => unix(host, port, path, unix_mode)?,
@@ -88,6 +91,8 @@ impl Listener {
         Ok(Listener {
             inner: server::Listener {
                 websocket: websocket(websocket_path, websocket_origins)?,
+                proxy_from: networks(&proxy_from)?,
+                connections_max: max_connections,
                 anonymous_role,
                 ..server::Listener::new(&name, address, security)
             },
@@ -121,6 +126,15 @@ fn certificates(word: &str) -> PyResult<ClientCertificates> {
             "client_certificates is none, optional or required",
         )),
     }
+}
+
+/// Reads networks; one that cannot be read fails all, so that none is left out unseen.
+fn networks(texts: &[String]) -> PyResult<Vec<Network>> {
+    let read = |text: &String| {
+        text.parse()
+            .map_err(|error| PyValueError::new_err(format!("network {text:?} {error}")))
+    };
+    texts.iter().map(read).collect()
 }
 
 fn websocket(

@@ -103,6 +103,8 @@ pub(crate) enum Oddity {
     PlainOnTls,
     /// TLS on a plain port.
     TlsOnPlain,
+    /// No PROXY header where one is required.
+    Proxy,
     /// HTTP on a port of MQTT.
     HttpOnMqtt,
     /// MQTT on a WebSocket port.

@@ -62,6 +62,10 @@ tally! {
     tls_on_plain,
     /// Connections closed for too many TLS records without content.
     empty_records,
+    /// Connections of which a PROXY header told something.
+    proxied,
+    /// Connections closed as a PROXY header was required and what came was none.
+    proxy_refused,
     /// Peers that began with HTTP on a port of MQTT, after a TLS handshake or without one.
     http_on_mqtt,
     /// WebSockets granted.

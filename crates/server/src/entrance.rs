@@ -69,14 +69,21 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Comes through a doorway while it says `entrance`.
-    pub fn new(doorway: &Arc<Doorway>, entrance: &Entrance) -> Entry {
-        doorway.guests.fetch_add(1, Ordering::SeqCst);
-        Entry {
+    /// Comes through a doorway while it says `entrance`; `None` where as many guests are there as
+    /// may be.
+    pub fn new(doorway: &Arc<Doorway>, entrance: &Entrance) -> Option<Entry> {
+        let guests_max = entrance.manner.connections_max();
+        let one_more = |guests| (guests < guests_max).then_some(guests + 1);
+        // In one step, as other shards let in as well.
+        doorway
+            .guests
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more)
+            .ok()?;
+        Some(Entry {
             doorway: Arc::clone(doorway),
             trust: entrance.trust,
             anonymity: None,
-        }
+        })
     }
 
     /// The doorway's number.
@@ -137,6 +144,7 @@ impl Entrances {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -154,7 +162,7 @@ mod tests {
     #[test]
     fn an_entry_holds_until_another_proof_is_asked_for_or_the_listener_is_removed() {
         let doorway = Arc::new(Doorway::new(3, entrance(1, 1)));
-        let entry = Entry::new(&doorway, &doorway.now());
+        let entry = Entry::new(&doorway, &doorway.now()).unwrap();
         assert!(entry.holds());
         doorway.replace(entrance(1, 2));
         assert!(entry.holds(), "who proves something is not concerned");
@@ -170,9 +178,9 @@ mod tests {
     #[test]
     fn who_proved_nothing_is_unwelcome_once_nobody_is_admitted_like_that() {
         let doorway = Arc::new(Doorway::new(0, entrance(1, 1)));
-        let mut nobody = Entry::new(&doorway, &doorway.now());
+        let mut nobody = Entry::new(&doorway, &doorway.now()).unwrap();
         nobody.note_anonymous(&doorway.now());
-        let somebody = Entry::new(&doorway, &doorway.now());
+        let somebody = Entry::new(&doorway, &doorway.now()).unwrap();
         assert!(!nobody.is_unwelcome());
         doorway.replace(entrance(1, 2));
         assert!(nobody.is_unwelcome() && !somebody.is_unwelcome());
@@ -181,7 +189,7 @@ mod tests {
     #[test]
     fn guests_are_counted_while_they_are_there() {
         let doorway = Arc::new(Doorway::new(0, entrance(1, 1)));
-        let entries = [(); 3].map(|()| Entry::new(&doorway, &doorway.now()));
+        let entries = [(); 3].map(|()| Entry::new(&doorway, &doorway.now()).unwrap());
         assert_eq!(doorway.guests(), 3);
         drop(entries);
         assert_eq!(doorway.guests(), 0);

@@ -38,6 +38,11 @@ pub enum EventKind {
     PlainOnTls,
     /// A peer began with TLS on a plain port; said once for each address.
     TlsOnPlain,
+    /// A PROXY header was required and what came was none; said once for each address.
+    ProxyRefused {
+        /// What was wrong with it.
+        cause: Box<str>,
+    },
     /// A peer spoke HTTP on a port of MQTT; said once for each address.
     HttpOnMqtt,
     /// A peer spoke MQTT on a WebSocket port; said once for each address.

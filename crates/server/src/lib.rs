@@ -33,6 +33,7 @@ mod listening;
 mod lock;
 mod mailbox;
 mod manner;
+mod network;
 mod options;
 mod question;
 mod random;
@@ -54,6 +55,7 @@ pub use casemate_engine::{Counters, Secret, Settings};
 pub use counters::{ServerCounters, ShellCounters};
 pub use error::StartError;
 pub use event::{Event, EventKind};
+pub use network::{Network, NetworkError};
 pub use options::{
     Account, ClientCertificates, Listener, Options, Security, TlsOptions, TlsVersions,
     WebSocketOptions,

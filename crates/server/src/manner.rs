@@ -1,12 +1,14 @@
-//! How the connections of one listener begin: whether with TLS, whether with WebSocket.
+//! How the connections of one listener begin: how many, with PROXY header, TLS, WebSocket or not.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
 
 use crate::error::StartError;
+use crate::network::Network;
 use crate::options::{Listener, WebSocketOptions};
-use crate::transport::{Fault, Plain, Tls, Transport, WebSocket};
+use crate::transport::{Fault, Plain, Proxy, Tls, Transport, WebSocket};
 
 /// The longest path of a WebSocket, bytes.
 const PATH_BYTES_MAX: usize = 256;
@@ -16,6 +18,8 @@ const PATH_BYTES_MAX: usize = 256;
 pub(crate) struct Manner {
     tls: Option<Arc<ServerConfig>>,
     websocket: Option<Arc<WebSocketOptions>>,
+    proxy_from: Arc<[Network]>,
+    connections_max: Option<usize>,
 }
 
 impl Manner {
@@ -24,7 +28,14 @@ impl Manner {
         Manner {
             tls,
             websocket: listener.websocket.clone().map(Arc::new),
+            proxy_from: listener.proxy_from.as_slice().into(),
+            connections_max: listener.connections_max,
         }
+    }
+
+    /// Connections that there may be at a time.
+    pub fn connections_max(&self) -> usize {
+        self.connections_max.unwrap_or(usize::MAX)
     }
 
     /// Its TLS, where it has some.
@@ -36,7 +47,26 @@ impl Manner {
     ///
     /// # Errors
     /// [`Fault::Tls`] where the configuration cannot serve a connection.
-    pub fn transport(&self) -> Result<Transport, Fault> {
+    pub fn transport(&self, peer: Option<SocketAddr>) -> Result<Transport, Fault> {
+        let transport = self.behind_header()?;
+        Ok(match self.is_balancer(peer) {
+            true => Transport::Proxy(Box::new(Proxy::new(transport))),
+            false => transport,
+        })
+    }
+
+    /// True for a peer who must say for whom it speaks.
+    fn is_balancer(&self, peer: Option<SocketAddr>) -> bool {
+        match peer {
+            Some(peer) => {
+                let mut networks = self.proxy_from.iter();
+                networks.any(|network| network.contains(peer.ip()))
+            }
+            None => !self.proxy_from.is_empty(),
+        }
+    }
+
+    fn behind_header(&self) -> Result<Transport, Fault> {
         let link = match &self.tls {
             None => Transport::Plain(Plain::default()),
             Some(config) => {
@@ -58,6 +88,12 @@ impl Manner {
 /// # Errors
 /// A [`StartError`] that names the listener.
 pub(crate) fn check(listener: &Listener) -> Result<(), StartError> {
+    if listener.connections_max == Some(0) {
+        return Err(StartError::Option {
+            option: "connections_max",
+            cause: format!("listener {:?} would let nobody in", listener.name),
+        });
+    }
     let Some(options) = &listener.websocket else {
         return Ok(());
     };

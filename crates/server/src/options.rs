@@ -7,6 +7,7 @@ use casemate_engine::policy::Policy;
 use casemate_engine::Settings;
 
 use crate::address::Address;
+use crate::network::Network;
 
 /// Everything that a server needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -57,6 +58,12 @@ pub struct Listener {
     pub security: Security,
     /// Speaks MQTT over WebSocket; without it over what `security` says alone.
     pub websocket: Option<WebSocketOptions>,
+    /// Networks of balancers, which say by a PROXY header for whom they speak. From these one is
+    /// required, from all others none is read. On a Unix socket it is required from everybody as
+    /// soon as there is one network: who may open the file is trusted like a balancer.
+    pub proxy_from: Vec<Network>,
+    /// Connections of this listener at a time, at least 1; without it the broker's own limit holds.
+    pub connections_max: Option<usize>,
     /// The role of clients that prove nothing; without it they are refused.
     pub anonymous_role: Option<String>,
     /// True keeps an IPv6 listener from taking IPv4 connections as well.
@@ -71,6 +78,8 @@ impl Listener {
             address: address.into(),
             security,
             websocket: None,
+            proxy_from: Vec::new(),
+            connections_max: None,
             anonymous_role: None,
             ipv6_only: true,
         }

@@ -7,6 +7,7 @@
 
 mod http;
 mod plain;
+mod proxy;
 mod records;
 mod tls;
 mod websocket;
@@ -20,6 +21,7 @@ use crate::socket::Socket;
 
 pub(crate) use http::http_on_mqtt;
 pub(crate) use plain::Plain;
+pub(crate) use proxy::{Proxy, ProxyFault};
 pub(crate) use tls::Tls;
 pub(crate) use websocket::{Breach, Refusal, WebSocket};
 
@@ -37,6 +39,8 @@ pub(crate) enum Transport {
     Tls(Box<Tls>),
     /// WebSocket over one of the others; boxed, as few speak it.
     WebSocket(Box<WebSocket>),
+    /// One of the others behind a header that is still to come; boxed, as it is soon gone.
+    Proxy(Box<Proxy>),
 }
 
 /// Whether the receiver of MQTT bytes wants more of them now.
@@ -55,6 +59,8 @@ pub(crate) enum End {
     Blocked,
     /// The receiver halted; the rest of the input can be received later.
     Halted,
+    /// The PROXY header is read; call again, on what stands behind it, with the rest of the input.
+    Proxied,
     /// The TLS handshake is over, but more must happen before MQTT can pass; call again with the
     /// rest of the input.
     Encrypted,
@@ -108,6 +114,9 @@ pub(crate) enum Fault {
     /// A handshake message or record is larger than any can be.
     #[error("the TLS handshake is too large")]
     TooLarge,
+    /// A PROXY header is required, and what came is none.
+    #[error("{0}")]
+    Proxy(#[from] ProxyFault),
     /// The peer speaks HTTP where MQTT is spoken.
     #[error("the peer speaks HTTP on a port of MQTT")]
     HttpOnMqtt,
@@ -156,6 +165,8 @@ impl Transport {
             Transport::Plain(_) => {}
             Transport::Tls(tls) => tls.heard(fresh),
             Transport::WebSocket(socket) => socket.heard(fresh),
+            // It is the header's; what follows is heard by what stands behind.
+            Transport::Proxy(_) => {}
         }
     }
 
@@ -173,6 +184,7 @@ impl Transport {
             Transport::Plain(plain) => plain.receive(input, sink),
             Transport::Tls(tls) => tls.receive(input, sink),
             Transport::WebSocket(socket) => socket.receive(input, scratch, sink),
+            Transport::Proxy(proxy) => Ok(proxy.receive(input)?),
         }
     }
 
@@ -193,6 +205,11 @@ impl Transport {
             Transport::Plain(plain) => plain.send(stream, slices),
             Transport::Tls(tls) => tls.send(stream, slices, scratch),
             Transport::WebSocket(socket) => socket.send(stream, slices, scratch),
+            // Nothing is said before the header is read.
+            Transport::Proxy(_) => Ok(Sent {
+                bytes: 0,
+                blocked: false,
+            }),
         }
     }
 
@@ -203,6 +220,7 @@ impl Transport {
             Transport::Plain(_) => true,
             Transport::Tls(tls) => tls.finish(),
             Transport::WebSocket(socket) => socket.finish(),
+            Transport::Proxy(_) => true,
         }
     }
 
@@ -212,6 +230,7 @@ impl Transport {
             Transport::Plain(_) => 0,
             Transport::Tls(tls) => tls.take_ahead(buffer),
             Transport::WebSocket(socket) => socket.take_ahead(buffer),
+            Transport::Proxy(_) => 0,
         }
     }
 
@@ -225,6 +244,8 @@ impl Transport {
             Transport::Plain(_) => Ok(()),
             Transport::Tls(tls) => tls.keep_ahead(bytes),
             Transport::WebSocket(socket) => socket.keep_ahead(bytes),
+            // It keeps what it needs and leaves nothing.
+            Transport::Proxy(_) => Ok(()),
         }
     }
 
@@ -234,6 +255,7 @@ impl Transport {
             Transport::Plain(_) => false,
             Transport::Tls(tls) => tls.is_ahead(),
             Transport::WebSocket(socket) => socket.is_ahead(),
+            Transport::Proxy(_) => false,
         }
     }
 
@@ -243,6 +265,7 @@ impl Transport {
             Transport::Plain(_) => false,
             Transport::Tls(tls) => tls.wants_writing(),
             Transport::WebSocket(socket) => socket.wants_writing(),
+            Transport::Proxy(_) => false,
         }
     }
 
@@ -252,13 +275,14 @@ impl Transport {
             Transport::Plain(_) => true,
             Transport::Tls(tls) => tls.is_established(),
             Transport::WebSocket(socket) => socket.is_established(),
+            Transport::Proxy(_) => false,
         }
     }
 
     /// The TLS that it is or stands on.
     pub fn tls(&self) -> Option<&Tls> {
         match self {
-            Transport::Plain(_) => None,
+            Transport::Plain(_) | Transport::Proxy(_) => None,
             Transport::Tls(tls) => Some(tls),
             Transport::WebSocket(socket) => socket.link().tls(),
         }

@@ -30,6 +30,8 @@ pub(crate) struct Door {
     doorway: Arc<Doorway>,
     /// Connections may be waiting.
     pub ready: bool,
+    /// The present burst of connections that there is no room for has been told about.
+    full_told: bool,
 }
 
 impl Door {
@@ -40,6 +42,7 @@ impl Door {
             socket,
             doorway,
             ready: true,
+            full_told: false,
         }
     }
 
@@ -84,21 +87,25 @@ impl Worker {
         self.accept_told = false;
         let full = self.connections.len() >= self.broker.settings.connections_max;
         if full && !self.evict_stranger() {
-            self.count(|tally| &tally.refused_full);
-            if !std::mem::replace(&mut self.full_told, true) {
-                self.tell(Some(listener), address, EventKind::ConnectionsFull);
-            }
+            self.turn_away(number, address);
             return;
         }
-        self.full_told = false;
-        let doorway = &self.doors[number].doorway;
+        let doorway = Arc::clone(&self.doors[number].doorway);
         let entrance = doorway.now();
         if !entrance.is_open {
             // Removed just now; the letter that closes the door is on its way.
             return;
         }
-        let entry = Entry::new(doorway, &entrance);
-        let Ok(transport) = entrance.manner.transport() else {
+        let mut entry = Entry::new(&doorway, &entrance);
+        if entry.is_none() && self.evict_stranger_of(listener) {
+            entry = Entry::new(&doorway, &entrance);
+        }
+        let Some(entry) = entry else {
+            self.turn_away(number, address);
+            return;
+        };
+        self.doors[number].full_told = false;
+        let Ok(transport) = entrance.manner.transport(address) else {
             self.count(|tally| &tally.handshake_failures);
             return;
         };
@@ -115,6 +122,16 @@ impl Worker {
             if established {
                 self.open(id);
             }
+        }
+    }
+
+    /// There are as many connections as may be, and nobody who would have to give way.
+    fn turn_away(&mut self, number: usize, address: Option<SocketAddr>) {
+        self.count(|tally| &tally.refused_full);
+        let door = &mut self.doors[number];
+        let listener = door.id();
+        if !std::mem::replace(&mut door.full_told, true) {
+            self.tell(Some(listener), address, EventKind::ConnectionsFull);
         }
     }
 

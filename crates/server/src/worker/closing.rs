@@ -2,7 +2,7 @@
 
 use std::io::IoSlice;
 
-use casemate_engine::{ConnectionId, Input, Loss};
+use casemate_engine::{ConnectionId, Input, ListenerId, Loss};
 
 use super::{Worker, LINGER_MS};
 use crate::broker::Oddity;
@@ -11,6 +11,10 @@ use crate::event::EventKind;
 
 /// Pieces of the last bytes that are looked at first; more of them are looked at again.
 const SLICES: usize = 64;
+
+/// Connections that are looked at for one that must give way: with more, who floods one listener
+/// would make every connection of another one dear.
+const EVICTION_LOOKS: usize = 256;
 
 impl Worker {
     /// The engine is done with a connection: what it has left is written, then it is closed.
@@ -127,16 +131,40 @@ impl Worker {
     /// long as the connect deadline (CVE-2020-13849 and its like).
     pub(super) fn evict_stranger(&mut self) -> bool {
         while let Some((_, id)) = self.strangers.pop_front() {
-            let stranger = self.connections.get_mut(id).is_some_and(|connection| {
-                !connection.granted && matches!(connection.phase, Phase::Handshake | Phase::Open)
-            });
-            if stranger {
+            if self.is_stranger(id) {
                 self.count(|tally| &tally.evicted);
                 self.lose(id);
                 return true;
             }
         }
         false
+    }
+
+    /// The same for a newcomer of a listener that is full: one of its own must go, where there is
+    /// one among the oldest of all.
+    pub(super) fn evict_stranger_of(&mut self, listener: ListenerId) -> bool {
+        let oldest: Vec<_> = self
+            .strangers
+            .iter()
+            .take(EVICTION_LOOKS)
+            .copied()
+            .collect();
+        for (_, id) in oldest {
+            let connection = self.connections.get_mut(id);
+            if connection.is_some_and(|it| it.listener() == listener) && self.is_stranger(id) {
+                self.count(|tally| &tally.evicted);
+                self.lose(id);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// True for a connection that has not proven itself, and is not on its way out.
+    fn is_stranger(&mut self, id: ConnectionId) -> bool {
+        self.connections.get_mut(id).is_some_and(|connection| {
+            !connection.granted && matches!(connection.phase, Phase::Handshake | Phase::Open)
+        })
     }
 
     /// Ends handshakes that are not done by the connect deadline.

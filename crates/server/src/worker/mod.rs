@@ -67,7 +67,6 @@ pub(crate) struct Worker {
     reserve: Option<File>,
     /// The present burst of failures to accept has been told about.
     accept_told: bool,
-    full_told: bool,
     connections: Slots,
     /// Connections to read, in order of arrival.
     reading: VecDeque<ConnectionId>,
@@ -136,7 +135,6 @@ impl Worker {
             accept_after: None,
             reserve: File::open("/dev/null").ok(),
             accept_told: false,
-            full_told: false,
             connections: Slots::default(),
             reading: VecDeque::new(),
             shaking: VecDeque::new(),

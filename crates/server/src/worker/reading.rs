@@ -6,7 +6,7 @@ use casemate_engine::{ConnectionId, Input, Origin};
 
 use super::{InHand, Worker, TURN_BYTES};
 use crate::connection::Phase;
-use crate::transport::{End, Flow, Tls};
+use crate::transport::{End, Flow, Plain, Tls, Transport};
 
 /// Bytes of one read before a connection is granted: a full TLS record. Who is nobody yet must
 /// not make us hold much.
@@ -171,6 +171,7 @@ impl Worker {
                         break;
                     }
                 }
+                End::Proxied => self.proxied(id),
                 End::Encrypted => self.encrypted(id),
                 End::Established => self.established(id),
                 End::Blocked => {
@@ -218,6 +219,31 @@ impl Worker {
     fn is_ahead(&mut self, id: ConnectionId) -> bool {
         let connection = self.connections.get_mut(id);
         connection.is_some_and(|connection| connection.transport.is_ahead())
+    }
+
+    /// A PROXY header is read: what stands behind it takes its place.
+    fn proxied(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        let nothing = Transport::Plain(Plain::default());
+        let mut transport = std::mem::replace(&mut connection.transport, nothing);
+        if let Transport::Proxy(proxy) = transport {
+            let (behind, source) = proxy.into_parts();
+            transport = behind;
+            // For events and limits, never as identity.
+            connection.address = source.or(connection.address);
+        }
+        if let Some(InHand { start, end, .. }) = self.in_hand {
+            transport.heard(&self.buffer[start..end]);
+        }
+        let established = transport.is_established();
+        connection.transport = transport;
+        self.count(|tally| &tally.proxied);
+        if established {
+            self.open(id);
+            self.settle();
+        }
     }
 
     /// A TLS handshake is over.

@@ -29,6 +29,11 @@ impl Worker {
                 self.count(|tally| &tally.tls_on_plain);
                 (Some(Oddity::TlsOnPlain), EventKind::TlsOnPlain)
             }
+            Fault::Proxy(_) => {
+                self.count(|tally| &tally.proxy_refused);
+                let cause = fault.to_string().into_boxed_str();
+                (Some(Oddity::Proxy), EventKind::ProxyRefused { cause })
+            }
             Fault::HttpOnMqtt => {
                 self.count(|tally| &tally.http_on_mqtt);
                 (Some(Oddity::HttpOnMqtt), EventKind::HttpOnMqtt)
