@@ -1,9 +1,13 @@
 //! The server as Python sees it; whatever may wait leaves the interpreter first.
 
+use std::io;
 use std::time::Duration;
 
 use casemate_codec::Reason;
-use casemate_server::{self as server, Address, Answer, Options, StartError};
+use casemate_server::{
+    self as server, Address, Answer, Inherited, InheritedSocket, Options, StartError,
+};
+use listenfd::ListenFd;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -70,10 +74,11 @@ pub struct Server {
 #[pymethods]
 impl Server {
     /// Opens every listener and starts to serve; raises `StartRefused` where one of them cannot
-    /// be. `limits` are the engine's settings by name; `shards` is 1 to 64.
+    /// be. `limits` are the engine's settings by name; `shards` is 1 to 64. `inherited` names
+    /// sockets that systemd has handed over: (name of the listener, descriptor).
     #[staticmethod]
     #[pyo3(signature = (listeners, accounts, policy, *, limits, shards=1, question_max=1024,
-        events_max=16384, sys_interval_s=10))]
+        events_max=16384, sys_interval_s=10, inherited=vec![]))]
     #[allow(
         clippy::too_many_arguments,
         reason = "keyword arguments, one for each option"
@@ -88,6 +93,7 @@ impl Server {
         question_max: usize,
         events_max: usize,
         sys_interval_s: u32,
+        inherited: Vec<(String, i32)>,
     ) -> PyResult<Server> {
         let options = Options {
             shards,
@@ -103,7 +109,8 @@ impl Server {
             ..Options::default()
         };
         let accounts = self::accounts(accounts)?;
-        let started = py.detach(|| server::Server::start(options, accounts));
+        let inherited = self::inherited(inherited)?;
+        let started = py.detach(|| server::Server::start_with(options, accounts, inherited));
         started
             .map(|inner| Server { inner })
             .map_err(|error| refused(&error))
@@ -221,6 +228,13 @@ impl Server {
         counters(py, &counted)
     }
 
+    /// Whether every shard answers within the time: each has gone through its loop meanwhile.
+    #[pyo3(signature = (timeout_s))]
+    fn makes_progress(&self, py: Python<'_>, timeout_s: f64) -> PyResult<bool> {
+        let timeout = seconds(timeout_s)?;
+        Ok(py.detach(|| self.inner.makes_progress(timeout)))
+    }
+
     /// Why the server ended by itself; None while it runs or after a stop.
     fn failed(&self) -> Option<String> {
         self.inner.failed().map(|cause| cause.to_string())
@@ -246,6 +260,35 @@ impl Server {
         let deadline = seconds(deadline_s)?;
         Ok(py.detach(|| self.inner.stop(deadline)))
     }
+}
+
+/// The first descriptor that systemd hands over (`SD_LISTEN_FDS_START`).
+const INHERITED_FIRST: i32 = 3;
+
+/// Takes the sockets of these descriptors; they are ours from now on.
+fn inherited(named: Vec<(String, i32)>) -> PyResult<Vec<Inherited>> {
+    if named.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut handed_over = ListenFd::from_env();
+    let take = |(listener, descriptor): (String, i32)| {
+        let place = usize::try_from(descriptor - INHERITED_FIRST)
+            .map_err(|_| PyValueError::new_err("systemd hands over descriptors from 3 on"))?;
+        let socket = take_socket(&mut handed_over, place)
+            .map_err(|error| PyValueError::new_err(error.to_string()))?
+            .ok_or_else(|| PyValueError::new_err("systemd has not handed over this descriptor"))?;
+        Ok(Inherited { listener, socket })
+    };
+    named.into_iter().map(take).collect()
+}
+
+/// Takes one socket, whichever of the two kinds it is.
+fn take_socket(handed_over: &mut ListenFd, place: usize) -> io::Result<Option<InheritedSocket>> {
+    if let Ok(socket) = handed_over.take_tcp_listener(place) {
+        return Ok(socket.map(InheritedSocket::Tcp));
+    }
+    let socket = handed_over.take_unix_listener(place)?;
+    Ok(socket.map(InheritedSocket::Unix))
 }
 
 fn seconds(seconds: f64) -> PyResult<Duration> {

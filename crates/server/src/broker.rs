@@ -71,6 +71,10 @@ pub(crate) struct Post {
 struct Progress {
     /// The policy that each shard obeys.
     epochs: Vec<Option<u64>>,
+    /// The last question whether it lives that each shard has answered.
+    answers: Vec<u64>,
+    /// The last one that was asked.
+    asked: u64,
     /// The shards whose promises are kept, since they were told to drain.
     settled: Vec<bool>,
     /// The shards without connections, since they were told to let them go.
@@ -153,6 +157,8 @@ impl Broker {
             is_stopping: AtomicBool::new(false),
             progress: Mutex::new(Progress {
                 epochs: vec![None; shards],
+                answers: vec![0; shards],
+                asked: 0,
                 settled: vec![false; shards],
                 left: vec![false; shards],
                 doors: vec![0; shards],
@@ -201,6 +207,37 @@ impl Broker {
                 .iter()
                 .all(|row| row.is_some_and(|now| now >= epoch))
         })
+    }
+
+    /// A shard has read a question whether it lives.
+    pub fn answered(&self, shard: ShardIndex, round: u64) {
+        if let Some(row) = lock(&self.progress).answers.get_mut(usize::from(shard)) {
+            *row = round;
+        }
+        self.progressed.notify_all();
+    }
+
+    /// Asks every shard whether it lives; false where one does not answer in time.
+    ///
+    /// Who has not answered the last question is not asked again, so that nothing piles up.
+    pub fn makes_progress(&self, timeout: Duration) -> bool {
+        let answered = |progress: &Progress| {
+            let asked = progress.asked;
+            progress.answers.iter().all(|&row| row >= asked)
+        };
+        let mut progress = lock(&self.progress);
+        if progress.running < progress.answers.len() {
+            return false;
+        }
+        if answered(&progress) {
+            progress.asked += 1;
+            let round = progress.asked;
+            drop(progress);
+            self.post_all(|| Letter::Answer { round });
+        } else {
+            drop(progress);
+        }
+        self.wait(timeout, answered)
     }
 
     /// A shard that drains has kept all its promises.

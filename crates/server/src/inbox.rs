@@ -45,6 +45,11 @@ pub(crate) enum Letter {
     Policy(Arc<Policy>),
     /// Close a principal's connections.
     Expel(Expulsion),
+    /// Say that this was read.
+    Answer {
+        /// Which question; told to [`crate::broker::Broker::answered`].
+        round: u64,
+    },
     /// Let nobody in any more and take no new promise; see [`casemate_engine::Input::Drain`].
     Drain {
         /// Where clients may go instead.

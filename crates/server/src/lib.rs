@@ -29,6 +29,7 @@ mod event;
 mod expulsion;
 mod gate;
 mod inbox;
+mod inheriting;
 mod listening;
 mod lock;
 mod mailbox;
@@ -57,8 +58,8 @@ pub use error::StartError;
 pub use event::{Event, EventKind};
 pub use network::{Network, NetworkError};
 pub use options::{
-    Account, ClientCertificates, Listener, Options, Security, TlsOptions, TlsVersions,
-    WebSocketOptions,
+    Account, ClientCertificates, Inherited, InheritedSocket, Listener, Options, Security,
+    TlsOptions, TlsVersions, WebSocketOptions,
 };
 pub use question::{Answer, Question};
 pub use server::Server;

@@ -103,7 +103,7 @@ fn bind_unix(listener: &Listener, place: &UnixAddress) -> Result<Acceptor, Start
     fs::set_permissions(path, Permissions::from_mode(place.mode)).map_err(fail)?;
     socket.listen(BACKLOG).map_err(fail)?;
     let socket = std::os::unix::net::UnixListener::from(socket);
-    Ok(Acceptor::Unix(UnixListener::from_std(socket), file))
+    Ok(Acceptor::Unix(UnixListener::from_std(socket), Some(file)))
 }
 
 fn stream() -> io::Result<Socket> {

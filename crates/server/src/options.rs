@@ -1,6 +1,8 @@
 //! What the caller sets before a start.
 
 use std::fmt;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use casemate_engine::policy::Policy;
@@ -45,6 +47,24 @@ impl Default for Options {
             handshakes_per_turn: 16,
         }
     }
+}
+
+/// A socket that listens already, made by whoever started this process.
+#[derive(Debug)]
+pub struct Inherited {
+    /// Name of the listener whose address it has.
+    pub listener: String,
+    /// The socket; it is closed at the end, and never shut down.
+    pub socket: InheritedSocket,
+}
+
+/// A socket that listens already.
+#[derive(Debug)]
+pub enum InheritedSocket {
+    /// TCP; all shards accept from it.
+    Tcp(TcpListener),
+    /// A Unix socket; its file belongs to whoever made it, and stays.
+    Unix(UnixListener),
 }
 
 /// One address that accepts connections.

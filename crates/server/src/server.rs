@@ -18,7 +18,7 @@ use crate::event::Event;
 use crate::gate::Gate;
 use crate::inbox::{Inbox, Letter};
 use crate::lock::lock;
-use crate::options::{Account, Listener, Options};
+use crate::options::{Account, Inherited, Listener, Options};
 use crate::question::{Answer, Question, Questions};
 use crate::random;
 use crate::ring::Ring;
@@ -58,6 +58,18 @@ impl Server {
     /// # Errors
     /// A [`StartError`] that says what an operator can do; nothing is left behind then.
     pub fn start(options: Options, accounts: Vec<Account>) -> Result<Server, StartError> {
+        Server::start_with(options, accounts, Vec::new())
+    }
+
+    /// Starts like [`Server::start`], with sockets that listen already in place of new ones.
+    ///
+    /// # Errors
+    /// As `start`, and where a socket is not the one that its listener wants.
+    pub fn start_with(
+        options: Options,
+        accounts: Vec<Account>,
+        inherited: Vec<Inherited>,
+    ) -> Result<Server, StartError> {
         check(&options)?;
         let shards = options.shards;
         let mut polls = Vec::with_capacity(shards);
@@ -84,7 +96,7 @@ impl Server {
             seeds: random::seeds().map_err(|_| StartError::NoRandomness)?,
         }));
         let mut installed = Installed::default();
-        let staged = installed.stage(&broker, &options.listeners)?;
+        let staged = installed.stage(&broker, &options.listeners, inherited)?;
         let doors = staged.commit(&broker, &mut installed).doors;
         let server = Server {
             broker: Arc::clone(&broker),
@@ -121,7 +133,7 @@ impl Server {
     pub fn install_listeners(&self, listeners: &[Listener]) -> Result<bool, StartError> {
         // Held to the end: a second caller stages over what is in force.
         let mut installed = lock(&self.installed);
-        let staged = installed.stage(&self.broker, listeners)?;
+        let staged = installed.stage(&self.broker, listeners, Vec::new())?;
         let commit = staged.commit(&self.broker, &mut installed);
         let round = commit.round;
         commit.tell(&self.broker);
@@ -206,6 +218,11 @@ impl Server {
     /// True once every shard has ended, by [`Server::stop`] or by itself.
     pub fn has_ended(&self) -> bool {
         self.broker.has_ended()
+    }
+
+    /// True where every shard answers within `timeout`: each has gone through its loop meanwhile.
+    pub fn makes_progress(&self, timeout: Duration) -> bool {
+        self.broker.makes_progress(timeout)
     }
 
     /// Why the server stopped by itself: a shard broke. `None` while all is well.

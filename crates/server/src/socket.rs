@@ -22,10 +22,10 @@ pub(crate) enum Socket {
 pub(crate) enum Acceptor {
     /// TCP.
     Tcp(TcpListener),
-    /// A Unix socket, and the file by which it is found.
+    /// A Unix socket, and the file by which it is found where that is ours.
     Unix(
         UnixListener,
-        #[expect(dead_code, reason = "it is there to be dropped")] SocketFile,
+        #[expect(dead_code, reason = "it is there to be dropped")] Option<SocketFile>,
     ),
 }
 

@@ -12,9 +12,10 @@ use crate::broker::Broker;
 use crate::entrance::{Doorway, Entrance};
 use crate::error::StartError;
 use crate::inbox::{DoorChange, Letter};
+use crate::inheriting::inherit;
 use crate::listening::bind;
 use crate::manner::{self, Manner};
-use crate::options::{Listener, Security};
+use crate::options::{Inherited, Listener, Security};
 use crate::trust::{server_config, Marks};
 use crate::worker::Door;
 
@@ -60,6 +61,8 @@ pub(crate) struct Staged {
     next: Installed,
     entrances: Vec<(Arc<Doorway>, Entrance)>,
     closed: Vec<ListenerId>,
+    /// Sockets that no listener has taken yet.
+    inherited: Vec<Inherited>,
     /// For each shard its new sockets, which have joined its poll.
     doors: Vec<Vec<Door>>,
     /// Some listener asks for another proof, or admits others without any.
@@ -87,7 +90,12 @@ impl Installed {
     ///
     /// # Errors
     /// A [`StartError`] that names the listener; nothing has changed then.
-    pub fn stage(&self, broker: &Broker, listeners: &[Listener]) -> Result<Staged, StartError> {
+    pub fn stage(
+        &self,
+        broker: &Broker,
+        listeners: &[Listener],
+        inherited: Vec<Inherited>,
+    ) -> Result<Staged, StartError> {
         check(listeners)?;
         if broker.is_stopping() {
             return Err(StartError::Stopping);
@@ -107,6 +115,7 @@ impl Installed {
             next,
             entrances: Vec::new(),
             closed: Vec::new(),
+            inherited,
             doors: broker.posts.iter().map(|_| Vec::new()).collect(),
             is_stricter: false,
         };
@@ -117,6 +126,12 @@ impl Installed {
                 Some(id) => staged.keep(id, listener, marks, tls),
                 None => staged.open(broker, listener, marks, tls)?,
             }
+        }
+        if let Some(stranger) = staged.inherited.first() {
+            return Err(StartError::Option {
+                option: "inherited",
+                cause: format!("no new listener is named {:?}", stranger.listener),
+            });
         }
         staged.close_others();
         Ok(staged)
@@ -223,7 +238,12 @@ impl Staged {
                 option: "listeners",
                 cause: "connections of too many removed listeners are still there".into(),
             })?;
-        let (address, sockets) = bind(listener, broker.posts.len())?;
+        let shards = broker.posts.len();
+        let mut inherited = self.inherited.iter();
+        let (address, sockets) = match inherited.position(|it| it.listener == listener.name) {
+            Some(place) => inherit(listener, self.inherited.remove(place).socket, shards)?,
+            None => bind(listener, shards)?,
+        };
         let doorway = Arc::new(Doorway::new(id, entrance(listener, tls)));
         for ((post, doors), socket) in broker.posts.iter().zip(&mut self.doors).zip(sockets) {
             let mut door = Door::new(socket, Arc::clone(&doorway));
@@ -273,6 +293,7 @@ impl Staged {
             next,
             entrances,
             closed,
+            inherited: _,
             doors,
             is_stricter,
         } = self;

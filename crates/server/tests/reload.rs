@@ -14,7 +14,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use casemate_codec::{Packet, QoS, Reason};
-use casemate_server::{ClientCertificates, Listener, Options, Security, StartError};
+use casemate_server::{
+    ClientCertificates, Inherited, InheritedSocket, Listener, Options, Security, Server, StartError,
+};
 use peer::papers::{in_an_hour, Authority};
 use peer::{connect, connect_silent, listener, plain_options, House, Peer, Wire, PATIENCE, ROLE};
 use rustls::ClientConfig;
@@ -263,4 +265,54 @@ fn who_waits_at_a_door_that_is_removed_is_not_let_in() {
     house.server.install_listeners(&next).unwrap();
     late.send(&Packet::Connect(connect("late")));
     assert_eq!(late.connack(), Reason::ServerUnavailable);
+}
+
+#[test]
+fn a_socket_that_listens_already_is_taken_with_those_who_wait_in_it() {
+    for shards in [1, 2, 4] {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let early = Wire::plain(address);
+        let options = Options {
+            listeners: vec![at("plain", Security::Plain, address)],
+            ..plain_options(shards)
+        };
+        let kept = socket.try_clone().unwrap();
+        let inherited = vec![Inherited {
+            listener: "plain".into(),
+            socket: InheritedSocket::Tcp(socket),
+        }];
+        let house = House::with_sockets(options, inherited);
+        Peer::login(early, "early").ping();
+        let clients: Vec<_> = (0..16)
+            .map(|number| Peer::login(Wire::plain(address), &format!("c{number}")))
+            .collect();
+        assert!(house.server.makes_progress(PATIENCE));
+        drop(clients);
+        assert!(house.server.drain(PATIENCE, None));
+        assert!(!house.server.makes_progress(PATIENCE));
+        // Whoever comes between two servers waits for the next one.
+        let next = Wire::plain(address);
+        drop(next);
+        drop(kept);
+        assert!(is_closed(address));
+    }
+}
+
+#[test]
+fn a_socket_that_is_not_the_listeners_own_is_refused() {
+    let listeners = vec![listener("plain", Security::Plain)];
+    for name in ["plain", "other"] {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inherited = vec![Inherited {
+            listener: name.into(),
+            socket: InheritedSocket::Tcp(socket),
+        }];
+        let options = Options {
+            listeners: listeners.clone(),
+            ..plain_options(1)
+        };
+        let refused = Server::start_with(options, Vec::new(), inherited).err();
+        assert!(refused.is_some(), "{name}");
+    }
 }

@@ -62,6 +62,7 @@ class Broker:
         password_threads: int = 2,
         sys_interval_s: int = 10,
         on_event: Callable[[native.Event], None] | None = None,
+        inherited: Callable[[Configuration], list[tuple[str, int]]] | None = None,
     ) -> None:
         """Describes a broker; nothing is opened yet.
 
@@ -74,6 +75,8 @@ class Broker:
             sys_interval_s: Seconds between two reports under `$SYS/`; 0 reports nothing.
             on_event: Called with each event of the engine, in a thread of the broker. What peers
                 wrote stands in it unescaped.
+            inherited: Gives name of the listener and descriptor of each socket that systemd has
+                handed over; asked once, at the first start.
         """
         if not 1 <= password_threads <= 64:
             raise ValueError("password_threads is 1 to 64")
@@ -84,6 +87,7 @@ class Broker:
         self._password_threads = password_threads
         self._sys_interval_s = sys_interval_s
         self._on_event = on_event
+        self._inherited = inherited
         self._lock = threading.RLock()
         self._server: native.Server | None = None
         self._ending: native.Server | None = None
@@ -173,6 +177,20 @@ class Broker:
         failed = self._running_server().failed()
         if failed is not None:
             raise EngineFailed("the engine ended by itself", cause=failed)
+
+    def makes_progress(self, within_s: float) -> bool:
+        """Says whether every shard of the engine answers within this time, in seconds.
+
+        Raises:
+            BrokerStopped: It does not run.
+        """
+        return self._running_server().makes_progress(within_s)
+
+    @property
+    def drain_s(self) -> float:
+        """Seconds that a stop may take, by the configuration in force."""
+        configuration = self._in_force()
+        return 0.0 if configuration is None else float(configuration.drain_s)
 
     def start(self) -> None:
         """Opens the listeners and serves.
@@ -323,6 +341,7 @@ class Broker:
         )
         self._answers = Answers(self._accounts, self._password_threads, self._password_cost)
         shards = assemble.shard_count(configuration)
+        ask, self._inherited = self._inherited, None
         try:
             self._server = native.Server.start(
                 self._arrangement.listeners(),
@@ -332,6 +351,7 @@ class Broker:
                 shards=shards,
                 question_max=self._answers.waiting_max(configuration.limits.connect_deadline_s),
                 sys_interval_s=self._sys_interval_s,
+                inherited=[] if ask is None else ask(configuration),
             )
         except native.StartRefused as error:
             raise assemble.start_error(error) from error
@@ -370,7 +390,7 @@ class Broker:
             configuration = self._in_force()
             reference = None if configuration is None else configuration.server_reference
             if deadline_s is None:
-                deadline_s = 0.0 if configuration is None else configuration.drain_s
+                deadline_s = self.drain_s
             self._ending = server
             flushed = server.drain(deadline_s, reference)
             self._ending = None

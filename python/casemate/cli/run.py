@@ -19,14 +19,14 @@ def run(
     the last good state stays.
     """
     from casemate.broker import Broker
-    from casemate.cli import journal
+    from casemate.cli import journal, systemd
     from casemate.cli.posture import print_posture
     from casemate.cli.serve import serve
 
     opened = console.open_home(home)
     asked = journal.settings(opened.configuration().log, log_format, log_level, verbose=verbose)
     with journal.begun(asked) as events:
-        broker = Broker(opened.path, on_event=events.take)
+        broker = Broker(opened.path, on_event=events.take, inherited=systemd.inherited)
 
         def ready() -> None:
             journal.say_listening(broker, events)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from casemate.broker import Broker
+from casemate.cli import systemd
+from casemate.cli.systemd import Supervisor
 
 _LOG = logging.getLogger("casemate.broker")
 
@@ -42,9 +45,9 @@ class Orders:
         """Ends a wait."""
         self._woken.set()
 
-    def wait(self) -> None:
+    def wait(self, within_s: float = _LOOK_S) -> None:
         """Waits for the next order, or a moment."""
-        self._woken.wait(_LOOK_S)
+        self._woken.wait(min(within_s, _LOOK_S))
         self._woken.clear()
 
     @property
@@ -107,6 +110,7 @@ def serve(broker: Broker, ready: Callable[[], None]) -> None:
     """Starts a broker, says so, and serves until it is told to stop.
 
     SIGHUP reloads. The first SIGINT or SIGTERM drains, the second one cuts off what is left.
+    Where systemd started the process, it hears of all that, and of each sign of life.
 
     Args:
         broker: Not started yet.
@@ -116,17 +120,34 @@ def serve(broker: Broker, ready: Callable[[], None]) -> None:
         EngineFailed: The engine ended by itself.
         CasemateError: As `Broker.start`.
     """
+    supervisor = Supervisor()
     with obeying() as orders:
         try:
             broker.start()
+            systemd.forget()
             ready()
-            while not orders.is_to_stop:
-                orders.wait()
-                broker.check()
-                if orders.take_reload():
-                    _reload(broker)
+            supervisor.ready()
+            _until_stopped(broker, orders, supervisor)
         finally:
+            supervisor.stopping(broker.drain_s)
             _end(broker, orders)
+
+
+def _until_stopped(broker: Broker, orders: Orders, supervisor: Supervisor) -> None:
+    every_s = supervisor.alive_every_s
+    due = time.monotonic()
+    while not orders.is_to_stop:
+        orders.wait(every_s or _LOOK_S)
+        broker.check()
+        if orders.take_reload():
+            supervisor.reloading()
+            _reload(broker)
+            supervisor.ready()
+        if every_s is not None and time.monotonic() >= due:
+            due = time.monotonic() + every_s
+            # A shard that hangs is not alive, whatever this thread can still say.
+            if broker.makes_progress(every_s / 2):
+                supervisor.alive()
 
 
 def _reload(broker: Broker) -> None:

@@ -48,7 +48,7 @@ def up(
     every path, the fingerprint of the authority, and the lines to paste next.
     """
     from casemate.broker import Broker
-    from casemate.cli import journal
+    from casemate.cli import journal, systemd
     from casemate.cli.posture import next_steps, print_posture, print_report
     from casemate.cli.serve import serve
     from casemate.config import FILE_NAME
@@ -64,7 +64,7 @@ def up(
     configured = console.open_home(folder).configuration().log
     asked = journal.settings(configured, log_format, log_level, verbose=verbose)
     with journal.begun(asked) as events:
-        broker = Broker(folder, on_event=events.take)
+        broker = Broker(folder, on_event=events.take, inherited=systemd.inherited)
 
         def ready() -> None:
             journal.say_listening(broker, events)

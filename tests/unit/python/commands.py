@@ -8,14 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_S = 30
 
-_MAIN = [sys.executable, "-c", "from casemate.cli.app import main; main()"]
+MAIN = [sys.executable, "-c", "from casemate.cli.app import main; main()"]
 
 
 def environment() -> dict[str, str]:
@@ -34,7 +34,7 @@ def casemate(
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end."""
     done = subprocess.run(
-        [*_MAIN, *map(str, arguments)],
+        [*MAIN, *map(str, arguments)],
         cwd=folder,
         env=environment(),
         input=stdin,
@@ -50,14 +50,21 @@ def casemate(
 class Running:
     """Is a command that runs on."""
 
-    def __init__(self, arguments: list[str], folder: Path | None) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        folder: Path | None,
+        variables: Mapping[str, str] | None = None,
+        descriptors: Sequence[int] = (),
+    ) -> None:
         self.process = subprocess.Popen(
             arguments,
             cwd=folder,
-            env=environment(),
+            env={**environment(), **(variables or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            pass_fds=descriptors,
         )
         self.heard: list[str] = []
 
@@ -90,10 +97,15 @@ class Running:
 
 @contextmanager
 def running(
-    *arguments: str | Path, folder: Path | None = None, program: list[str] | None = None
+    *arguments: str | Path,
+    folder: Path | None = None,
+    program: list[str] | None = None,
+    variables: Mapping[str, str] | None = None,
+    descriptors: Sequence[int] = (),
 ) -> Iterator[Running]:
     """Runs a command beside the test; it is killed at the end if it still lives."""
-    one = Running([*(program or _MAIN), *map(str, arguments)], folder)
+    words = [*(program or MAIN), *map(str, arguments)]
+    one = Running(words, folder, variables, descriptors)
     try:
         yield one
     finally:

@@ -122,7 +122,8 @@ class Owed:
         self.message = next(one for one in heard if hasattr(one, "topic"))
 
     def acknowledge(self) -> None:
-        self._socket.sendall(b"\x40\x02" + int(self.message.packet_id).to_bytes(2))  # type: ignore[attr-defined]
+        number = int(self.message.packet_id)  # type: ignore[attr-defined]
+        self._socket.sendall(b"\x40\x02" + number.to_bytes(2))
 
     def goodbye(self) -> int:
         """Waits for the DISCONNECT that ends the connection; gives its reason code."""

@@ -40,6 +40,7 @@ impl Worker {
                     .handle(self.now, Input::Policy(policy), &mut self.effects);
             }
             Letter::Expel(order) => self.expel_here(&order),
+            Letter::Answer { round } => self.broker.answered(self.index, round),
             Letter::Drain { server_reference } => self.begin_drain(server_reference.as_deref()),
             Letter::Leave => {
                 self.leaving = true;

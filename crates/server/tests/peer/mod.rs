@@ -28,7 +28,7 @@ use casemate_codec::{
     UserProperties, Version,
 };
 use casemate_engine::policy::{Operation, Policy, Role, Rule};
-use casemate_server::{Account, Answer, Listener, Options, Security, Server};
+use casemate_server::{Account, Answer, Inherited, Listener, Options, Security, Server};
 use framed::Framed;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
@@ -90,7 +90,15 @@ impl House {
     }
 
     pub fn with_accounts(options: Options, accounts: Vec<Account>) -> House {
-        let server = Arc::new(Server::start(options, accounts).unwrap());
+        House::around(Server::start(options, accounts).unwrap())
+    }
+
+    pub fn with_sockets(options: Options, inherited: Vec<Inherited>) -> House {
+        House::around(Server::start_with(options, Vec::new(), inherited).unwrap())
+    }
+
+    fn around(server: Server) -> House {
+        let server = Arc::new(server);
         let ended = Arc::new(AtomicBool::new(false));
         let (answering, over) = (Arc::clone(&server), Arc::clone(&ended));
         let thread = std::thread::spawn(move || {
