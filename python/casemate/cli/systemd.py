@@ -105,7 +105,7 @@ def inherited(
         listener = wanted.pop(found, None) if found is not None else None
         if listener is None:
             os.close(descriptor)
-            where = "is no listening TCP socket" if found is None else f"at {_shown(found)}"
+            where = "no listening stream socket" if found is None else f"at {ascii(found)[1:-1]}"
             _LOG.warning(
                 "the socket %s of systemd (%s) fits no listener and was closed", ascii(name), where
             )
@@ -131,31 +131,35 @@ def forget(environment: MutableMapping[str, str] | None = None) -> None:
         given.pop(name, None)
 
 
-def _addresses(configuration: Configuration) -> Iterator[tuple[tuple[str, int], str]]:
+def _addresses(configuration: Configuration) -> Iterator[tuple[str, str]]:
     for name, listener in configuration.named():
-        if listener.kind != "unix" and listener.port != 0:
-            yield (listener.host, listener.port), name
+        if listener.socket is not None:
+            yield str(listener.socket), name
+        elif listener.port != 0:
+            yield _shown(listener.host, listener.port), name
 
 
-def _listening_at(descriptor: int) -> tuple[str, int] | None:
-    """Gives host and port of a TCP socket that listens; None for everything else."""
+def _listening_at(descriptor: int) -> str | None:
+    """Gives the address of a stream socket that listens; None for everything else."""
     try:
         one = socket.socket(fileno=os.dup(descriptor))
     except OSError:
         return None
     with one:
-        is_stream = one.family in (socket.AF_INET, socket.AF_INET6) and (
-            one.type & socket.SOCK_STREAM
-        )
         try:
-            if not is_stream or not one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                return None
-            host, port = one.getsockname()[:2]
+            listens = one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            address = one.getsockname()
         except OSError:
             return None
-    return str(host), int(port)
+        if one.type != socket.SOCK_STREAM or not listens:
+            return None
+        if one.family == socket.AF_UNIX:
+            # One in the abstract namespace is bytes, and no listener has such an address.
+            return address if isinstance(address, str) else None
+        if one.family in (socket.AF_INET, socket.AF_INET6):
+            return _shown(*address[:2])
+    return None
 
 
-def _shown(address: tuple[str, int]) -> str:
-    host, port = address
+def _shown(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -21,6 +21,7 @@ from casemate.broker import read_status
 from casemate.cli.systemd import Supervisor, forget, inherited
 from casemate.config import Configuration, Listener
 from casemate.home import Home
+from casemate.native import encode_connect
 from tests.unit.python.commands import MAIN, PATIENCE_S, ROOT, Running, casemate, running
 from tests.unit.python.test_cli_reload import Owed, closed
 from tests.unit.python.test_reload import free_port, is_open, shown, tcp, tls
@@ -60,7 +61,7 @@ class Systemd:
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[Systemd]:
+def systemd(tmp_path: Path) -> Iterator[Systemd]:
     one = Systemd(tmp_path)
     yield one
     one.close()
@@ -82,63 +83,63 @@ def home(tmp_path: Path, ports: tuple[int, int]) -> Path:
 
 @contextmanager
 def service(
-    home: Path, manager: Systemd, sockets: list[socket.socket], **variables: str
+    home: Path, systemd: Systemd, sockets: list[socket.socket], **variables: str
 ) -> Iterator[Running]:
     numbers = [one.fileno() for one in sockets]
     listed = ",".join(map(str, numbers))
     with running(
         "run", "--home", home,
         program=[sys.executable, "-c", HAND_OVER, listed, *MAIN],
-        variables={"NOTIFY_SOCKET": str(manager.address), **variables},
+        variables={"NOTIFY_SOCKET": str(systemd.address), **variables},
         descriptors=numbers,
     ) as one:  # fmt: skip
         yield one
 
 
 def test_it_is_ready_when_clients_can_connect_and_says_when_it_ends(
-    home: Path, manager: Systemd, ports: tuple[int, int]
+    home: Path, systemd: Systemd, ports: tuple[int, int]
 ) -> None:
-    with service(home, manager, []) as one:
-        manager.hears("READY=1")
+    with service(home, systemd, []) as one:
+        systemd.hears("READY=1")
         assert is_open(ports[0])
         one.process.send_signal(signal.SIGHUP)
-        assert int(manager.hears("RELOADING=1")["MONOTONIC_USEC"]) > 0
-        manager.hears("READY=1")
+        assert int(systemd.hears("RELOADING=1")["MONOTONIC_USEC"]) > 0
+        systemd.hears("READY=1")
         reload = read_status(home).reload
         assert reload is not None
         assert reload.generation == 1
         one.process.send_signal(signal.SIGTERM)
-        assert int(manager.hears("STOPPING=1")["EXTEND_TIMEOUT_USEC"]) > 30_000_000
+        assert int(systemd.hears("STOPPING=1")["EXTEND_TIMEOUT_USEC"]) > 30_000_000
         assert one.end() == 0
 
 
-def test_a_broker_that_cannot_start_is_never_ready(home: Path, manager: Systemd) -> None:
+def test_a_broker_that_cannot_start_is_never_ready(home: Path, systemd: Systemd) -> None:
     (home / config.FILE_NAME).write_text("")
-    with service(home, manager, []) as one:
+    with service(home, systemd, []) as one:
         assert one.end() == 3
-    manager._socket.settimeout(0)
+    systemd._socket.settimeout(0)
     with pytest.raises(BlockingIOError):
-        manager.hears("READY=1")
+        systemd.hears("READY=1")
 
 
-def test_it_gives_signs_of_life_while_its_shards_do(home: Path, manager: Systemd) -> None:
-    with service(home, manager, [], WATCHDOG_USEC="200000") as one:
-        manager.hears("READY=1")
+def test_it_gives_signs_of_life_while_its_shards_do(home: Path, systemd: Systemd) -> None:
+    with service(home, systemd, [], WATCHDOG_USEC="200000") as one:
+        systemd.hears("READY=1")
         for _ in range(3):
-            manager.hears("WATCHDOG=1")
+            systemd.hears("WATCHDOG=1")
         assert one.stop(signal.SIGTERM) == 0
 
 
 def test_a_restart_loses_nobody_who_knocks_meanwhile(
-    home: Path, manager: Systemd, ports: tuple[int, int]
+    home: Path, systemd: Systemd, ports: tuple[int, int]
 ) -> None:
     """Goal: a rolling restart. Method: the test holds the ports, as systemd does."""
     with (
         socket.create_server(("127.0.0.1", ports[0])) as first,
         socket.create_server(("127.0.0.1", ports[1])) as second,
     ):
-        with service(home, manager, [first, second], LISTEN_FDNAMES="tls:tcp") as one:
-            manager.hears("READY=1")
+        with service(home, systemd, [first, second], LISTEN_FDNAMES="tls:tcp") as one:
+            systemd.hears("READY=1")
             assert shown(ports[0])
             owed = Owed(ports[1])
             owed.acknowledge()
@@ -148,8 +149,8 @@ def test_a_restart_loses_nobody_who_knocks_meanwhile(
             assert "closed" not in one.text
         # Nobody accepts now.
         waiting = socket.create_connection(("127.0.0.1", ports[0]), PATIENCE_S)
-        with service(home, manager, [first, second], LISTEN_FDNAMES="tls:tcp") as one:
-            manager.hears("READY=1")
+        with service(home, systemd, [first, second], LISTEN_FDNAMES="tls:tcp") as one:
+            systemd.hears("READY=1")
             owed = Owed(ports[1])
             owed.acknowledge()
             context = ssl.create_default_context()
@@ -162,7 +163,7 @@ def test_a_restart_loses_nobody_who_knocks_meanwhile(
 
 
 def test_what_fits_no_listener_is_closed_with_a_warning(
-    home: Path, manager: Systemd, ports: tuple[int, int]
+    home: Path, systemd: Systemd, ports: tuple[int, int]
 ) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as stranger,
@@ -171,13 +172,35 @@ def test_what_fits_no_listener_is_closed_with_a_warning(
         socket.create_server(("127.0.0.1", ports[0])) as fitting,
     ):
         handed = [stranger, datagrams, silent, fitting]
-        with service(home, manager, handed, LISTEN_FDNAMES="a:b\x1b[31m:c") as one:
-            manager.hears("READY=1")
+        with service(home, systemd, handed, LISTEN_FDNAMES="a:b\x1b[31m:c") as one:
+            systemd.hears("READY=1")
             assert shown(ports[0])
             assert is_open(ports[1])
             assert one.stop(signal.SIGTERM) == 0
         assert one.text.count("fits no listener and was closed") == 3
         assert "\x1b" not in one.text
+
+
+def test_a_unix_socket_is_taken_and_its_file_stays(home: Path, systemd: Systemd) -> None:
+    path = home / "mqtt.sock"
+    text = (home / config.FILE_NAME).read_text()
+    (home / config.FILE_NAME).write_text(
+        f'{text}[[listeners]]\nkind = "unix"\nsocket = "{path}"\nanonymous_role = "operator"\n'
+    )
+    with socket.socket(socket.AF_UNIX) as held:
+        held.bind(str(path))
+        held.listen()
+        path.chmod(0o600)
+        with service(home, systemd, [held]) as one:
+            systemd.hears("READY=1")
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(PATIENCE_S)
+                client.connect(str(path))
+                client.sendall(encode_connect(5, "c"))
+                assert client.recv(4_096)[0] == 0x20
+            assert one.stop(signal.SIGTERM) == 0
+            assert "fits no listener" not in one.text
+        assert path.is_socket()
 
 
 def test_sockets_of_another_process_are_left_alone() -> None:
@@ -193,9 +216,9 @@ def test_sockets_of_another_process_are_left_alone() -> None:
         assert inherited(configuration, given) == []
 
 
-def test_children_do_not_inherit_what_was_meant_for_us(manager: Systemd) -> None:
+def test_children_do_not_inherit_what_was_meant_for_us(systemd: Systemd) -> None:
     given = {
-        "NOTIFY_SOCKET": str(manager.address), "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1",
+        "NOTIFY_SOCKET": str(systemd.address), "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1",
         "LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "a", "KEPT": "1",
     }  # fmt: skip
     supervisor = Supervisor(given)
@@ -203,7 +226,7 @@ def test_children_do_not_inherit_what_was_meant_for_us(manager: Systemd) -> None
     forget(given)
     assert given == {"KEPT": "1"}
     supervisor.ready()
-    manager.hears("READY=1")
+    systemd.hears("READY=1")
 
 
 def test_a_manager_that_does_not_listen_stops_nothing(
@@ -229,7 +252,7 @@ def unit(name: str) -> configparser.ConfigParser:
     return read
 
 
-def test_the_units_say_what_the_program_understands(home: Path, manager: Systemd) -> None:
+def test_the_units_say_what_the_program_understands(home: Path, systemd: Systemd) -> None:
     """Goal: the examples work. Method: their commands are run as they are written."""
     read = unit("casemate.service")["Service"]
     assert read["Type"] == "notify"
@@ -237,9 +260,9 @@ def test_the_units_say_what_the_program_understands(home: Path, manager: Systemd
     variable = read["Environment"].split("=")[0]
     assert variable == "CASEMATE_HOME"
     with running(
-        *start, variables={variable: str(home), "NOTIFY_SOCKET": str(manager.address)}
+        *start, variables={variable: str(home), "NOTIFY_SOCKET": str(systemd.address)}
     ) as one:
-        manager.hears("READY=1")
+        systemd.hears("READY=1")
         done = casemate(*reload, "--home", home, "--json")
         assert json.loads(done.stdout)["refused"] == []
         assert one.stop(signal.SIGTERM) == 0
