@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from casemate import files, identity, native, policy
 from casemate.broker import Broker
 from casemate.config import (
+    SOCKETS_PATH_BYTES_MAX,
     WS_PATH,
     Configuration,
     Limits,
@@ -56,6 +57,7 @@ ARGON2_MEMORY_KIB = 1_024
 
 _STATE_FILE = "lab.json"
 _PASSWORD_THREADS = 2
+_SOCKET_FILE = "mqtt.sock"
 _PORTS = {"port": "tcp", "tls_port": "tls", "mtls_port": "mtls", "ws_port": "ws", "wss_port": "wss"}
 """The ports of a lab and the names of their listeners."""
 
@@ -96,6 +98,7 @@ class LabOptions:
         mtls_port: MQTT over TLS; a client certificate is required.
         ws_port: MQTT over WebSocket, in plaintext on loopback.
         wss_port: MQTT over WebSocket and TLS; client certificates are optional.
+        unix_socket: Path of a unix socket, in a folder that exists; None is one in `data`.
         data: Folder that keeps identities, ports and passwords; None is a temporary one.
         shards: Threads that carry connections, 0-64; 0 is one for each core.
         settings: `key=value` texts: limits by their names in the configuration, and
@@ -107,6 +110,7 @@ class LabOptions:
     mtls_port: int | None = None
     ws_port: int | None = None
     wss_port: int | None = None
+    unix_socket: Path | None = None
     data: Path | None = None
     shards: int = 1
     settings: tuple[str, ...] = ()
@@ -117,6 +121,7 @@ class _State:
     """Holds what a lab keeps over restarts; never shown."""
 
     ports: dict[str, int] = field(default_factory=dict)
+    socket: str = ""
     passwords: dict[str, str] = field(default_factory=dict)
 
 
@@ -141,6 +146,7 @@ class Lab:
         self._limits = limits
         self._cost = cost
         self._data: Path | None = None
+        self._nook: Path | None = None
         self._state = _State()
         self._broker: Broker | None = None
 
@@ -183,6 +189,9 @@ class Lab:
         if self._data is not None and self._options.data is None:
             shutil.rmtree(self._data, ignore_errors=True)
             self._data = None
+        if self._nook is not None:
+            shutil.rmtree(self._nook, ignore_errors=True)
+            self._nook = None
 
     def __enter__(self) -> Lab:
         """Starts; raises as `start`."""
@@ -205,6 +214,7 @@ class Lab:
             "host": LOOPBACK,
             **self._ports(),
             "ws_path": WS_PATH,
+            "unix_socket": str(self._socket()),
             "ca_file": str(own.ca),
             "client_cert": str(own.certificate),
             "client_key": str(own.key),
@@ -265,6 +275,7 @@ class Lab:
                 ),
                 Listener(kind="ws", name="ws", host=LOOPBACK, port=chosen["ws"], path=WS_PATH),
                 Listener(kind="wss", name="wss", host=LOOPBACK, port=chosen["wss"], path=WS_PATH),
+                Listener(kind="unix", name="unix", socket=self._socket()),
             ),
             limits=self._limits,
             shards=self._options.shards,
@@ -274,8 +285,26 @@ class Lab:
         listening = {one.name: one.port for one in self.broker.addresses}
         return {key: listening[name] for key, name in _PORTS.items()}
 
+    def _socket(self) -> Path:
+        """Gives the unix socket: as asked for, as last time, or in the lab's folder."""
+        if self._options.unix_socket is not None:
+            return self._options.unix_socket.absolute()
+        if self._state.socket:
+            return Path(self._state.socket)
+        if self._data is None:
+            raise HomeError("the lab was not started")
+        usual = self._data / _SOCKET_FILE
+        if len(os.fsencode(usual)) <= SOCKETS_PATH_BYTES_MAX:
+            return usual
+        # A deep folder's name does not fit into the address of a socket.
+        if self._nook is None:
+            self._nook = Path(tempfile.mkdtemp(prefix="casemate-lab-"))
+        return self._nook / _SOCKET_FILE
+
     def _keep(self) -> None:
         self._state.ports = self._ports()
+        if self._options.unix_socket is not None:
+            self._state.socket = str(self._socket())
         self._keep_state()
 
     def _keep_state(self) -> None:
@@ -306,11 +335,13 @@ def _read_state(path: Path) -> _State:
         values = json.loads(files.read_bounded(path))
         ports = {str(key): int(port) for key, port in values["ports"].items()}
         passwords = {name: str(values["passwords"][name]) for name in USERS}
+        # Labs of an older version have kept none.
+        socket = str(values.get("socket", ""))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise HomeError(
             f"{path} cannot be read", cause=str(error), hint="remove the folder to begin anew"
         ) from error
-    return _State(ports, passwords)
+    return _State(ports, socket, passwords)
 
 
 def _settings(texts: tuple[str, ...]) -> tuple[Limits, PasswordCost]:

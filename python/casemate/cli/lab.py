@@ -32,6 +32,10 @@ def lab(
         int | None,
         typer.Option("--wss-port", min=0, max=65_535, help="WebSocket over TLS; else free."),
     ] = None,
+    unix_socket: Annotated[
+        Path | None,
+        typer.Option("--unix-socket", metavar="FILE", help="Unix socket; else one in --data."),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="Keep the state here.")
     ] = None,
@@ -66,6 +70,7 @@ def lab(
         mtls_port=mtls_port,
         ws_port=ws_port,
         wss_port=wss_port,
+        unix_socket=unix_socket,
         data=data,
         shards=shards,
         settings=tuple(settings or ()),

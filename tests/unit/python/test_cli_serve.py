@@ -9,6 +9,7 @@ import json
 import shlex
 import signal
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -233,11 +234,12 @@ def test_lab_says_all_in_one_line_and_keeps_its_state(tmp_path: Path) -> None:
         assert not pid_file.exists()
     first, second = found
     assert set(first) == {
-        "host", "port", "tls_port", "mtls_port", "ws_port", "wss_port", "ws_path", "ca_file",
-        "client_cert", "client_key", "users", "pid", "data_dir",
+        "host", "port", "tls_port", "mtls_port", "ws_port", "wss_port", "ws_path", "unix_socket",
+        "ca_file", "client_cert", "client_key", "users", "pid", "data_dir",
     }  # fmt: skip
     assert first["host"] == "127.0.0.1"
     assert first["ws_path"] == "/mqtt"
+    assert first["unix_socket"] == str(data / "mqtt.sock")
     ports = [first[name] for name in first if name.endswith("port")]
     assert len(set(ports)) == len(ports) == 5
     assert set(first["users"]) == {"all", "some"}
@@ -246,12 +248,25 @@ def test_lab_says_all_in_one_line_and_keeps_its_state(tmp_path: Path) -> None:
 
 
 def test_a_lab_listens_where_it_is_told_to(tmp_path: Path) -> None:
-    ports = [free_port(), free_port()]
-    arguments = ["--ws-port", ports[0], "--wss-port", ports[1]]
+    socket_file, ports = tmp_path / "own.sock", [free_port(), free_port()]
+    arguments = ["--ws-port", ports[0], "--wss-port", ports[1], "--unix-socket", socket_file]
     with running("lab", "--data", tmp_path / "data", *map(str, arguments)) as lab:
         ready = json.loads(lab.until("{"))
         assert [ready["ws_port"], ready["wss_port"]] == ports
+        assert ready["unix_socket"] == str(socket_file)
+        assert stat.S_ISSOCK(socket_file.stat().st_mode)
+        assert socket_file.stat().st_mode & 0o777 == 0o600
         assert lab.stop() == 0
+    assert not socket_file.exists()
+
+
+def test_a_lab_in_a_deep_folder_has_its_socket_elsewhere(tmp_path: Path) -> None:
+    with running("lab", "--data", tmp_path / ("deep" * 30)) as lab:
+        socket_file = Path(json.loads(lab.until("{"))["unix_socket"])
+        assert stat.S_ISSOCK(socket_file.stat().st_mode)
+        assert socket_file.parent.stat().st_mode & 0o077 == 0
+        assert lab.stop() == 0
+    assert not socket_file.parent.exists()
 
 
 def test_a_lab_without_data_leaves_nothing() -> None:

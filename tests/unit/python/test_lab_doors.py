@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import ssl
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,6 +94,18 @@ def test_a_certificate_proves_a_client_on_wss(lab: dict[str, Any]) -> None:
         assert upgraded(peer, lab["ws_path"]).startswith("HTTP/1.1 101 ")
         peer.sendall(framed(native.encode_connect(4, "probe")))
         assert peer.recv(6) == b"\x82\x04\x20\x02\x00\x00"
+
+
+def test_the_unix_socket_takes_mqtt_and_checks_the_password(lab: dict[str, Any]) -> None:
+    file = Path(lab["unix_socket"])
+    assert stat.S_ISSOCK(file.stat().st_mode)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    for password, code in ((None, 0), ("wrong", 4)):
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.settimeout(20)
+            peer.connect(str(file))
+            peer.sendall(hello(lab, password))
+            assert peer.recv(4) == b"\x20\x02\x00" + bytes([code])
 
 
 def test_another_path_is_no_door(lab: dict[str, Any]) -> None:
