@@ -132,6 +132,9 @@ _START_HINTS = {
     "permission-denied": "ports below 1024 need a privilege; 8883 does not",
     "address-not-available": "use an address of this machine, or 0.0.0.0 for all of them",
     "key-mismatch": "the key belongs to another certificate; issue both anew",
+    "socket-file": "use a path in a folder that exists, where nothing else stands",
+    "listen": "use an address of this machine, or a path in a folder that exists",
+    "client-ca": "client_ca names a PEM file with the certificates of authorities",
     "descriptor-limit": "raise the limit of open files (ulimit -n)",
 }
 
