@@ -295,6 +295,19 @@ def is_locked(folder: Path) -> bool:
     return b"ENCRYPTED" in _read(folder / ISSUER_KEY)
 
 
+def validity(certificate_pem: bytes) -> tuple[datetime, datetime]:
+    """Gives from when to when the first certificate of a text is valid, in UTC.
+
+    Args:
+        certificate_pem: One or more certificates, the leaf first.
+
+    Raises:
+        ValueError: There is no certificate in it.
+    """
+    certificate = x509.load_pem_x509_certificate(certificate_pem)
+    return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+
+
 def fingerprint(certificate_pem: bytes) -> str:
     """Gives SHA-256 of a certificate's DER in hexadecimal pairs with colons.
 

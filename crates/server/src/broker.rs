@@ -395,3 +395,49 @@ impl Broker {
         ServerCounters { engine, shell }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use mio::{Poll, Waker};
+
+    use super::*;
+    use crate::token;
+
+    /// Goal: a shard that hangs is seen, and is not asked again and again. Method: two shards of
+    /// which one never reads its letters.
+    #[test]
+    fn a_shard_that_does_not_answer_is_not_alive_and_is_asked_once() {
+        let polls = [Poll::new().unwrap(), Poll::new().unwrap()];
+        let posts = polls.iter().map(|poll| {
+            let waker = Waker::new(poll.registry(), token::WAKER).unwrap();
+            (Inbox::new(waker), poll.registry().try_clone().unwrap())
+        });
+        let clock = Clock::new();
+        let broker = Broker::new(Parts {
+            clock,
+            gate: Gate::new(Vec::new(), clock),
+            questions: Questions::new(1),
+            ring: Ring::new(1),
+            posts: posts.collect(),
+            settings: Settings::default(),
+            handshakes_per_turn: 1,
+            sys_interval_s: 0,
+            seeds: [0; 4],
+        });
+        for _ in 0..3 {
+            broker.answered(0, 1);
+            assert!(!broker.makes_progress(Duration::ZERO));
+        }
+        let mut letters = Vec::new();
+        broker.posts[1].inbox.swap(&mut letters);
+        assert_eq!(letters.len(), 1);
+        broker.answered(1, 1);
+        // All have answered, so all are asked again.
+        assert!(!broker.makes_progress(Duration::ZERO));
+        broker.answered(0, 2);
+        broker.answered(1, 2);
+        broker.ended(true);
+        assert!(!broker.makes_progress(Duration::ZERO), "a shard has ended");
+    }
+}

@@ -26,18 +26,21 @@ const ALPN_HTTP: &[u8] = b"http/1.1";
 pub(crate) struct Marks {
     /// Of everything that TLS is made of.
     pub material: [u8; 32],
-    /// Of what is asked of clients: TLS at all, who vouches for them, and whether they must show a
-    /// certificate.
+    /// Of what is asked of clients: TLS at all, who vouches for them, whether they must show a
+    /// certificate, which pages may send them, and which balancers may speak for them.
     pub trust: [u8; 32],
 }
 
 impl Marks {
     /// Takes the marks of a listener.
     pub fn of(listener: &Listener) -> Marks {
+        let origins = listener.websocket.iter().flat_map(|it| &it.origins);
+        let origins = mark(&origins.map(String::as_bytes).collect::<Vec<_>>());
+        let balancers = format!("{:?}", listener.proxy_from);
         let Security::Tls(tls) = &listener.security else {
             return Marks {
                 material: [0; 32],
-                trust: [0; 32],
+                trust: mark(&[b"plain", &origins, balancers.as_bytes()]),
             };
         };
         let mode = [match tls.client_certificates {
@@ -50,10 +53,10 @@ impl Marks {
             TlsVersions::Tls12And13 => 1,
         }];
         let authorities = tls.client_ca_pem.as_deref().unwrap_or_default();
-        let trust = mark(&[&mode, authorities]);
+        let trusted = mark(&[&mode, authorities]);
         let carried = [u8::from(listener.websocket.is_some())];
         let material = [
-            &trust,
+            &trusted,
             &versions[..],
             &carried,
             &tls.certificate_pem,
@@ -61,7 +64,7 @@ impl Marks {
         ];
         Marks {
             material: mark(&material),
-            trust,
+            trust: mark(&[b"tls", &trusted, &origins, balancers.as_bytes()]),
         }
     }
 }

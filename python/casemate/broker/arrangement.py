@@ -80,6 +80,10 @@ class Arrangement:
         wanted = self._read()
         self._require_trustworthy(wanted)
         assembled, materials = self._assemble(wanted)
+        for name, described in wanted.named():
+            # What was there before is no reason to keep anything else from being in force.
+            if self._materials.get(name) != materials[name]:
+                _require_current(name, described)
         try:
             is_obeyed = server.install_listeners(assembled)
         except native.StartRefused as error:
@@ -127,6 +131,28 @@ class Arrangement:
         for described in wanted.listeners:
             read += _files(described)
         return {path: signature(path) for path in read}
+
+
+def _require_current(name: str, described: Listener) -> None:
+    """Refuses a new certificate that every client would refuse."""
+    if described.certificate is None or not described.is_encrypted:
+        return
+    try:
+        begin, end = pki.validity(files.read_bounded(described.certificate))
+    except (OSError, CasemateError, ValueError):
+        # What it is instead of a certificate, the engine says.
+        return
+    now = pki.utc_now()
+    if now >= end:
+        raise BrokerError(
+            f"listener {name}: the certificate expired on {end:%Y-%m-%d %H:%M} UTC",
+            hint="issue another one, or correct a clock that runs ahead",
+        )
+    if now < begin:
+        raise BrokerError(
+            f"listener {name}: the certificate is valid from {begin:%Y-%m-%d %H:%M} UTC on",
+            hint="correct a clock that runs behind, or wait",
+        )
 
 
 def signature(path: Path) -> Signature:

@@ -173,6 +173,7 @@ class Watch:
         self._problems.pop("configuration", None)
         self.needs_restart = tuple(needs_restart)
         self._changed += changed
+        self._check_roles()
         if changed:
             self._say_reloaded("configuration", ", ".join(changed))
         if needs_restart:
@@ -222,6 +223,9 @@ class Watch:
         try:
             for account in self._known.values():
                 self._policy.require_roles(account.roles, f'account "{account.name}"')
+            for name, listener in self._arrangement.current.named():
+                if listener.anonymous_role is not None:
+                    self._policy.require_roles([listener.anonymous_role], f'listener "{name}"')
         except CasemateError as error:
             self._tell("roles", str(error))
         else:

@@ -127,13 +127,14 @@ def serve(broker: Broker, ready: Callable[[], None]) -> None:
             systemd.forget()
             ready()
             supervisor.ready()
-            _until_stopped(broker, orders, supervisor)
+            until_told(broker, orders, supervisor)
         finally:
             supervisor.stopping(broker.drain_s)
             _end(broker, orders)
 
 
-def _until_stopped(broker: Broker, orders: Orders, supervisor: Supervisor) -> None:
+def until_told(broker: Broker, orders: Orders, supervisor: Supervisor) -> None:
+    """Serves until the end is asked for; obeys everything else that is."""
     every_s = supervisor.alive_every_s
     due = time.monotonic()
     while not orders.is_to_stop:

@@ -13,11 +13,12 @@ import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from casemate import config, identity, policy
+from casemate import config, identity, pki, policy
 from casemate.broker import Broker, ask_to_reload, read_status
 from casemate.client import Client
 from casemate.errors import BrokerError, BrokerStopped, Refused
@@ -180,6 +181,35 @@ def test_a_file_that_others_may_change_is_not_trusted(broker: Broker, home: Path
     (home / config.FILE_NAME).chmod(0o600)
     (home / config.SERVER_KEY).chmod(0o644)
     assert "open to other accounts" in broker.reload().refused[0]
+
+
+def test_a_new_certificate_that_has_expired_or_is_not_valid_yet_is_refused(
+    broker: Broker, home: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = shown(port)
+    renew(home)
+    now = pki.utc_now()
+    for shift, words in ((timedelta(days=400), "expired on"), (timedelta(days=-1), "valid from")):
+        monkeypatch.setattr(pki, "utc_now", lambda shift=shift: now + shift)
+        assert words in broker.reload().refused[0]
+        assert shown(port) == before
+    monkeypatch.undo()
+    assert broker.reload().refused == ()
+    # One that expires while it is in force keeps nothing else from changing.
+    monkeypatch.setattr(pki, "utc_now", lambda: now + timedelta(days=400))
+    write(home, tls(port) + tcp(free_port()))
+    assert broker.reload().changed == ("listener tcp added",)
+
+
+def test_a_listener_with_a_role_that_nobody_defines_is_told(
+    broker: Broker, home: Path, port: int
+) -> None:
+    write(home, tls(port) + tcp(free_port(), 'anonymous_role = "typo"'))
+    assert broker.reload().refused == ()
+    assert "typo" in broker.problems["roles"].message
+    write(home, tls(port))
+    broker.reload()
+    assert broker.problems == {}
 
 
 def test_what_needs_a_restart_is_named_and_forgotten_when_it_is_undone(

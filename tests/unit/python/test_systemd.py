@@ -10,19 +10,22 @@ import signal
 import socket
 import ssl
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from casemate import config
-from casemate.broker import read_status
+from casemate.broker import Broker, read_status
+from casemate.cli.serve import Orders, until_told
 from casemate.cli.systemd import Supervisor, forget, inherited
 from casemate.config import Configuration, Listener
 from casemate.home import Home
 from casemate.native import encode_connect
 from tests.unit.python.commands import MAIN, PATIENCE_S, ROOT, Running, casemate, running
+from tests.unit.python.test_broker import eventually
 from tests.unit.python.test_cli_reload import Owed, closed
 from tests.unit.python.test_reload import free_port, is_open, shown, tcp, tls
 
@@ -55,6 +58,15 @@ class Systemd:
             lines = self._socket.recv(4_096).decode().splitlines()
             if words in lines:
                 return dict(line.split("=", 1) for line in lines)
+
+    def heard(self) -> list[str]:
+        """Gives all lines that wait to be heard."""
+        self._socket.settimeout(0)
+        lines: list[str] = []
+        with suppress(BlockingIOError):
+            while True:
+                lines += self._socket.recv(4_096).decode().splitlines()
+        return lines
 
     def close(self) -> None:
         self._socket.close()
@@ -117,9 +129,7 @@ def test_a_broker_that_cannot_start_is_never_ready(home: Path, systemd: Systemd)
     (home / config.FILE_NAME).write_text("")
     with service(home, systemd, []) as one:
         assert one.end() == 3
-    systemd._socket.settimeout(0)
-    with pytest.raises(BlockingIOError):
-        systemd.hears("READY=1")
+    assert "READY=1" not in systemd.heard()
 
 
 def test_it_gives_signs_of_life_while_its_shards_do(home: Path, systemd: Systemd) -> None:
@@ -128,6 +138,29 @@ def test_it_gives_signs_of_life_while_its_shards_do(home: Path, systemd: Systemd
         for _ in range(3):
             systemd.hears("WATCHDOG=1")
         assert one.stop(signal.SIGTERM) == 0
+
+
+class Stuck(Broker):
+    """Is a broker of which one shard does not answer."""
+
+    asked = 0
+
+    def makes_progress(self, within_s: float) -> bool:
+        self.asked += 1
+        return False
+
+
+def test_a_broker_that_hangs_gives_no_sign_of_life(home: Path, systemd: Systemd) -> None:
+    supervisor = Supervisor({"NOTIFY_SOCKET": str(systemd.address), "WATCHDOG_USEC": "20000"})
+    orders = Orders()
+    with Stuck(home) as broker:
+        serving = threading.Thread(target=until_told, args=(broker, orders, supervisor))
+        serving.start()
+        eventually(lambda: broker.asked >= 3)
+        orders.stop(signal.SIGTERM, None)
+        serving.join()
+    supervisor.ready()
+    assert systemd.heard() == ["READY=1"]
 
 
 def test_a_restart_loses_nobody_who_knocks_meanwhile(
