@@ -179,6 +179,13 @@ impl Shard {
     /// Attaches a proven client to its session and gates CONNACK.
     fn serve(&mut self, slot: u32, hello: Box<Hello>, grant: Box<Grant>, key: SessionKey) {
         if let Err(reason) = self.admit_session(&hello, &grant, &key) {
+            if let Some(connection) = self.connection_mut(slot) {
+                // A CONNECT still waits for its answer; a silent connection would get none.
+                connection.phase = Phase::Judged(Box::new(Pending {
+                    hello,
+                    challenged: false,
+                }));
+            }
             self.refuse(slot, reason);
             return;
         }
