@@ -97,6 +97,12 @@ pub struct Plan {
     pub read_bytes_max: usize,
     /// Of 100 messages, how many are large.
     pub large_percent: u64,
+    /// How large those may be, bytes.
+    pub large_bytes: [usize; 3],
+    /// Of 100 messages, how many are to be retained.
+    pub retain_percent: u64,
+    /// Of 100 filters, how many have wildcards wherever they can.
+    pub wide_percent: u64,
     /// Messages that are published at a time.
     pub burst: u64,
     /// The run ends with a drain; the server that clients are sent to, if any.
@@ -150,6 +156,9 @@ impl Plan {
                 false => 1 << 18,
             },
             large_percent: *chance.pick(&[2, 5, 5, 5, 60]),
+            large_bytes: [2_000, 2_000, 30_000],
+            retain_percent: 25,
+            wide_percent: 15,
             burst: 1,
             drain: (features.has(Feature::Drain) && chance.percent(15))
                 .then(|| *chance.pick(&[None, Some("other.example:8883")])),
@@ -171,8 +180,15 @@ impl Plan {
         self.burst = chance.between(2, 20);
         self.weather.capacity = 1 << 16;
         self.weather.piece_bytes_max = 0;
+        // Some floods are of messages, some of what is retained.
+        let publish_percent = *chance.pick(&[80, 80, 50]);
+        if publish_percent == 50 {
+            self.wide_percent = 80;
+            self.retain_percent = 70;
+            self.large_bytes = [30_000; 3];
+        }
         for persona in &mut self.personas {
-            persona.habits.publish_percent = 80;
+            persona.habits.publish_percent = publish_percent;
         }
     }
 

@@ -41,8 +41,8 @@ pub fn topic(chance: &mut Chance, user: &str, client_id: &str) -> String {
 }
 
 /// A filter that often matches some of the topics of [`topic`].
-pub fn filter(chance: &mut Chance, user: &str, client_id: &str) -> String {
-    if chance.percent(15) {
+pub fn filter(chance: &mut Chance, wide_percent: u64, user: &str, client_id: &str) -> String {
+    if chance.percent(wide_percent) {
         let wide = [
             "#", "g/#", "g/+", "+/a", "+/+", "$x/#", "p/#", "+/a/#", "g/a/#", "/#",
         ];

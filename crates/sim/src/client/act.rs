@@ -95,13 +95,14 @@ impl Client {
         let asker = self.plan.asker(&self.persona);
         let topic = topic::topic(scene.chance, &asker.principal.name, &self.persona.client_id);
         let serial = scene.oracle.next_serial();
-        let retain = features.has(Feature::Retained) && scene.chance.percent(25);
+        let retain =
+            features.has(Feature::Retained) && scene.chance.percent(self.plan.retain_percent);
         let empties = retain && features.has(Feature::EmptyPayloads);
         let large = scene.chance.percent(self.plan.large_percent);
         let payload = match scene.chance.below(100) {
             0..=14 if empties => Vec::new(),
             _ if large => {
-                let usual = *scene.chance.pick(&[2_000, 2_000, 30_000]);
+                let usual = *scene.chance.pick(&self.plan.large_bytes);
                 let most = self.limits.packet_bytes_max.min(usual) - 400;
                 payload(serial, scene.chance.index(most))
             }
@@ -325,7 +326,12 @@ impl Client {
         };
         Wish {
             share,
-            filter: topic::filter(scene.chance, &asker.principal.name, &self.persona.client_id),
+            filter: topic::filter(
+                scene.chance,
+                self.plan.wide_percent,
+                &asker.principal.name,
+                &self.persona.client_id,
+            ),
             qos: self.choose_qos(scene),
             no_local,
             retain_as_published: modern && scene.chance.percent(30),

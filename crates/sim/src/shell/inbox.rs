@@ -60,7 +60,7 @@ impl Shell {
                     batch: &batch,
                 };
                 self.handle(shard, now, chance, input)?;
-                let at = self.pipes[from][shard].taken(now, chance);
+                let at = self.pipes[from][shard].taken(now, chance, bytes);
                 self.post(from, at, Item::Drained { to: shard, bytes });
                 Ok(())
             }

@@ -13,6 +13,9 @@ const RESERVE_BYTES: usize = 40 * 1024;
 pub struct Pipe {
     delay_ms_max: u64,
     capacity: usize,
+    /// Written and not taken: what a pipe must have room for, bytes.
+    untaken: usize,
+    /// Written and, as far as the writer knows, not taken, bytes.
     inside: usize,
     arrives_at: Millis,
     drains_at: Millis,
@@ -28,6 +31,7 @@ impl Pipe {
         Pipe {
             delay_ms_max,
             capacity,
+            untaken: 0,
             inside: 0,
             arrives_at: 0,
             drains_at: 0,
@@ -46,11 +50,12 @@ impl Pipe {
     ) -> Result<Millis, Violation> {
         ensure!(bytes > 0, Door, "an empty batch was forwarded");
         self.inside += bytes;
+        self.untaken += bytes;
         ensure!(
-            self.inside <= self.capacity,
+            self.untaken <= self.capacity,
             Bound,
             "{} bytes in a pipe of {}",
-            self.inside,
+            self.untaken,
             self.capacity
         );
         self.arrives_at = self
@@ -59,8 +64,9 @@ impl Pipe {
         Ok(self.arrives_at)
     }
 
-    /// When the writer learns that a batch was taken.
-    pub fn taken(&mut self, now: Millis, chance: &mut Chance) -> Millis {
+    /// Gives a batch to the reader, and says when the writer learns of it.
+    pub fn taken(&mut self, now: Millis, chance: &mut Chance, bytes: usize) -> Millis {
+        self.untaken -= bytes;
         self.drains_at = self
             .drains_at
             .max(now + chance.between(0, self.delay_ms_max));
