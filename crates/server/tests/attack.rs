@@ -9,14 +9,14 @@
 
 mod peer;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use casemate_codec::{Packet, QoS, Reason};
+use casemate_codec::{Packet, QoS};
 use casemate_server::{ClientCertificates, Security};
+use peer::bare::Bare;
 use peer::papers::Authority;
 use peer::{
     connect, connect_silent, dial, listener, plain_options, publish, subscribe, subscription,
@@ -182,96 +182,6 @@ fn cve_2023_5632_idle_and_half_closed_connections_do_not_spin() {
         "{spent} ticks of 10 ms in one second of silence"
     );
     drop((peers, silent));
-}
-
-/// A server in a process of its own, with few descriptors.
-struct Bare {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Bare {
-    fn start(descriptors: usize, options: &str) -> Bare {
-        let mut path = std::env::current_exe().unwrap();
-        path.pop();
-        path.pop();
-        path.push("examples/bare");
-        assert!(
-            path.exists(),
-            "cargo build -p casemate-server --example bare makes {path:?}"
-        );
-        let line = format!(
-            "ulimit -n {descriptors} && exec {} --port 0 --anonymous --until-eof {options}",
-            path.display()
-        );
-        let mut child = Command::new("sh")
-            .args(["-c", &line])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut ready = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut ready)
-            .unwrap();
-        let port = ready
-            .split("\"port\":")
-            .nth(1)
-            .unwrap()
-            .split(',')
-            .next()
-            .unwrap();
-        Bare {
-            child,
-            address: SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap())),
-        }
-    }
-
-    /// Connects without proof, which this server allows.
-    fn greet(&self, client_id: &str) -> Peer {
-        let mut peer = Peer::new(Wire::plain(self.address));
-        peer.send(&Packet::Connect(connect_silent(client_id)));
-        assert_eq!(peer.connack(), Reason::Success);
-        peer
-    }
-
-    /// Resident memory, KiB.
-    fn resident_kib(&self) -> usize {
-        let path = format!("/proc/{}/status", self.child.id());
-        let status = std::fs::read_to_string(path).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    }
-
-    fn processor_ticks(&self) -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .split_whitespace()
-            .collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    }
-}
-
-impl Drop for Bare {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                assert!(status.success() || thread::panicking());
-                return;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// Goal: a server without descriptors lives, does not spin, serves whom it has, and accepts

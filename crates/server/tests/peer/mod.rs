@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+pub mod bare;
 pub mod framed;
 pub mod papers;
 

@@ -1,0 +1,119 @@
+//! A server in a process of its own, so that its memory, time and descriptors can be read.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use casemate_codec::{Packet, Reason};
+
+use super::{connect_silent, Peer, Wire, PATIENCE};
+
+/// A server in a process of its own, which lets everybody in.
+pub struct Bare {
+    child: Child,
+    pub address: SocketAddr,
+    /// Where it speaks TLS, with `--tls-port`.
+    pub tls_address: Option<SocketAddr>,
+}
+
+impl Bare {
+    pub fn start(descriptors: usize, options: &str) -> Bare {
+        let mut path = std::env::current_exe().unwrap();
+        path.pop();
+        path.pop();
+        path.push("examples/bare");
+        assert!(
+            path.exists(),
+            "cargo build -p casemate-server --example bare makes {path:?}"
+        );
+        let line = format!(
+            "ulimit -n {descriptors} && exec {} --port 0 --anonymous --until-eof {options}",
+            path.display()
+        );
+        let mut child = Command::new("sh")
+            .args(["-c", &line])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap())
+            .read_line(&mut ready)
+            .unwrap();
+        let port = |name: &str| {
+            let text = ready.split(&format!("\"{name}\":")).nth(1).unwrap();
+            text.split(',').next().unwrap().parse().ok()
+        };
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Bare {
+            address: address(port("port").unwrap()),
+            tls_address: port("tls_port").map(address),
+            child,
+        }
+    }
+
+    /// Connects without proof, which this server allows.
+    pub fn greet(&self, client_id: &str) -> Peer {
+        let mut peer = Peer::new(Wire::plain(self.address));
+        peer.send(&Packet::Connect(connect_silent(client_id)));
+        assert_eq!(peer.connack(), Reason::Success);
+        peer
+    }
+
+    /// Resident memory, KiB.
+    pub fn resident_kib(&self) -> usize {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Open descriptors.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))
+            .unwrap()
+            .count()
+    }
+
+    /// Waits until the server has no more descriptors than this.
+    pub fn wait_for_descriptors(&self, most: usize) {
+        let until = Instant::now() + PATIENCE;
+        while self.descriptors() > most {
+            assert!(Instant::now() < until, "{} are open", self.descriptors());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Time of the processor that it has used, in ticks of 10 ms.
+    pub fn processor_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                assert!(status.success() || thread::panicking());
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
