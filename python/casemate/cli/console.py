@@ -37,11 +37,11 @@ PassphraseFile = Annotated[
 
 LogFormatOption = Annotated[
     Literal["console", "json"] | None,
-    typer.Option("--log-format", help="Form of the log on stderr (default: as in [log])."),
+    typer.Option("--log-format", help="Form of the log on stderr (default: as in casemate.toml)."),
 ]
 LogLevelOption = Annotated[
     Literal["debug", "info", "warning", "error"] | None,
-    typer.Option("--log-level", help="How much is logged (default: as in [log])."),
+    typer.Option("--log-level", help="How much is logged (default: as in casemate.toml)."),
 ]
 Verbose = Annotated[
     bool, typer.Option("-v", "--verbose", help="Log each connection: --log-level info.")

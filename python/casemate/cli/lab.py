@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from casemate.cli.console import LogFormatOption, LogLevelOption
 
 
+def _port(name: str, words: str) -> Any:  # noqa: ANN401 - as typer's own.
+    return typer.Option(name, min=0, max=65_535, help=words)
+
+
 def lab(
-    port: Annotated[
-        int | None, typer.Option("--port", min=0, max=65_535, help="Plaintext port; else free.")
-    ] = None,
-    tls_port: Annotated[
-        int | None, typer.Option("--tls-port", min=0, max=65_535, help="TLS port; else free.")
-    ] = None,
+    port: Annotated[int | None, _port("--port", "Plaintext port; else free.")] = None,
+    tls_port: Annotated[int | None, _port("--tls-port", "TLS port; else free.")] = None,
     mtls_port: Annotated[
-        int | None,
-        typer.Option(
-            "--mtls-port", min=0, max=65_535, help="TLS port that requires a client certificate."
-        ),
+        int | None, _port("--mtls-port", "TLS port that requires a client certificate.")
     ] = None,
-    ws_port: Annotated[
-        int | None,
-        typer.Option("--ws-port", min=0, max=65_535, help="WebSocket port; else free."),
-    ] = None,
+    ws_port: Annotated[int | None, _port("--ws-port", "WebSocket port; else free.")] = None,
     wss_port: Annotated[
-        int | None,
-        typer.Option("--wss-port", min=0, max=65_535, help="WebSocket over TLS; else free."),
+        int | None, _port("--wss-port", "Port of WebSocket over TLS; else free.")
     ] = None,
     unix_socket: Annotated[
         Path | None,
