@@ -73,6 +73,7 @@ _DETAILS = {
     "handshake-failed": "cause",
     "upgrade-refused": "cause",
     "frame-refused": "cause",
+    "proxy-refused": "cause",
     "accept-failed": "cause",
 }
 """What the detail of an event is called; of others it is called `detail`."""

@@ -22,8 +22,9 @@ use crate::ring::Ring;
 /// Addresses that are remembered as told about; beyond them the memory starts anew.
 const STRANGERS_MAX: usize = 4096;
 
-/// How long an address is remembered as told about, ms.
-const STRANGERS_MS: Millis = 3_600_000;
+/// How long an address is remembered as told about, ms. Short enough that who knocks on and on is
+/// told about often enough to be banned: fail2ban counts lines in ten minutes.
+const STRANGERS_MS: Millis = 10_000;
 
 /// Everything that more than one thread touches.
 pub(crate) struct Broker {
@@ -96,7 +97,7 @@ struct Strangers {
     since: Millis,
 }
 
-/// What is told only once for each address.
+/// What is told only once for each address and [`STRANGERS_MS`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Oddity {
     /// A failed handshake.

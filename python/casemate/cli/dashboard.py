@@ -49,6 +49,7 @@ REFUSED = {
     "upgrades_refused": "WebSockets refused",
     "frames_refused": "WebSocket frames refused",
     "http_on_mqtt": "HTTP on a port of MQTT",
+    "proxy_refused": "PROXY headers refused",
     "connect_deadlines": "connects too slow",
     "slow_readers": "readers too slow",
     "refused_full": "connections refused, full",
