@@ -41,27 +41,20 @@ def listener(name: str, described: Listener, client_ca_pem: bytes) -> native.Lis
     Raises:
         BrokerError: Certificate, key or authorities cannot be read.
     """
-    options: dict[str, Any] = {}
-    if described.is_encrypted:
-        options |= _encryption(name, described, client_ca_pem)
-    if described.socket is not None:
-        options |= {"unix_path": str(described.socket), "unix_mode": described.mode_bits}
-    if described.is_web:
-        options |= {
-            "websocket_path": described.path,
-            "websocket_origins": list(described.origins),
-        }
-    if described.proxy_from:
-        options["proxy_from"] = list(described.proxy_from)
-    if described.max_connections is not None:
-        options["max_connections"] = described.max_connections
-    is_unix = described.kind == "unix"
+    encryption = _encryption(name, described, client_ca_pem) if described.is_encrypted else {}
+    is_unix = described.socket is not None
     return native.Listener(
         name,
         "" if is_unix else described.host,
         0 if is_unix else described.port,
+        unix_path=str(described.socket) if is_unix else None,
+        unix_mode=described.mode_bits,
         anonymous_role=described.anonymous_role,
-        **options,
+        websocket_path=described.path,
+        websocket_origins=described.origins,
+        proxy_from=described.proxy_from,
+        max_connections=described.max_connections,
+        **encryption,
     )
 
 

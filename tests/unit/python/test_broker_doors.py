@@ -34,10 +34,10 @@ def home(tmp_path: Path) -> Path:
     return folder
 
 
-def serving(home: Path, *tables: str) -> Broker:
+def serving(home: Path, *tables: str, **options: Any) -> Broker:  # noqa: ANN401 - as for Broker.
     """Describes a broker whose casemate.toml has these listeners."""
     (home / config.FILE_NAME).write_text("".join(f"[[listeners]]\n{one}\n" for one in tables))
-    return Broker(home, password_cost=CHEAP)
+    return Broker(home, password_cost=CHEAP, **options)
 
 
 def port(broker: Broker, name: str) -> int:
@@ -164,3 +164,53 @@ def test_a_file_of_authorities_that_is_missing_or_empty_opens_no_door(home: Path
         (home / "ca.crt").write_text(content)
         with pytest.raises(BrokerError):
             serving(home, table).start()
+
+
+def test_a_load_balancer_names_the_address_and_nobody_else_does(home: Path) -> None:
+    seen: list[native.Event] = []
+    header = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 1883\r\n"
+    plain = 'kind = "tcp"\nport = 0\n'
+    tables = (
+        plain + 'name = "balanced"\nproxy_from = ["127.0.0.1"]',
+        plain + 'name = "other"\nproxy_from = ["10.0.0.5"]',
+    )
+    with serving(home, *tables, on_event=seen.append) as broker:
+        for name, opening, answer in (
+            ("balanced", header, REFUSED),
+            ("balanced", b"", b""),
+            ("other", header, b""),
+            ("other", b"", REFUSED),
+        ):
+            with socket.create_connection(("127.0.0.1", port(broker, name)), timeout=20) as peer:
+                peer.sendall(opening + native.encode_connect(4, "probe"))
+                assert _received(peer) == answer, (name, opening)
+    found = {(one.listener, one.address) for one in seen if one.kind == "authentication-refused"}
+    assert ("balanced", "192.0.2.7:4711") in found
+    assert all("127.0.0.1" in (at or "") for name, at in found if name == "other")
+    assert "proxy-refused" in {one.kind for one in seen}
+
+
+def test_a_listener_holds_as_many_connections_as_it_may(home: Path) -> None:
+    table = 'kind = "tcp"\nport = 0\nanonymous_role = "sensor"\nmax_connections = 2'
+    with serving(home, table) as broker:
+        held = []
+        for number in range(2):
+            peer = socket.create_connection(("127.0.0.1", port(broker, "tcp")), timeout=20)
+            held.append(peer)
+            peer.sendall(native.encode_connect(4, f"probe-{number}"))
+            assert _received(peer) == WELCOME
+        with socket.create_connection(("127.0.0.1", port(broker, "tcp")), timeout=20) as peer:
+            peer.sendall(native.encode_connect(4, "one-too-many"))
+            assert _received(peer) == b""
+        for peer in held:
+            peer.sendall(native.encode_pingreq())
+            assert peer.recv(2) == b"\xd0\x00"
+            peer.close()
+
+
+def _received(peer: socket.socket) -> bytes:
+    """Gives the answer, or nothing where the peer has closed in whatever way."""
+    try:
+        return peer.recv(4)
+    except ConnectionError:
+        return b""
