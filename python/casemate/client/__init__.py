@@ -11,6 +11,16 @@ async with Client("broker.example", ca_file="ca.crt") as client:
 from casemate.client.client import Client
 from casemate.client.message import Message, Properties, Will
 from casemate.client.session import Subscription
-from casemate.client.transport import trust
+from casemate.client.topic import TopicPattern, matches
+from casemate.client.trust import trust
 
-__all__ = ["Client", "Message", "Properties", "Subscription", "Will", "trust"]
+__all__ = [
+    "Client",
+    "Message",
+    "Properties",
+    "Subscription",
+    "TopicPattern",
+    "Will",
+    "matches",
+    "trust",
+]

@@ -3,52 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import secrets
 import ssl
-import time
-from collections.abc import Iterable
-from itertools import groupby
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from casemate import native
-from casemate.client.exchange import ALIASES_MAX, Answer, Encode, Exchange
+from casemate.client.address import Address, locate
+from casemate.client.delivery import Delivery
+from casemate.client.exchange import Exchange
+from casemate.client.greeting import Greeting
 from casemate.client.inbox import Inbox
-from casemate.client.link import Limits, Link
+from casemate.client.keeper import RECONNECT_S_MAX, Keeper
+from casemate.client.link import Limits
 from casemate.client.message import (
     NO_PROPERTIES,
+    Message,
     Payload,
     Properties,
     Will,
     to_bytes,
 )
-from casemate.client.session import (
-    Outgoing,
-    Subscription,
-    refusal,
-)
-from casemate.client.transport import PLAIN_PORT, TLS_PORT, Address, is_loopback, trust
-from casemate.errors import (
-    ClientError,
-    ConnectionLost,
-    DeadlinePassed,
-    NotConnected,
-    ProtocolViolation,
-    Refused,
-    Unreachable,
-    Untrusted,
-)
+from casemate.client.request import answer_properties
+from casemate.client.session import Outgoing, Subscription
+from casemate.client.subscriber import Subscriber
+from casemate.client.topic import TopicPattern, admit_topic
+from casemate.client.trust import HTTP, MQTT, trust
+from casemate.client.url import read_url
+from casemate.errors import ClientError, DeadlinePassed, Refused, Untrusted
 
-RECONNECT_S_MIN = 0.5
-RECONNECT_S_MAX = 60.0
-STEADY_S = 30.0
-"""A connection that lived this long, in seconds, makes the next wait short again."""
+_NO_MATCHING_SUBSCRIBERS = 0x10
 
-_REFUSAL = 0x80
-_TRY_AGAIN = frozenset({0x80, 0x83, 0x88, 0x89, 0x8B, 0x8D, 0x93, 0x96, 0x97, 0x98, 0x9F, 0xA0})
-"""Refusals after which another attempt may succeed; all others are final."""
+Filter = str | TopicPattern | Subscription
+"""What may be subscribed to."""
 
 
 class Client:
@@ -62,17 +51,21 @@ class Client:
 
     def __init__(
         self,
-        host: str,
+        host: str = "",
         port: int | None = None,
         *,
         client_id: str = "",
         username: str | None = None,
         password: str | bytes | None = None,
-        tls: ssl.SSLContext | bool = True,
+        tls: ssl.SSLContext | bool | None = None,
         ca_file: str | Path | None = None,
         cert_file: str | Path | None = None,
         key_file: str | Path | None = None,
         insecure_plaintext: bool = False,
+        unix_socket: str | Path | None = None,
+        websocket_path: str | None = None,
+        websocket_headers: Iterable[tuple[str, str]] = (),
+        local_address: str | None = None,
         version: int = 5,
         keep_alive_s: int = 60,
         clean_start: bool = True,
@@ -85,22 +78,28 @@ class Client:
         queue_bytes_max: int = 16 * 1024 * 1024,
         connect_timeout_s: float = 10.0,
         reconnect: bool = True,
+        reconnect_s_max: float = RECONNECT_S_MAX,
     ) -> None:
         """Describes a client; nothing is opened yet.
 
         Args:
-            host: Name or address of the broker; its certificate must hold it.
-            port: 1–65535; None takes 8883, or 1883 without TLS.
+            host: Name or address of the broker; its certificate must hold it. Empty only with a
+                unix socket.
+            port: 1–65535; None takes 8883, or 1883 without TLS, and 443 or 80 for WebSocket.
             client_id: Empty lets the broker choose; in MQTT 3.1 the client does.
             username: What the client calls itself.
             password: What it knows.
             tls: True verifies the broker, with the files below; a context is used as it is; False
-                is plaintext, on loopback only.
+                is plaintext, on loopback only. None is True, but False on a unix socket.
             ca_file: PEM of the authorities to trust; None trusts the system's.
             cert_file: PEM of the client's certificate.
             key_file: PEM of its key.
             insecure_plaintext: With `tls=False`, also off loopback: everybody on the way can read
                 and change everything, the password included.
+            unix_socket: Path of a socket on this machine, in place of host and port.
+            websocket_path: Speak MQTT over a WebSocket on this path, such as `/mqtt`.
+            websocket_headers: Sent with its handshake, such as a token for a proxy.
+            local_address: Own address from which to connect.
             version: 5, 4 (MQTT 3.1.1) or 3 (MQTT 3.1).
             keep_alive_s: 0–65,535 seconds; 0 never pings.
             clean_start: Forget the session that the broker may still have.
@@ -110,60 +109,106 @@ class Client:
             user: User properties of CONNECT (5.0).
             receive_max: QoS 1 and 2 messages that may wait for the program, 1–65,535 (5.0).
             packet_bytes_max: Largest packet that is read, in bytes.
-            queue_messages_max: Messages that wait for the program before reading stops.
+            queue_messages_max: Messages that wait for the program before reading stops, in each
+                queue: the client's own and that of each `subscription`.
             queue_bytes_max: The same in bytes of payload.
             connect_timeout_s: Seconds for each of transport and CONNACK.
             reconnect: Connect again, and restore the subscriptions, when the connection is lost.
+            reconnect_s_max: Longest wait between two attempts, in seconds; waits begin at half a
+                second, double, and are drawn from the upper half of that.
 
         Raises:
-            ValueError: A number is out of its range.
+            ValueError: A number is out of its range, or two arguments contradict each other.
             Untrusted: Plaintext off loopback, or a file of the TLS material is unusable.
         """
-        if version not in (3, 4, 5):
-            raise ValueError("version is 3, 4 or 5")
-        if not 0 <= keep_alive_s <= 65_535 or not 1 <= receive_max <= 65_535:
-            raise ValueError("keep_alive_s is 0–65,535 and receive_max 1–65,535")
-        if queue_messages_max < 1 or queue_bytes_max < 1 or packet_bytes_max < 256:
-            raise ValueError("queues hold at least 1, packets at least 256 bytes")
-        self._address = _address(
-            host, port, tls, insecure_plaintext, (ca_file, cert_file, key_file)
+        if queue_messages_max < 1 or queue_bytes_max < 1 or reconnect_s_max <= 0:
+            raise ValueError("queues hold at least 1, and reconnect_s_max is above 0")
+        if tls is None:
+            tls = unix_socket is None or any((ca_file, cert_file, key_file))
+        address = locate(
+            host,
+            port,
+            _tls(tls, (ca_file, cert_file, key_file), websocket_path),
+            insecure_plaintext=insecure_plaintext,
+            unix_socket=unix_socket,
+            websocket_path=websocket_path,
+            websocket_headers=websocket_headers,
+            local_address=local_address,
         )
-        self._version = version
-        if not client_id and version == 3:  # MQTT 3.1 §3.1 has no empty client id.
-            client_id = f"casemate-{secrets.token_hex(7)}"
-        self._client_id = client_id
-        self._username = username
-        self._password = password.encode() if isinstance(password, str) else password
-        self._keep_alive_s = keep_alive_s
-        self._clean_start = clean_start
-        self._session_expiry_s = session_expiry_s
-        self._will = None if will is None else will.native()
-        self._user = list(user)
-        self._receive_max = min(receive_max, queue_messages_max)
-        self.inbox = Inbox(queue_messages_max, queue_bytes_max)
-        self._exchange = Exchange(version, self.inbox, self._receive_max)
-        self._packet_bytes_max = packet_bytes_max
-        self._connect_timeout_s = connect_timeout_s
-        self._reconnect = reconnect
-        # Why nothing can be sent: at first because nobody has connected yet.
-        self._end: ClientError | None = NotConnected("the client was not connected yet")
-        self._keeper: asyncio.Task[None] | None = None
-        self.session_present = False
+        self._greeting = Greeting(
+            version,
+            client_id,
+            username=username,
+            password=password,
+            keep_alive_s=keep_alive_s,
+            clean_start=clean_start,
+            session_expiry_s=session_expiry_s,
+            will=will,
+            user=user,
+            receive_max=receive_max,
+            packet_bytes_max=packet_bytes_max,
+        )
+        self._greeting.receive_max = min(receive_max, queue_messages_max)
+        self._delivery = Delivery(queue_messages_max, queue_bytes_max)
+        self._exchange = Exchange(version, self._delivery, self._greeting.receive_max)
+        waits = connect_timeout_s, reconnect_s_max if reconnect else None
+        self._keeper = Keeper(address, self._greeting, self._exchange, *waits)
+        self.inbox = self._delivery.inbox
+        self._subscriber = Subscriber(self._keeper, self._exchange, self._delivery)
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> Self:  # noqa: ANN401 - as for Client.
+        """Describes a client by a URL.
+
+        Args:
+            url: `mqtts://[user[:password]@]host[:port]`, `wss://host[:port][/path]`,
+                `unix:///path`, and the plaintext `mqtt://` and `ws://`, which stay on loopback.
+            options: As for `Client`, but for what the URL says.
+
+        Raises:
+            ValueError: The URL cannot be, or says what an option says too.
+            Untrusted: As for `Client`.
+        """
+        said = read_url(url)
+        twice = sorted(said.keys() & options.keys())
+        if twice:
+            raise ValueError(f"the URL and an argument both say {twice[0]}")
+        return cls(**said, **options)
+
+    def __repr__(self) -> str:
+        """Names the broker and the client id; never a secret."""
+        state = "connected" if self.is_connected else "not connected"
+        return f"<Client {self.client_id!r} at {self.address}, {state}>"
+
+    @property
+    def address(self) -> Address:
+        """Where the broker is."""
+        return self._keeper.address
 
     @property
     def messages(self) -> Inbox:
-        """The messages that arrive, for `async for`."""
+        """The messages that arrive, for `async for`, but for those of a `subscription`."""
         return self.inbox
 
     @property
     def client_id(self) -> str:
         """The client id in use; empty until the broker has chosen one."""
-        return self._client_id
+        return self._greeting.client_id
+
+    @property
+    def version(self) -> int:
+        """5, 4 (MQTT 3.1.1) or 3 (MQTT 3.1)."""
+        return self._greeting.version
 
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection at this moment."""
         return self._exchange.link is not None
+
+    @property
+    def session_present(self) -> bool:
+        """Whether the broker still had the session when this client was last connected."""
+        return self._keeper.session_present
 
     @property
     def limits(self) -> Limits:
@@ -172,9 +217,7 @@ class Client:
         Raises:
             NotConnected: There is none.
         """
-        if self._exchange.link is None:
-            raise self._end or NotConnected("there is no connection at the moment")
-        return self._exchange.link.limits
+        return self._keeper.link().limits
 
     async def connect(self) -> None:
         """Connects; it does not retry, so that a wrong address is heard of at once.
@@ -185,16 +228,7 @@ class Client:
             Untrusted: The broker's certificate proves nothing, or it wants another of ours.
             DeadlinePassed: No answer came in time.
         """
-        if self._keeper is not None:
-            raise ClientError("a client connects once", hint="make a new Client")
-        try:
-            link = await self._open(self._clean_start)
-        except ClientError as error:
-            self._finish(error, error)
-            raise
-        self._end = None
-        await self._adopt(link)
-        self._keeper = asyncio.create_task(self._keep(link))
+        await self._keeper.connect()
 
     async def close(self, *, with_will: bool = False) -> None:
         """Says goodbye and closes; what is still on its way is given up.
@@ -202,12 +236,22 @@ class Client:
         Args:
             with_will: Ask the broker to publish the will all the same (5.0).
         """
-        self._finish(NotConnected("the client was closed"), None)
-        if self._keeper is not None:
-            self._keeper.cancel()
-        link, self._exchange.link = self._exchange.link, None
-        if link is not None:
-            await link.close(native.encode_disconnect(self._version, reason=4 if with_will else 0))
+        await self._keeper.close(with_will=with_will)
+
+    async def wait_connected(self) -> None:
+        """Waits until there is a connection.
+
+        Raises:
+            ClientError: There will be none.
+        """
+        await self._keeper.connected()
+
+    async def wait_disconnected(self) -> ClientError:
+        """Waits until the connection is lost or closed; gives why.
+
+        The client goes on by itself all the same; this is for programs that show or log it.
+        """
+        return await self._keeper.disconnected()
 
     async def __aenter__(self) -> Self:
         """Connects; raises as `connect`."""
@@ -252,12 +296,10 @@ class Client:
             Refused: The broker said no, or takes no message that large or of that QoS.
             ConnectionLost: The connection is gone and so is the chance to know.
         """
-        fault = native.topic_fault(topic)
-        if fault is not None:
-            raise ValueError(f"invalid topic name: {fault}")
+        admit_topic(topic)
         if qos not in (0, 1, 2):
             raise ValueError("qos is 0, 1 or 2")
-        link = await self._connected()
+        link = await self._keeper.connected()
         _admit(link.limits, qos, retain)
         data = to_bytes(payload)
         if qos == 0:
@@ -271,7 +313,7 @@ class Client:
         )
         self._exchange.session.add(message)
         self._exchange.pump()
-        self.inbox.wake()
+        self._delivery.wake()
         try:
             return await message.done
         finally:
@@ -280,7 +322,7 @@ class Client:
 
     async def subscribe(
         self,
-        *filters: str | Subscription,
+        *filters: Filter,
         qos: int = 0,
         no_local: bool = False,
         retain_as_published: bool = False,
@@ -304,170 +346,162 @@ class Client:
             ValueError: A filter cannot be.
             Refused: The broker refused one of them; the others stand.
         """
-        wanted = [
-            one
-            if isinstance(one, Subscription)
-            else Subscription(
-                one, qos, no_local, retain_as_published, retain_handling, subscription_id
-            )
-            for one in filters
-        ]
-        _admit_filters([one.filter for one in wanted])
-        granted: list[int] = []
-        refused: Refused | None = None
-        for id_of_group, group in groupby(wanted, lambda one: one.subscription_id):
-            lines = list(group)
-            answer = await self._ask(self._exchange.subscribe_packet(id_of_group, lines))
-            error = self._exchange.granted(lines, answer)
-            refused = refused or error
-            granted.extend(answer.codes)
-        if refused is not None:
-            raise refused
-        return granted
+        options = qos, no_local, retain_as_published, retain_handling, subscription_id
+        return await self._subscriber.subscribe(
+            [
+                one if isinstance(one, Subscription) else Subscription(str(one), *options)
+                for one in filters
+            ]
+        )
 
-    async def unsubscribe(self, *filters: str) -> None:
+    async def unsubscribe(self, *filters: str | TopicPattern) -> None:
         """Ends subscriptions.
 
         Raises:
             ValueError: A filter cannot be.
             Refused: The broker refused one of them.
         """
-        _admit_filters(filters)
-        for one in filters:
-            self._exchange.session.subscriptions.pop(one, None)
-        answer = await self._ask(
-            lambda packet_id, limit: native.encode_unsubscribe(
-                self._version, packet_id, list(filters), packet_bytes_max=limit
+        await self._subscriber.unsubscribe([str(one) for one in filters])
+
+    @asynccontextmanager
+    async def subscription(
+        self,
+        *filters: str | TopicPattern,
+        qos: int = 0,
+        no_local: bool = False,
+        retain_as_published: bool = False,
+        retain_handling: int = 0,
+    ) -> AsyncIterator[Inbox]:
+        """Subscribes for the time of a block, with a queue of its own.
+
+        ```
+        async with client.subscription("lab/+/temp") as messages:
+            async for message in messages:
+                print(message.topic, message.payload)
+        ```
+
+        What the queue takes does not come to `client.messages`. A message that answers several
+        blocks comes to each; it is acknowledged when all of them have taken it. What nobody has
+        taken when the block ends is let go. A full queue stops the reading of all.
+
+        Args:
+            filters: Topic filters that this client has not subscribed to already.
+            qos: For all of them, as are all that follow; see `Subscription`.
+            no_local: Own messages are not wanted (5.0).
+            retain_as_published: Keep the publisher's retain flag (5.0).
+            retain_handling: 0, 1 or 2 (5.0).
+
+        Yields:
+            The messages.
+
+        Raises:
+            ValueError: A filter cannot be, or is subscribed to already.
+            Refused: The broker refused one of them; none stands.
+        """
+        options = qos, no_local, retain_as_published, retain_handling
+        queue = self._delivery.queue()
+        lane = await self._subscriber.enter(
+            [Subscription(str(one), *options) for one in filters], queue
+        )
+        try:
+            yield queue
+        finally:
+            queue.discard()
+            await self._subscriber.leave(lane)
+
+    async def request(
+        self,
+        topic: str,
+        payload: Payload = b"",
+        *,
+        qos: int = 1,
+        timeout_s: float = 10.0,
+        response_topic: str | None = None,
+        properties: Properties = NO_PROPERTIES,
+    ) -> Message:
+        """Publishes a request and waits for its answer (5.0).
+
+        The first request subscribes to the response topic, which stays until the client closes.
+
+        Args:
+            topic: Where the request goes.
+            payload: Bytes, or text that is sent as UTF-8.
+            qos: Of the request and, at most, of the answer.
+            timeout_s: Seconds for all of it.
+            response_topic: Where the answer comes, which the policy must let this client hear;
+                None takes what the broker suggests, or `responses/` and the client id.
+            properties: Travel with the request; response topic and correlation data are set here.
+
+        Raises:
+            ValueError: A topic cannot be.
+            DeadlinePassed: No answer came in time.
+            Refused: The broker refused the request or the response topic.
+            ClientError: Nobody has subscribed to the topic, or it is not MQTT 5.0.
+        """
+        if self.version != 5:
+            raise ClientError(
+                "requests need MQTT 5.0: older versions have no response topic",
+                hint="use version=5, or put both topics and an id into the payload",
             )
-        )
-        for one, code in zip(filters, answer.codes, strict=False):
-            if code >= _REFUSAL:
-                raise refusal(f'to end the subscription "{one}"', code, answer.reason_string)
-
-    async def _open(self, clean_start: bool) -> Link:
-        modern = self._version == 5
-        connect = native.encode_connect(
-            self._version,
-            self._client_id,
-            clean_start=clean_start,
-            keep_alive_s=self._keep_alive_s,
-            username=self._username,
-            password=self._password,
-            will=self._will,
-            session_expiry_s=self._session_expiry_s if modern else None,
-            receive_max=self._receive_max if modern else None,
-            packet_bytes_max=self._packet_bytes_max if modern else None,
-            topic_alias_max=ALIASES_MAX if modern else None,
-            user=self._user if modern else [],
-        )
-        link, connack = await Link.open(
-            self._address,
-            self._version,
-            connect,
-            self._keep_alive_s,
-            self._packet_bytes_max,
-            self._connect_timeout_s,
-        )
-        if connack.session_present and clean_start:
-            link.abort()
-            raise ProtocolViolation("the broker resumed a session that was to be forgotten")
-        self._client_id = connack.assigned_client_id or self._client_id
-        self.session_present = connack.session_present
-        return link
-
-    async def _adopt(self, link: Link) -> None:
-        """Goes on over a new connection: what was on its way first, then what waits."""
-        if self.session_present:
-            self._exchange.session.resume()
-        else:
-            self._exchange.session.renew()
-        self._exchange.link = link
-        link.start(self._exchange)
-        if not self.session_present:
-            for id_of_group, lines in self._exchange.session.groups():
-                answer = await self._exchange.ask(
-                    link, self._exchange.subscribe_packet(id_of_group, lines)
-                )
-                refused = self._exchange.granted(lines, answer)
-                if refused is not None:
-                    raise refused
-        self._exchange.pump()
-        self._exchange.tell_change()
-
-    async def _keep(self, link: Link) -> None:
-        """Replaces each connection that is lost, until that is pointless."""
-        wait_s = RECONNECT_S_MIN
-        while True:
-            began = time.monotonic()
-            await asyncio.wait([link.lost])
-            error = link.lost.result()
-            if time.monotonic() - began > STEADY_S:
-                wait_s = RECONNECT_S_MIN
-            while True:
-                self._exchange.link = None
-                if not self._reconnect or not _may_retry(error):
-                    self._finish(error, error)
-                    return
-                # Jitter keeps a thousand clients from returning in the same instant.
-                await asyncio.sleep(random.uniform(wait_s / 2, wait_s))  # noqa: S311 - no secret.
-                wait_s = min(wait_s * 2, RECONNECT_S_MAX)
+        admit_topic(topic)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._keeper.connected()
+                suggested = self._keeper.response_information or f"responses/{self.client_id}"
+                where = response_topic or suggested
+                answers = await self._subscriber.answers_on(where, qos)
+                correlation, answer = answers.expect()
                 try:
-                    link = await self._open(self._clean_start and not self._outlives())
-                    await self._adopt(link)
-                    break
-                except ClientError as again:
-                    error = again
-                    link.lose(error)
+                    sent = replace(properties, response_topic=where, correlation_data=correlation)
+                    code = await self.publish(topic, payload, qos=qos, properties=sent)
+                    if code == _NO_MATCHING_SUBSCRIBERS:
+                        raise ClientError(
+                            f'nobody has subscribed to "{topic}", so that no answer can come',
+                            hint="is the one who answers connected?",
+                        )
+                    return await answer
+                finally:
+                    answers.forget(correlation)
+        except TimeoutError as error:
+            raise DeadlinePassed(f'no answer to "{topic}" came within {timeout_s:g} s') from error
 
-    def _outlives(self) -> bool:
-        """Says whether the session was asked to outlive its connection."""
-        return self._version == 5 and self._session_expiry_s > 0
+    async def reply(
+        self,
+        request: Message,
+        payload: Payload = b"",
+        *,
+        qos: int = 1,
+        properties: Properties = NO_PROPERTIES,
+    ) -> int:
+        """Answers a request where it asked for it; returns and raises as `publish`.
 
-    def _finish(self, error: ClientError, for_reader: ClientError | None) -> None:
-        self._end = error
-        self._exchange.session.fail_all(error)
-        self._exchange.fail_requests(error)
-        self.inbox.end(for_reader)
-        self._exchange.tell_change()
+        Args:
+            request: The message that asked.
+            payload: Bytes, or text that is sent as UTF-8.
+            qos: 0, 1 or 2.
+            properties: Travel with the answer; its correlation data is the request's.
 
-    async def _connected(self) -> Link:
-        while self._exchange.link is None:
-            if self._end is not None:
-                raise self._end
-            await self._exchange.change()
-        return self._exchange.link
-
-    async def _ask(self, encode: Encode) -> Answer:
-        """Asks until a connection lives long enough to answer."""
-        while True:
-            link = await self._connected()
-            try:
-                return await self._exchange.ask(link, encode)
-            except ConnectionLost:
-                if self._end is not None:
-                    raise
+        Raises:
+            ValueError: The message asks for no answer.
+        """
+        topic, answered = answer_properties(request, properties)
+        return await self.publish(topic, payload, qos=qos, properties=answered)
 
 
-def _address(
-    host: str,
-    port: int | None,
+def _tls(
     tls: ssl.SSLContext | bool,
-    insecure_plaintext: bool,
     files: tuple[str | Path | None, str | Path | None, str | Path | None],
-) -> Address:
+    websocket_path: str | None,
+) -> ssl.SSLContext | None:
     if tls is False:
         if any(files):
             raise Untrusted("certificates were given together with tls=False")
-        if not insecure_plaintext and not is_loopback(host):
-            raise Untrusted(
-                f"{host} is not this machine, and the connection would be in plaintext",
-                hint="use TLS, or say insecure_plaintext=True if everybody on the way may read it",
-            )
-        return Address(host, PLAIN_PORT if port is None else port, None, insecure_plaintext)
-    context = trust(*files) if tls is True else tls
-    if tls is not True and any(files):
+        return None
+    if tls is True:
+        return trust(*files, alpn=MQTT if websocket_path is None else HTTP)
+    if any(files):
         raise Untrusted("give a TLS context or files, not both")
-    return Address(host, TLS_PORT if port is None else port, context)
+    return tls
 
 
 def _admit(limits: Limits, qos: int, retain: bool) -> None:
@@ -476,20 +510,3 @@ def _admit(limits: Limits, qos: int, retain: bool) -> None:
         raise Refused(f"the broker takes no QoS above {limits.qos_max}", reason_code=0x9B)
     if retain and not limits.retain:
         raise Refused("the broker stores no messages", reason_code=0x9A)
-
-
-def _admit_filters(filters: Iterable[str]) -> None:
-    count = 0
-    for one in filters:
-        count += 1
-        fault = native.filter_fault(one)
-        if fault is not None:
-            raise ValueError(f"invalid topic filter: {fault}")
-    if count == 0:
-        raise ValueError("name at least one filter")
-
-
-def _may_retry(error: ClientError) -> bool:
-    if isinstance(error, Refused):
-        return error.reason_code in _TRY_AGAIN
-    return isinstance(error, ConnectionLost | Unreachable | DeadlinePassed)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from casemate import native
-from casemate.client.inbox import Inbox
+from casemate.client.delivery import Delivery
 from casemate.client.link import Link, Packet
 from casemate.client.message import Properties, from_packet
 from casemate.client.session import (
@@ -36,21 +36,21 @@ class Exchange:
 
     Attributes:
         version: 3, 4 or 5.
-        inbox: Where messages go.
+        delivery: Where messages go.
         session: What outlives the connection.
         link: The connection; None while there is none.
     """
 
-    def __init__(self, version: int, inbox: Inbox, receive_max: int) -> None:
+    def __init__(self, version: int, delivery: Delivery, receive_max: int) -> None:
         """Starts without a connection.
 
         Args:
             version: 3, 4 or 5.
-            inbox: Where messages go.
+            delivery: Where messages go.
             receive_max: QoS 1 and 2 messages that the broker may have on their way to us.
         """
         self.version = version
-        self.inbox = inbox
+        self.delivery = delivery
         self.session = Session()
         self.link: Link | None = None
         self._receive_max = receive_max
@@ -72,6 +72,14 @@ class Exchange:
         elif not isinstance(packet, native.Pingresp):
             raise ProtocolViolation(f"the broker sent {type(packet).__name__.upper()} unasked")
 
+    def is_full(self, *, overdraft: bool) -> bool:
+        """Says whether so many messages wait for the program that reading should stop."""
+        return self.delivery.is_full(overdraft=overdraft)
+
+    async def changed(self) -> None:
+        """Waits until a message was taken, or somebody began to await an answer."""
+        await self.delivery.changed()
+
     def is_waiting(self) -> bool:
         """Says whether an answer is awaited."""
         return bool(self._requests) or any(
@@ -81,8 +89,8 @@ class Exchange:
     def overdrawn(self) -> None:
         """Fails whoever awaits an answer behind messages that nobody takes."""
         error = ClientError(
-            f"{len(self.inbox)} messages wait to be taken, and an answer waits behind them",
-            hint="iterate over client.messages in a task of its own",
+            f"{self.delivery.waiting()} messages wait to be taken, and an answer waits behind them",
+            hint="iterate over client.messages, or the subscription's, in a task of its own",
         )
         for message in self.session.outgoing.values():
             fail(message.done, error)
@@ -145,7 +153,7 @@ class Exchange:
         self._requests[packet_id] = answer
         try:
             link.write(encode(packet_id, link.limits.packet_bytes_max))
-            self.inbox.wake()
+            self.delivery.wake()
             await link.drain()
             either: list[asyncio.Future[Any]] = [answer, link.lost]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -166,6 +174,12 @@ class Exchange:
             [one.line() for one in lines],
             subscription_id=subscription_id,
             packet_bytes_max=packet_bytes_max,
+        )
+
+    def unsubscribe_packet(self, filters: list[str]) -> Encode:
+        """Gives what makes the UNSUBSCRIBE of these filters."""
+        return lambda packet_id, packet_bytes_max: native.encode_unsubscribe(
+            self.version, packet_id, filters, packet_bytes_max=packet_bytes_max
         )
 
     def granted(self, lines: list[Subscription], answer: Answer) -> Refused | None:
@@ -207,9 +221,9 @@ class Exchange:
         topic = packet.topic
         if packet.topic_alias is not None:
             topic = _resolve(link, packet.topic_alias, topic)
-        packet_id = packet.packet_id
+        packet_id, subscribed = packet.packet_id, self.session.subscriptions
         if packet_id is None:
-            self.inbox.put(from_packet(packet, topic), None)
+            self.delivery.put(from_packet(packet, topic), None, subscribed)
             return
         known = self.session.incoming.get(packet_id)
         # A QoS 2 message is the same until PUBREL [MQTT-4.3.3-10]; one of QoS 1 that still waits
@@ -224,7 +238,9 @@ class Exchange:
         state = Incoming()
         self.session.incoming[packet_id] = state
         qos = packet.qos
-        self.inbox.put(from_packet(packet, topic), lambda: self._receipt(packet_id, qos, state))
+        self.delivery.put(
+            from_packet(packet, topic), lambda: self._receipt(packet_id, qos, state), subscribed
+        )
 
     def _is_over_receive_max(self) -> bool:
         incoming = self.session.incoming

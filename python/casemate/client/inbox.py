@@ -1,4 +1,4 @@
-"""Messages on their way from the connection to the program: bounded, in order, none dropped."""
+"""Messages that wait for the program: bounded, in order, none dropped."""
 
 from __future__ import annotations
 
@@ -25,19 +25,23 @@ class Inbox:
     again to a session that is resumed. Several tasks may iterate; each message goes to one.
     """
 
-    def __init__(self, messages_max: int, bytes_max: int) -> None:
+    def __init__(
+        self, messages_max: int, bytes_max: int, changed: asyncio.Event | None = None
+    ) -> None:
         """Starts empty.
 
         Args:
             messages_max: Messages that may wait before reading stops, at least 1.
             bytes_max: Bytes of payload that may wait before reading stops.
+            changed: Is set whenever there is more room; shared by the queues of one client.
         """
         self._messages_max = messages_max
         self._bytes_max = bytes_max
         self._waiting: deque[tuple[Message, Receipt | None]] = deque()
         self._bytes = 0
         self._arrived = asyncio.Event()
-        self._changed = asyncio.Event()
+        self._changed = asyncio.Event() if changed is None else changed
+        self._discarding = False
         self._end: BaseException | None = None
         self._ended = False
 
@@ -56,13 +60,7 @@ class Inbox:
             StopAsyncIteration: The client was closed and nothing waits any more.
             ClientError: The client failed and nothing waits any more.
         """
-        while not self._waiting:
-            if self._ended:
-                if self._end is not None:
-                    raise self._end
-                raise StopAsyncIteration
-            self._arrived.clear()
-            await self._arrived.wait()
+        await self._some()
         message, receipt = self._waiting.popleft()
         self._bytes -= _cost(message)
         self._changed.set()
@@ -70,21 +68,47 @@ class Inbox:
             receipt()
         return message
 
+    async def take_many(self, count_max: int) -> list[tuple[Message, Receipt | None]]:
+        """Takes out what waits, at least one message; the caller then owes each its receipt.
+
+        Args:
+            count_max: Messages at most.
+
+        Raises:
+            StopAsyncIteration: The client was closed and nothing waits any more.
+            ClientError: The client failed and nothing waits any more.
+        """
+        await self._some()
+        taken = [self._waiting.popleft() for _ in range(min(count_max, len(self._waiting)))]
+        self._bytes -= sum(_cost(message) for message, _ in taken)
+        self._changed.set()
+        return taken
+
     def put(self, message: Message, receipt: Receipt | None) -> None:
         """Adds a message; `receipt` is called when it is taken out."""
+        if self._discarding:
+            if receipt is not None:
+                receipt()
+            return
         self._waiting.append((message, receipt))
         self._bytes += _cost(message)
         self._arrived.set()
+
+    def discard(self) -> None:
+        """Lets go of what waits and of all that follows; the broker hears that it was taken."""
+        self._discarding = True
+        while self._waiting:
+            _, receipt = self._waiting.popleft()
+            if receipt is not None:
+                receipt()
+        self._bytes = 0
+        self.end(None)
 
     def end(self, error: BaseException | None) -> None:
         """Lets iteration end after what still waits, with an error or without."""
         if not self._ended:
             self._ended, self._end = True, error
         self._arrived.set()
-        self._changed.set()
-
-    def wake(self) -> None:
-        """Lets `room` look again, because somebody now awaits an answer or no longer does."""
         self._changed.set()
 
     def is_full(self, *, overdraft: bool) -> bool:
@@ -95,10 +119,15 @@ class Inbox:
             or self._bytes >= self._bytes_max * factor
         )
 
-    async def changed(self) -> None:
-        """Waits until a message was taken, or somebody began to await an answer."""
-        self._changed.clear()
-        await self._changed.wait()
+    async def _some(self) -> None:
+        """Waits until something waits here."""
+        while not self._waiting:
+            if self._ended:
+                if self._end is not None:
+                    raise self._end
+                raise StopAsyncIteration
+            self._arrived.clear()
+            await self._arrived.wait()
 
 
 def _cost(message: Message) -> int:

@@ -11,9 +11,10 @@ from functools import partial
 from typing import Protocol
 
 from casemate import native
-from casemate.client.inbox import Inbox
+from casemate.client.address import Address
+from casemate.client.explain import explain
 from casemate.client.session import hint, words
-from casemate.client.transport import READ_BYTES, Address, explain, open_transport
+from casemate.client.stream import Stream, open_stream
 from casemate.errors import (
     ClientError,
     ConnectionLost,
@@ -64,6 +65,7 @@ class Limits:
         qos_max: Highest QoS.
         retain: Whether it stores messages.
         keep_alive_s: In force on this connection; 0 is none.
+        subscription_ids: Whether it tells which subscription a message answers (5.0).
     """
 
     receive_max: int
@@ -71,15 +73,20 @@ class Limits:
     qos_max: int
     retain: bool
     keep_alive_s: int
+    subscription_ids: bool
 
 
 class Receiver(Protocol):
     """Is what a connection brings its packets to."""
 
-    inbox: Inbox
-
     def take(self, packet: Packet) -> None:
         """Takes a packet; a ClientError that it raises ends the connection."""
+
+    def is_full(self, *, overdraft: bool) -> bool:
+        """Says whether so many messages wait for the program that reading should stop."""
+
+    async def changed(self) -> None:
+        """Waits until a message was taken, or somebody began to await an answer."""
 
     def is_waiting(self) -> bool:
         """Says whether somebody awaits an answer, so that reading must go on if it can."""
@@ -95,7 +102,7 @@ class Link:
         self,
         address: Address,
         version: int,
-        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        stream: Stream,
         packet_bytes_max: int,
     ) -> None:
         """Takes over a connected transport.
@@ -103,12 +110,12 @@ class Link:
         Args:
             address: For messages.
             version: 3, 4 or 5.
-            streams: As `open_transport` gave them.
+            stream: As `open_stream` gave it.
             packet_bytes_max: Largest packet that is read, in bytes.
         """
         self._address = address
         self._version = version
-        self._reader, self._writer = streams
+        self._stream = stream
         self._decoder = native.Decoder(version, packet_bytes_max)
         self._early: list[Packet] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -116,7 +123,7 @@ class Link:
         self._reading = True
         self.aliases: dict[int, str] = {}
         self.lost: asyncio.Future[ClientError] = asyncio.get_running_loop().create_future()
-        self.limits = Limits(_RECEIVE_MAX, _WIRE_BYTES_MAX, 2, True, 0)
+        self.limits = Limits(_RECEIVE_MAX, _WIRE_BYTES_MAX, 2, True, 0, False)
 
     @classmethod
     async def open(
@@ -132,10 +139,10 @@ class Link:
 
         Raises:
             Refused: The broker said no.
-            ClientError: As `open_transport`, or the answer was none.
+            ClientError: As `open_stream`, or the answer was none.
         """
-        streams = await open_transport(address, timeout_s)
-        link = cls(address, version, streams, packet_bytes_max)
+        stream = await open_stream(address, packet_bytes_max, timeout_s)
+        link = cls(address, version, stream, packet_bytes_max)
         try:
             async with asyncio.timeout(timeout_s):
                 link.write(connect)
@@ -165,6 +172,7 @@ class Link:
             2 if connack.qos_max is None else connack.qos_max,
             connack.retain_available is not False,
             keep_alive_s,
+            version == 5 and connack.subscription_ids_available is not False,
         )
         return link, connack
 
@@ -179,7 +187,7 @@ class Link:
         """Hands bytes to the transport; what it cannot take at once waits in memory."""
         if self.lost.done():
             return
-        self._writer.write(data)
+        self._stream.write(data)
         self._sent_at = time.monotonic()
 
     async def drain(self) -> None:
@@ -191,7 +199,7 @@ class Link:
         if self.lost.done():
             raise self.lost.result()
         try:
-            await self._writer.drain()
+            await self._stream.drain()
         except OSError as error:
             lost = self._explained(error)
             self.lose(lost)
@@ -209,18 +217,20 @@ class Link:
         for task in self._tasks:
             if task is not current:
                 task.cancel()
-        self._writer.transport.abort()
+        self._stream.abort()
 
     async def close(self, goodbye: bytes) -> None:
         """Says goodbye and closes, within two seconds."""
         for task in self._tasks:
             task.cancel()
-        with contextlib.suppress(OSError, TimeoutError):
+        if self._tasks:
+            # A goodbye may have an answer, and only one can read.
+            await asyncio.wait(self._tasks)
+        with contextlib.suppress(OSError, TimeoutError, ClientError):
             async with asyncio.timeout(_CLOSE_S):
-                self._writer.write(goodbye)
-                await self._writer.drain()
-                self._writer.close()
-                await self._writer.wait_closed()
+                self._stream.write(goodbye)
+                await self._stream.drain()
+                await self._stream.close()
         self.lose(ConnectionLost("the client was closed"))
 
     async def _first(self) -> native.Connack:
@@ -238,7 +248,7 @@ class Link:
         """Reads once; gives the packets that are complete now, perhaps none."""
         try:
             self._decoder.check()
-            data = await self._reader.read(READ_BYTES)
+            data = await self._stream.read()
             if not data:
                 raise ConnectionLost(f"{self._address} closed the connection")
             packets = self._decoder.feed(data)
@@ -259,7 +269,7 @@ class Link:
                 receiver.take(packet)
             while _must_wait(receiver):
                 self._reading = False
-                await receiver.inbox.changed()
+                await receiver.changed()
             self._reading, self._heard_at = True, time.monotonic()
             packets = await self._more()
 
@@ -306,13 +316,13 @@ class Link:
 
 def _must_wait(receiver: Receiver) -> bool:
     """Says whether reading must stop until the program has taken messages."""
-    if not receiver.inbox.is_full(overdraft=False):
+    if not receiver.is_full(overdraft=False):
         return False
     if not receiver.is_waiting():
         return True
     # An answer may stand behind what is not read yet; a program that publishes between two
     # messages would otherwise wait for itself.
-    if receiver.inbox.is_full(overdraft=True):
+    if receiver.is_full(overdraft=True):
         receiver.overdrawn()
         return True
     return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from casemate import native
@@ -85,6 +85,10 @@ class Subscription:
     retain_handling: int = 0
     subscription_id: int | None = None
 
+    def with_id(self, subscription_id: int | None) -> Subscription:
+        """Gives the same with another id."""
+        return replace(self, subscription_id=subscription_id)
+
     def line(self) -> tuple[str, int, bool, bool, int]:
         """Gives the line of a SUBSCRIBE."""
         return (
@@ -115,6 +119,7 @@ class Session:
 
     Attributes:
         subscriptions: What was granted, by filter.
+        unwanted: Filters that a lost connection kept from being unsubscribed.
         outgoing: QoS 1 and 2 messages by packet id, in the order of their first sending.
         unsent: Those that this connection has not sent yet, in order.
         incoming: QoS 1 and 2 messages by packet id that are not acknowledged for good.
@@ -122,6 +127,7 @@ class Session:
     """
 
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
+    unwanted: set[str] = field(default_factory=set)
     outgoing: dict[int, Outgoing] = field(default_factory=dict)
     unsent: OrderedDict[int, Outgoing] = field(default_factory=OrderedDict)
     incoming: dict[int, Incoming] = field(default_factory=dict)

@@ -14,7 +14,6 @@ import pytest
 
 from casemate.broker import Broker
 from casemate.client import Client, Message, Properties, Will
-from casemate.client import client as client_room
 from casemate.errors import Refused
 from tests.unit.python.relay import relay
 
@@ -155,13 +154,11 @@ def through(broker: Broker, port: int, name: str, **options: Any) -> Client:  # 
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-async def test_nothing_is_lost_or_doubled_over_cuts(
-    broker: Broker, qos: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_is_lost_or_doubled_over_cuts(broker: Broker, qos: int) -> None:
     """Cuts both connections again and again while messages flow; the sessions must hold."""
-    monkeypatch.setattr(client_room, "RECONNECT_S_MAX", 0.2)
     total = 400
     options = {"reconnect": True, "clean_start": False, "session_expiry_s": 300}
+    options["reconnect_s_max"] = 0.2
     async with (
         relay(broker.addresses[0].port) as cut,
         through(broker, cut.port, "one", **options) as publisher,

@@ -1,0 +1,108 @@
+"""What went wrong on the way to a broker, in words that help."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from casemate.client.address import Address
+from casemate.errors import ClientError, ConnectionLost, Unreachable, Untrusted
+
+# Verification results of X.509 that get words of their own; the numbers are OpenSSL's.
+_NOT_YET_VALID = 9
+_EXPIRED = 10
+_UNKNOWN_ISSUER = (2, 18, 19, 20, 21)
+_NAME_MISMATCH = (62, 64)
+
+
+def explain(error: OSError, address: Address) -> ClientError:
+    """Gives the client's error for one of the system's or of TLS.
+
+    Source: OpenSSL's verification codes, RFC 8446 §6.2 for the alerts.
+    """
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _explain_certificate(error, address)
+    if isinstance(error, ssl.SSLError):
+        return _explain_tls(error, address)
+    if isinstance(error, socket.gaierror):
+        return Unreachable(
+            f'the name "{address.host}" is unknown',
+            cause=words_of(error),
+            hint="check the spelling of the host",
+        )
+    if isinstance(error, ConnectionRefusedError) or _all_refused(error):
+        return Unreachable(
+            f"nothing listens on {address}",
+            hint="is the broker running, and is this its port?",
+        )
+    if isinstance(error, ConnectionResetError | BrokenPipeError | ConnectionAbortedError):
+        return ConnectionLost(f"{address} closed the connection", cause=words_of(error))
+    return Unreachable(f"{address} cannot be reached", cause=words_of(error))
+
+
+def _explain_certificate(error: ssl.SSLCertVerificationError, address: Address) -> ClientError:
+    code = error.verify_code
+    words = (error.verify_message or "").rstrip(".")
+    if code in _NAME_MISMATCH:
+        return Untrusted(
+            f'the broker\'s certificate is not valid for "{address.host}"',
+            cause=words,
+            hint="use a host name that the certificate holds, or issue one that holds this name",
+        )
+    if code == _EXPIRED:
+        return Untrusted(
+            f"the certificate of {address} has expired",
+            cause=words,
+            hint="renew it at the broker; if it is new, check this machine's clock",
+        )
+    if code == _NOT_YET_VALID:
+        return Untrusted(
+            f"the certificate of {address} is not valid yet",
+            cause=words,
+            hint="check this machine's clock",
+        )
+    if code in _UNKNOWN_ISSUER:
+        return Untrusted(
+            f"the certificate of {address} was issued by an authority that is not trusted here",
+            cause=words,
+            hint="give the broker's own CA file, and compare its fingerprint with the broker's",
+        )
+    return Untrusted(f"the certificate of {address} is not valid", cause=words)
+
+
+def _explain_tls(error: ssl.SSLError, address: Address) -> ClientError:
+    reason = (error.reason or "").upper()
+    if "WRONG_VERSION_NUMBER" in reason or "RECORD_LAYER_FAILURE" in reason:
+        return Untrusted(
+            f"{address} does not speak TLS",
+            cause=words_of(error),
+            hint="this may be the plaintext port; TLS usually listens on 8883",
+        )
+    if "CERTIFICATE_REQUIRED" in reason:
+        return Untrusted(
+            f"{address} demands a client certificate",
+            cause=words_of(error),
+            hint="give the certificate and key of a device that the broker knows",
+        )
+    if "ALERT" in reason:
+        return Untrusted(
+            f"{address} refused this client's certificate or its kind of TLS",
+            cause=words_of(error),
+            hint="check that the certificate was issued by the broker's CA and has not expired",
+        )
+    if isinstance(error, ssl.SSLZeroReturnError | ssl.SSLEOFError):
+        return ConnectionLost(f"{address} closed the connection", cause=words_of(error))
+    return Untrusted(f"TLS with {address} failed", cause=words_of(error))
+
+
+def _all_refused(error: OSError) -> bool:
+    """Says whether each of several addresses of a name refused, as asyncio words it."""
+    return error.errno is None and "Connect call failed" in str(error)
+
+
+def words_of(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower().replace("_", " ")
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or type(error).__name__

@@ -1,0 +1,144 @@
+"""The way to a broker: bytes in both directions, over TCP, verified TLS or a unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Protocol
+
+from casemate.client.address import Address, is_loopback, plaintext_leaves
+from casemate.client.explain import explain
+from casemate.errors import DeadlinePassed
+
+READ_BYTES = 65_536
+"""Bytes asked for at once; also what may arrive beyond a full queue."""
+
+
+class Stream(Protocol):
+    """Is what a connection is carried by."""
+
+    async def read(self) -> bytes:
+        """Gives what has arrived, at least a byte; nothing at the end.
+
+        Raises:
+            OSError: The connection failed.
+            ClientError: The peer broke the protocol of this layer.
+        """
+
+    def write(self, data: bytes) -> None:
+        """Hands bytes over; what cannot leave at once waits in memory."""
+
+    async def drain(self) -> None:
+        """Waits until there is room again.
+
+        Raises:
+            OSError: The connection failed.
+        """
+
+    def abort(self) -> None:
+        """Closes at once, without a word."""
+
+    async def close(self) -> None:
+        """Closes as the layer says goodbye; the caller sets the time that this may take.
+
+        Raises:
+            OSError: The connection failed.
+        """
+
+
+class ByteStream:
+    """Carries bytes as they are."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Takes over what asyncio has connected."""
+        self._reader = reader
+        self._writer = writer
+
+    async def read(self) -> bytes:
+        """Gives what has arrived; nothing at the end."""
+        return await self._reader.read(READ_BYTES)
+
+    def write(self, data: bytes) -> None:
+        """Hands bytes to the transport."""
+        self._writer.write(data)
+
+    async def drain(self) -> None:
+        """Waits until the transport has room."""
+        await self._writer.drain()
+
+    def abort(self) -> None:
+        """Closes at once."""
+        self._writer.transport.abort()
+
+    async def close(self) -> None:
+        """Closes after what was written."""
+        self._writer.close()
+        await self._writer.wait_closed()
+
+
+async def open_stream(address: Address, packet_bytes_max: int, timeout_s: float) -> Stream:
+    """Connects, and for TLS verifies the broker, before anything is sent.
+
+    Args:
+        address: Where to.
+        packet_bytes_max: Largest packet that is read, in bytes; bounds a WebSocket's frames.
+        timeout_s: Seconds for name, TCP, TLS and WebSocket together.
+
+    Raises:
+        Unreachable: The name is unknown, or nothing listens there.
+        Untrusted: TLS failed, the certificate most of all; nothing was sent.
+        Refused: The door of the WebSocket is closed to this client.
+        ProtocolViolation: What answers there is no WebSocket for MQTT.
+        DeadlinePassed: It took too long.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            stream = await _connect(address)
+            if address.door is None:
+                return stream
+            # Loaded where it is needed: most clients speak MQTT without it.
+            from casemate.client.websocket import upgrade
+
+            try:
+                return await upgrade(stream, address, address.door, packet_bytes_max)
+            except BaseException:
+                stream.abort()
+                raise
+    except TimeoutError as error:
+        raise DeadlinePassed(
+            f"{address} did not answer within {timeout_s:g} s",
+            hint="check the address, the port and what filters packets between",
+        ) from error
+    except OSError as error:
+        raise explain(error, address) from error
+
+
+async def _connect(address: Address) -> ByteStream:
+    name = address.host if address.tls else None
+    if address.unix_socket is not None:
+        return ByteStream(
+            *await asyncio.open_unix_connection(
+                address.unix_socket, ssl=address.tls, server_hostname=name, limit=READ_BYTES
+            )
+        )
+    reader, writer = await asyncio.open_connection(
+        address.host,
+        address.port,
+        ssl=address.tls,
+        server_hostname=name,
+        limit=READ_BYTES,
+        local_addr=None if address.local_address is None else (address.local_address, 0),
+    )
+    peer = writer.get_extra_info("peername")
+    if address.tls is None and not address.plaintext_anywhere and not _is_local(peer):
+        # "localhost" is a name, and a name may have been made to point elsewhere.
+        writer.transport.abort()
+        raise plaintext_leaves(address)
+    raw = writer.get_extra_info("socket")
+    if raw is not None:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return ByteStream(reader, writer)
+
+
+def _is_local(peer: object) -> bool:
+    return isinstance(peer, tuple) and is_loopback(str(peer[0]))

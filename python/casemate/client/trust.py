@@ -1,0 +1,56 @@
+"""Whom a client trusts and what it shows: the TLS context that verifies a broker."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from casemate.client.explain import words_of
+from casemate.errors import Untrusted
+
+MQTT = "mqtt"
+HTTP = "http/1.1"
+"""A WebSocket begins as HTTP; a proxy that reads ALPN must know which."""
+
+
+def trust(
+    ca_file: str | Path | None = None,
+    cert_file: str | Path | None = None,
+    key_file: str | Path | None = None,
+    *,
+    alpn: str = MQTT,
+) -> ssl.SSLContext:
+    """Makes a TLS context that verifies the broker and its name.
+
+    Args:
+        ca_file: PEM file of the authorities to trust; None trusts the system's.
+        cert_file: PEM file of this client's certificate and its chain; None shows none.
+        key_file: PEM file of its private key; None where `cert_file` holds it.
+        alpn: What is spoken inside, as the broker is told: `mqtt`, or `http/1.1` for WebSocket.
+
+    Raises:
+        Untrusted: A file is missing, is no PEM, or certificate and key do not fit.
+    """
+    try:
+        context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+    except (OSError, ssl.SSLError) as error:
+        raise Untrusted(
+            f"the CA file {ca_file} cannot be used",
+            cause=words_of(error),
+            hint="name the PEM file of the authority that issued the broker's certificate",
+        ) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols([alpn])
+    if key_file is not None and cert_file is None:
+        raise Untrusted("a private key was given without its certificate")
+    if cert_file is not None:
+        try:
+            # An encrypted key must fail rather than ask on a terminal that nobody watches.
+            context.load_cert_chain(str(cert_file), key_file and str(key_file), password="")
+        except (OSError, ssl.SSLError) as error:
+            raise Untrusted(
+                f"the client certificate {cert_file} cannot be used",
+                cause=words_of(error),
+                hint="check that both files are PEM and that the key belongs to the certificate",
+            ) from error
+    return context
