@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from casemate.client.address import Address, locate
 from casemate.client.delivery import Delivery
@@ -34,6 +34,9 @@ from casemate.client.trust import HTTP, MQTT, trust
 from casemate.client.url import read_url
 from casemate.errors import ClientError, DeadlinePassed, Refused, Untrusted
 
+if TYPE_CHECKING:
+    from casemate.client.blocking import BlockingClient
+
 _NO_MATCHING_SUBSCRIBERS = 0x10
 
 Filter = str | TopicPattern | Subscription
@@ -43,7 +46,8 @@ Filter = str | TopicPattern | Subscription
 class Client:
     """Publishes and subscribes; reconnects by itself and resumes its session.
 
-    All methods belong to the event loop in which it was connected.
+    All methods belong to the event loop in which it was connected; `blocking` gives a client for
+    programs without one.
 
     Attributes:
         inbox: The messages, also under the name `messages`.
@@ -174,6 +178,12 @@ class Client:
         if twice:
             raise ValueError(f"the URL and an argument both say {twice[0]}")
         return cls(**said, **options)
+
+    def blocking(self) -> BlockingClient:
+        """Gives the client for programs without an event loop; this one is then its own."""
+        from casemate.client.blocking import BlockingClient
+
+        return BlockingClient(self)
 
     def __repr__(self) -> str:
         """Names the broker and the client id; never a secret."""

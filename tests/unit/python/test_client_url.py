@@ -95,7 +95,7 @@ def test_a_client_is_made_from_a_url_and_shows_no_secret() -> None:
     client = Client.from_url("mqtts://me:hunter22@broker.example", client_id="c")
     assert (client.address.host, client.address.port) == ("broker.example", 8883)
     assert client.address.tls is not None
-    assert "hunter22" not in repr(client)
+    assert "hunter22" not in repr(client) + repr(client.blocking())
     assert "broker.example:8883" in repr(client)
 
 

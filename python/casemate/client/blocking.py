@@ -1,0 +1,458 @@
+"""The client for programs without an event loop: the same methods, each waits until it is done.
+
+```
+with Client("broker.example", ca_file="ca.crt").blocking() as client:
+    client.subscribe("lab/+/temp", qos=1)
+    for message in client.messages:
+        print(message.topic, message.payload)
+```
+
+One thread of its own runs the client's event loop; every method may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import CancelledError, Future
+from contextlib import AbstractAsyncContextManager, contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from casemate.client.inbox import Inbox, Receipt
+from casemate.client.link import Limits
+from casemate.client.message import NO_PROPERTIES, Message, Payload, Properties
+from casemate.client.topic import TopicPattern
+from casemate.errors import ClientError, DeadlinePassed, NotConnected
+
+if TYPE_CHECKING:
+    from casemate.client.client import Client, Filter
+
+T = TypeVar("T")
+
+BATCH = 256
+"""Messages that cross from the client's thread at once."""
+
+_CLOSE_S = 5.0
+"""Time that closing may take, in seconds; the client's own goodbye takes two."""
+
+_END_S = 1.0
+"""Time for work that is cancelled to end, in seconds."""
+
+_open: weakref.WeakSet[BlockingClient] = weakref.WeakSet()
+
+
+class BlockingMessages:
+    """Iterates over messages; ends when the client, or the block of the subscription, ends.
+
+    A message is acknowledged when it is handed out. Several threads may iterate; each message
+    goes to one.
+    """
+
+    def __init__(self, thread: _LoopThread, queue: Inbox) -> None:
+        """Reads from a queue of the client.
+
+        Args:
+            thread: Runs the client.
+            queue: Belongs to its loop.
+        """
+        self._thread = thread
+        self._queue = queue
+        self._taken: deque[tuple[Message, Receipt | None]] = deque()
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Self:
+        """Iterates; there is one queue, however many iterate."""
+        return self
+
+    def __next__(self) -> Message:
+        """Takes the oldest message out, waiting for one.
+
+        Raises:
+            StopIteration: The client was closed and nothing waits any more.
+            ClientError: The client failed and nothing waits any more.
+        """
+        message = self._next(None)
+        if message is None:
+            raise StopIteration
+        return message
+
+    def take(self, timeout_s: float | None = None) -> Message:
+        """Takes the oldest message out.
+
+        Args:
+            timeout_s: Seconds to wait for one; None waits for ever.
+
+        Raises:
+            DeadlinePassed: None came in time.
+            NotConnected: The client was closed and nothing waits any more.
+            ClientError: The client failed and nothing waits any more.
+        """
+        message = self._next(timeout_s)
+        if message is None:
+            raise NotConnected("the client was closed")
+        return message
+
+    def _next(self, timeout_s: float | None) -> Message | None:
+        if not self._lock.acquire(timeout=-1 if timeout_s is None else timeout_s):
+            raise _late("no message came", timeout_s)
+        try:
+            if not self._taken:
+                try:
+                    self._thread.run(self._more(timeout_s))
+                except NotConnected:
+                    if not self._thread.has_ended():
+                        raise
+            if not self._taken:
+                return None
+            message, receipt = self._taken.popleft()
+        finally:
+            self._lock.release()
+        if receipt is not None:
+            self._thread.tell(receipt)
+        return message
+
+    async def _more(self, timeout_s: float | None) -> None:
+        """Runs in the client's thread, and puts what it took where an interrupt loses nothing."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                self._taken.extend(await self._queue.take_many(BATCH))
+        except TimeoutError as error:
+            raise _late("no message came", timeout_s) from error
+        except StopAsyncIteration:
+            return
+
+
+class BlockingClient:
+    """Publishes and subscribes like `Client`; each method returns when it is done.
+
+    Closed at the end of `with`, or of the program. In a forked child it refuses to work: the
+    connection is the parent's.
+    """
+
+    def __init__(self, client: Client) -> None:
+        """Takes over a client that was not connected yet; `Client.blocking` calls this.
+
+        Args:
+            client: Lives in the thread of this one from now on.
+        """
+        self._client = client
+        self._thread = _LoopThread()
+        self.messages = BlockingMessages(self._thread, client.inbox)
+
+    def __repr__(self) -> str:
+        """Names the broker and the client id; never a secret."""
+        return f"<Blocking{repr(self._client)[1:]}"
+
+    @property
+    def client_id(self) -> str:
+        """The client id in use; empty until the broker has chosen one."""
+        return self._client.client_id
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection at this moment."""
+        return self._client.is_connected
+
+    @property
+    def session_present(self) -> bool:
+        """Whether the broker still had the session when this client was last connected."""
+        return self._client.session_present
+
+    @property
+    def limits(self) -> Limits:
+        """What the broker takes on this connection.
+
+        Raises:
+            NotConnected: There is none.
+        """
+        return self._client.limits
+
+    def connect(self) -> None:
+        """Connects; raises as `Client.connect`."""
+        self._thread.start()
+        _open.add(self)
+        try:
+            self._thread.run(self._client.connect())
+        except BaseException:
+            self._thread.stop()
+            raise
+
+    def close(self, *, with_will: bool = False) -> None:
+        """Says goodbye and closes; idempotent.
+
+        Args:
+            with_will: Ask the broker to publish the will all the same (5.0).
+        """
+        _open.discard(self)
+        if self._thread.is_usable():
+            try:
+                self._thread.run(self._client.close(with_will=with_will))
+            finally:
+                self._thread.stop()
+
+    def __enter__(self) -> Self:
+        """Connects; raises as `connect`."""
+        self.connect()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes."""
+        self.close()
+
+    def wait_connected(self, timeout_s: float | None = None) -> None:
+        """Waits until there is a connection.
+
+        Raises:
+            DeadlinePassed: There was none in time.
+            ClientError: There will be none.
+        """
+        self._thread.run(_within(self._client.wait_connected, timeout_s, "no connection came"))
+
+    def wait_disconnected(self, timeout_s: float | None = None) -> ClientError:
+        """Waits until the connection is lost or closed; gives why.
+
+        Raises:
+            DeadlinePassed: It was not lost in time.
+        """
+        waiting = self._client.wait_disconnected
+        return self._thread.run(_within(waiting, timeout_s, "the connection was not lost"))
+
+    def publish(
+        self,
+        topic: str,
+        payload: Payload = b"",
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        properties: Properties = NO_PROPERTIES,
+    ) -> int:
+        """Publishes a message; arguments, result and errors as of `Client.publish`."""
+        return self._thread.run(
+            self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties)
+        )
+
+    def subscribe(
+        self,
+        *filters: Filter,
+        qos: int = 0,
+        no_local: bool = False,
+        retain_as_published: bool = False,
+        retain_handling: int = 0,
+        subscription_id: int | None = None,
+    ) -> list[int]:
+        """Subscribes; arguments, result and errors as of `Client.subscribe`."""
+        return self._thread.run(
+            self._client.subscribe(
+                *filters,
+                qos=qos,
+                no_local=no_local,
+                retain_as_published=retain_as_published,
+                retain_handling=retain_handling,
+                subscription_id=subscription_id,
+            )
+        )
+
+    def unsubscribe(self, *filters: str | TopicPattern) -> None:
+        """Ends subscriptions; raises as `Client.unsubscribe`."""
+        self._thread.run(self._client.unsubscribe(*filters))
+
+    @contextmanager
+    def subscription(
+        self,
+        *filters: str | TopicPattern,
+        qos: int = 0,
+        no_local: bool = False,
+        retain_as_published: bool = False,
+        retain_handling: int = 0,
+    ) -> Iterator[BlockingMessages]:
+        """Subscribes for the time of a block; as `Client.subscription`."""
+        block: AbstractAsyncContextManager[Inbox] = self._client.subscription(
+            *filters,
+            qos=qos,
+            no_local=no_local,
+            retain_as_published=retain_as_published,
+            retain_handling=retain_handling,
+        )
+        queue = self._thread.run(block.__aenter__())
+        try:
+            yield BlockingMessages(self._thread, queue)
+        finally:
+            if self._thread.is_usable():
+                self._thread.run(block.__aexit__(None, None, None))
+
+    def request(
+        self,
+        topic: str,
+        payload: Payload = b"",
+        *,
+        qos: int = 1,
+        timeout_s: float = 10.0,
+        response_topic: str | None = None,
+        properties: Properties = NO_PROPERTIES,
+    ) -> Message:
+        """Publishes a request and waits for its answer; as `Client.request`."""
+        return self._thread.run(
+            self._client.request(
+                topic,
+                payload,
+                qos=qos,
+                timeout_s=timeout_s,
+                response_topic=response_topic,
+                properties=properties,
+            )
+        )
+
+    def reply(
+        self,
+        request: Message,
+        payload: Payload = b"",
+        *,
+        qos: int = 1,
+        properties: Properties = NO_PROPERTIES,
+    ) -> int:
+        """Answers a request; as `Client.reply`."""
+        return self._thread.run(
+            self._client.reply(request, payload, qos=qos, properties=properties)
+        )
+
+
+class _LoopThread:
+    """Runs one event loop in a thread, from `start` to `stop`."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        # Held while work is handed over, so that none arrives behind the end.
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+
+    def start(self) -> None:
+        """Starts the thread.
+
+        Raises:
+            ClientError: It was started before.
+        """
+        if self._thread is not None:
+            raise ClientError("a client connects once", hint="make a new Client")
+        self._loop = asyncio.new_event_loop()
+        # A program that ends without closing must not hang; `_at_exit` says goodbye for it.
+        self._thread = threading.Thread(
+            target=self._run, args=(self._loop,), name="casemate-client", daemon=True
+        )
+        self._thread.start()
+
+    def is_usable(self) -> bool:
+        """Says whether the loop runs, in this process."""
+        return self._loop is not None and self._pid == os.getpid()
+
+    def has_ended(self) -> bool:
+        """Says whether the loop was stopped, by this process."""
+        return self._thread is not None and self._loop is None and self._pid == os.getpid()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine in the loop and waits for it; Ctrl-C cancels it.
+
+        Raises:
+            NotConnected: The loop does not run, or belongs to another process.
+            ClientError: Called from the loop's own thread, which would wait for itself.
+        """
+        future: Future[T]
+        try:
+            self._require_own_process()
+            with self._lock:
+                future = asyncio.run_coroutine_threadsafe(work, self._usable())
+        except BaseException:
+            work.close()
+            raise
+        try:
+            return future.result()
+        except CancelledError:
+            # Another thread has closed the client meanwhile.
+            raise NotConnected("the client was closed") from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    def tell(self, callback: Receipt) -> None:
+        """Calls something in the loop, without waiting for it."""
+        if self._pid == os.getpid():
+            with self._lock:
+                if self._loop is not None:
+                    self._loop.call_soon_threadsafe(callback)
+
+    def stop(self) -> None:
+        """Ends what still runs, and the thread."""
+        if self._pid != os.getpid() or self._thread is None:
+            return
+        with self._lock:
+            loop, self._loop = self._loop, None
+            if loop is not None:
+                loop.call_soon_threadsafe(loop.stop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(_CLOSE_S)
+
+    def _require_own_process(self) -> None:
+        if self._pid != os.getpid():
+            # Looked at before any lock, which another thread may have held at the fork.
+            raise NotConnected(
+                "the client belongs to the process that made this one",
+                hint="make a Client after the fork",
+            )
+
+    def _usable(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            begun = "was not connected yet" if self._thread is None else "was closed"
+            raise NotConnected(f"the client {begun}")
+        if threading.current_thread() is self._thread:
+            raise ClientError("the client's own thread cannot wait for itself")
+        return self._loop
+
+    @staticmethod
+    def _run(loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                loop.run_until_complete(asyncio.wait(tasks, timeout=_END_S))
+            # A turn for what they have called at their end.
+            loop.run_until_complete(asyncio.sleep(0))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+
+async def _within(
+    work: Callable[[], Coroutine[Any, Any, T]], timeout_s: float | None, what: str
+) -> T:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await work()
+    except TimeoutError as error:
+        raise _late(what, timeout_s) from error
+
+
+def _late(what: str, timeout_s: float | None) -> DeadlinePassed:
+    return DeadlinePassed(f"{what} within {timeout_s:g} s")
+
+
+def _at_exit() -> None:
+    """Closes what a program has left open, so that the broker publishes no will of it."""
+    for client in list(_open):
+        client.close()
+
+
+atexit.register(_at_exit)
