@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 use casemate_engine::ListenerId;
 
+use crate::inside::Insider;
 use crate::manner::Manner;
 
 /// What a listener says about those who come through it; replaced whole, never changed.
@@ -24,6 +25,8 @@ pub(crate) struct Entrance {
     pub anonymity: NonZeroU32,
     /// False once the listener was removed; nobody new is let in then.
     pub is_open: bool,
+    /// Who comes through it, where it was made for one program of this process.
+    pub insider: Option<Arc<Insider>>,
 }
 
 /// One listener's place in the table: the number stays, what it says is replaced.
@@ -34,7 +37,24 @@ pub(crate) struct Doorway {
     guests: AtomicUsize,
 }
 
+/// The number of doorways that are no listener's.
+const INSIDE: ListenerId = ListenerId::MAX;
+
 impl Doorway {
+    /// A way in for one program of this process, which has proven itself by being there.
+    pub fn inside(insider: Insider) -> Doorway {
+        let entrance = Entrance {
+            name: "inside".into(),
+            anonymous_role: None,
+            manner: Manner::default(),
+            trust: 0,
+            anonymity: NonZeroU32::MIN,
+            is_open: true,
+            insider: Some(Arc::new(insider)),
+        };
+        Doorway::new(INSIDE, entrance)
+    }
+
     /// A place that says `entrance` until something else is put there.
     pub fn new(id: ListenerId, entrance: Entrance) -> Doorway {
         Doorway {
@@ -156,6 +176,7 @@ mod tests {
             trust,
             anonymity: NonZeroU32::MIN.saturating_add(anonymity),
             is_open: true,
+            insider: None,
         }
     }
 

@@ -12,6 +12,7 @@ use casemate_engine::{Credentials, Grant, PeerCertificate, Principal, Verdict};
 
 use crate::clock::{wall_unix_s, Clock};
 use crate::entrance::Entrance;
+use crate::inside::Insider;
 use crate::options::Account;
 use crate::question::{Answer, Question};
 use crate::random;
@@ -22,6 +23,9 @@ pub(crate) const ACCOUNT_REALM: &str = "account";
 /// The realm of clients that proved nothing.
 const ANONYMOUS_REALM: &str = "anonymous";
 
+/// The realm of programs of this process: no account has their sessions.
+const INSIDE_REALM: &str = "inside";
+
 /// What is decided at once, or must be asked.
 #[derive(Debug)]
 pub(crate) enum Decision {
@@ -29,6 +33,8 @@ pub(crate) enum Decision {
     Settled(Verdict),
     /// Granted for the certificate of this account.
     Certified(Verdict, Arc<Account>),
+    /// Granted to a program of this process.
+    Vouched(Verdict),
     /// Somebody must check the password.
     Ask(Box<Question>),
 }
@@ -117,6 +123,9 @@ impl Gate {
     /// A resumed TLS session brings the certificate of its first handshake without verifying it
     /// again, so the account is looked up at each CONNECT.
     pub fn decide(&self, credentials: &Credentials, entrance: &Entrance) -> Decision {
+        if let Some(insider) = &entrance.insider {
+            return vouch(insider);
+        }
         // No method of enhanced authentication is known yet.
         if credentials.proof.is_some() {
             return refuse(Reason::BadAuthenticationMethod);
@@ -221,6 +230,21 @@ fn decide_anonymous(entrance: &Entrance) -> Decision {
         roles: vec![role.clone()],
     };
     Decision::Settled(grant(principal, false, None))
+}
+
+/// Whoever made this way in holds the server, and says who comes by it.
+fn vouch(insider: &Insider) -> Decision {
+    let principal = Principal {
+        tenant: 0,
+        realm: INSIDE_REALM.into(),
+        name: insider.name.as_str().into(),
+        roles: insider
+            .roles
+            .iter()
+            .map(|role| role.as_str().into())
+            .collect(),
+    };
+    Decision::Vouched(grant(principal, true, None))
 }
 
 fn grant(principal: Principal, client_id_bound: bool, until: Option<u64>) -> Verdict {

@@ -15,6 +15,7 @@ fn entrance(role: Option<&str>) -> Entrance {
         trust: 0,
         anonymity: std::num::NonZeroU32::MIN,
         is_open: true,
+        insider: None,
     }
 }
 

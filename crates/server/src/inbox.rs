@@ -6,8 +6,10 @@ use casemate_engine::policy::Policy;
 use casemate_engine::{Batch, ConnectionId, ListenerId, Millis, ShardIndex, Verdict};
 
 use crate::connection::Moved;
+use crate::entrance::Doorway;
 use crate::expulsion::Expulsion;
 use crate::mailbox::Mailbox;
+use crate::socket::Socket;
 use crate::worker::Door;
 
 /// Something for a shard.
@@ -23,6 +25,13 @@ pub(crate) enum Letter {
     },
     /// A connection that belongs here.
     Adopted(Box<Moved>),
+    /// A program of this process comes in.
+    Entered {
+        /// Its socket.
+        stream: Socket,
+        /// The way that was made for it.
+        doorway: Arc<Doorway>,
+    },
     /// A neighbour's batch.
     Forwarded {
         /// The neighbour.

@@ -30,6 +30,7 @@ mod expulsion;
 mod gate;
 mod inbox;
 mod inheriting;
+mod inside;
 mod listening;
 mod lock;
 mod mailbox;
@@ -56,6 +57,7 @@ pub use casemate_engine::{Counters, Secret, Settings};
 pub use counters::{ServerCounters, ShellCounters};
 pub use error::StartError;
 pub use event::{Event, EventKind};
+pub use inside::{Draft, Insider, Link, LinkError};
 pub use network::{Network, NetworkError};
 pub use options::{
     Account, ClientCertificates, Inherited, InheritedSocket, Listener, Options, Security,

@@ -1,27 +1,33 @@
 //! The handle of a running server: start, ask, answer, install, stop.
 
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use casemate_engine::policy::Policy;
+use casemate_engine::ShardIndex;
 use mio::{Poll, Waker};
 
 use crate::address::Address;
 use crate::broker::{Broker, Parts};
 use crate::clock::Clock;
 use crate::counters::ServerCounters;
+use crate::entrance::Doorway;
 use crate::error::StartError;
 use crate::event::Event;
 use crate::gate::Gate;
 use crate::inbox::{Inbox, Letter};
+use crate::inside::{Insider, Link, LinkError};
 use crate::lock::lock;
 use crate::options::{Account, Inherited, Listener, Options};
 use crate::question::{Answer, Question, Questions};
 use crate::random;
 use crate::ring::Ring;
+use crate::socket::Socket;
 use crate::staging::{self, Installed};
 use crate::token;
 use crate::worker::{Door, Worker};
@@ -48,6 +54,8 @@ pub struct Server {
     broker: Arc<Broker>,
     installed: Mutex<Installed>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Programs of this process that came in: they are spread over the shards.
+    entered: AtomicUsize,
 }
 
 impl Server {
@@ -102,6 +110,7 @@ impl Server {
             broker: Arc::clone(&broker),
             installed: Mutex::new(installed),
             threads: Mutex::default(),
+            entered: AtomicUsize::new(0),
         };
         for (index, (poll, doors)) in polls.into_iter().zip(doors).enumerate() {
             let thread = start_shard(&broker, index, poll, doors, Arc::clone(&options.policy));
@@ -138,6 +147,27 @@ impl Server {
         let round = commit.round;
         commit.tell(&self.broker);
         Ok(self.broker.wait_doors_changed(round, OBEY_DEADLINE))
+    }
+
+    /// Lets a program of this process in as a client of the broker.
+    ///
+    /// # Errors
+    /// [`LinkError`]: the server stops or has as many connections as it may have, or descriptors
+    /// have run out.
+    pub fn enter(&self, insider: Insider) -> Result<Link, LinkError> {
+        let (ours, theirs) = UnixStream::pair()?;
+        theirs.set_nonblocking(true)?;
+        let name = insider.name.clone();
+        let doorway = Arc::new(Doorway::inside(insider));
+        let number = self.entered.fetch_add(1, Ordering::Relaxed);
+        let letter = Letter::Entered {
+            stream: Socket::Unix(mio::net::UnixStream::from_std(theirs)),
+            doorway,
+        };
+        // At most 64 shards.
+        let shard = (number % self.broker.posts.len()) as ShardIndex;
+        self.broker.post(shard, letter);
+        Link::open(ours, &name)
     }
 
     /// Name and real address of each listener, in the order of the options.

@@ -347,6 +347,7 @@ fn entrance(listener: &Listener, tls: Option<Arc<ServerConfig>>) -> Entrance {
         trust: 0,
         anonymity: NonZeroU32::MIN,
         is_open: true,
+        insider: None,
     }
 }
 

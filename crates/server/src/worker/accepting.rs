@@ -14,6 +14,7 @@ use crate::entrance::{Doorway, Entry};
 use crate::event::EventKind;
 use crate::socket::{Acceptor, Socket};
 use crate::token;
+use crate::transport::{Plain, Transport};
 
 /// Connections taken from one listener in one turn.
 const BATCH: usize = 64;
@@ -109,7 +110,23 @@ impl Worker {
             self.count(|tally| &tally.handshake_failures);
             return;
         };
-        let connection = Connection::new(stream, transport, entry, address);
+        self.begin(Connection::new(stream, transport, entry, address));
+    }
+
+    /// Sets up the connection of a program of this process; without room its end is closed.
+    pub(super) fn enter(&mut self, stream: Socket, doorway: &Arc<Doorway>) {
+        if self.draining || self.connections.len() >= self.broker.settings.connections_max {
+            return;
+        }
+        if let Some(entry) = Entry::new(doorway, &doorway.now()) {
+            let transport = Transport::Plain(Plain::default());
+            self.begin(Connection::new(stream, transport, entry, None));
+            self.settle();
+        }
+    }
+
+    /// Lets a connection begin, as far as a stranger may come.
+    fn begin(&mut self, connection: Connection) {
         if let Some(id) = self.install(connection) {
             let deadline = self
                 .now

@@ -96,6 +96,7 @@ impl Worker {
                 connection.account = Some(account);
                 self.decided(id, step, verdict);
             }
+            Decision::Vouched(verdict) => self.decided(id, step, verdict),
             Decision::Ask(question) => self.ask(id, step, *question),
         }
     }

@@ -34,6 +34,7 @@ impl Worker {
                 self.shard.handle(self.now, input, &mut self.effects);
             }
             Letter::Accounts => self.check_accounts(),
+            Letter::Entered { stream, doorway } => self.enter(stream, &doorway),
             Letter::Doors(change) => self.change_doors(change),
             Letter::Policy(policy) => {
                 self.shard

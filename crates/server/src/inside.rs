@@ -1,0 +1,456 @@
+//! A program of this very process as a client: nothing between it and a shard but a pair of sockets.
+//!
+//! It speaks MQTT 5.0 like any other client, so that flow control, limits, policy and the end of a
+//! broker need no second way. It proves nothing, as whoever holds the server may do everything: who
+//! it is comes with the socket. Messages pass in batches, for callers whose own calls are dear.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::num::{NonZeroU16, NonZeroU32};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use casemate_codec::{
+    decode, encode, filter_fault, frame, topic_fault, Ack, Connect, ConnectProperties, Filters,
+    Frame, Malformed, Packet, PacketId, Publish, PublishProperties, QoS, Reason, RetainHandling,
+    Sender, Subscribe, SubscribeFilter, UserProperties, Version,
+};
+
+/// Bytes of one read.
+const READ_BYTES: usize = 256 * 1024;
+
+/// Encoded bytes that are gathered for one write.
+const WRITE_BYTES: usize = 256 * 1024;
+
+/// What a PUBLISH without properties needs beside topic and payload, bytes at most.
+const PUBLISH_BYTES_MAX: usize = 16;
+
+/// How long the broker may take to answer what it answers at once.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Who a program is to the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Insider {
+    /// What `%u` stands for, and the client id; another link with the same name takes its place.
+    pub name: String,
+    /// Names of roles of the policy.
+    pub roles: Vec<String>,
+}
+
+/// Why a link cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The broker has ended the connection, and said why.
+    #[error("the broker ended the link: {0}")]
+    Ended(Reason),
+    /// The connection is gone.
+    #[error("the link is gone: {0}")]
+    Gone(#[from] io::Error),
+    /// The broker gave no answer in time.
+    #[error("the broker gave no answer in time")]
+    Late,
+    /// What the program wants to say has no form, or passes a limit.
+    #[error("this cannot be sent: {0}")]
+    Unsayable(String),
+    /// The broker said what it never says.
+    #[error("the broker broke the protocol: {0}")]
+    Malformed(#[from] Malformed),
+}
+
+/// A message to publish.
+#[derive(Clone, Copy, Debug)]
+pub struct Draft<'a> {
+    /// Topic.
+    pub topic: &'a str,
+    /// Payload.
+    pub payload: &'a [u8],
+    /// Quality of service.
+    pub qos: QoS,
+    /// Keep it for later subscribers.
+    pub retain: bool,
+}
+
+/// A program's end of its connection. Every call may block.
+pub struct Link {
+    stream: UnixStream,
+    /// Bytes read; those before `used` have been handled.
+    inbound: Vec<u8>,
+    used: usize,
+    outbound: Vec<u8>,
+    /// Messages of QoS 1 and 2 that the broker takes without having acknowledged them.
+    receive_max: usize,
+    packet_bytes_max: u32,
+    /// How long the broker bears silence.
+    silence_max: Duration,
+    spoke_at: Instant,
+    last_id: u16,
+    /// Which draft each unacknowledged identifier stands for.
+    open: HashMap<u16, usize>,
+}
+
+impl Link {
+    /// Introduces the program; nothing of an earlier link is left.
+    ///
+    /// # Errors
+    /// [`LinkError::Ended`] where the broker is full or stops.
+    pub(crate) fn open(stream: UnixStream, name: &str) -> Result<Link, LinkError> {
+        let mut link = Link {
+            stream,
+            inbound: Vec::new(),
+            used: 0,
+            outbound: Vec::new(),
+            receive_max: usize::from(u16::MAX),
+            packet_bytes_max: u32::MAX,
+            silence_max: Duration::MAX,
+            spoke_at: Instant::now(),
+            last_id: 0,
+            open: HashMap::new(),
+        };
+        link.put(&Packet::Connect(Connect {
+            version: Version::V5,
+            clean_start: true,
+            keep_alive_s: 0,
+            properties: ConnectProperties {
+                receive_max: Some(NonZeroU16::MAX),
+                ..ConnectProperties::default()
+            },
+            client_id: name,
+            will: None,
+            username: None,
+            password: None,
+        }))?;
+        link.flush()?;
+        let mut answer = None;
+        link.until(ANSWER, |packet| {
+            if let Packet::Connack(connack) = packet {
+                let limits = &connack.properties;
+                answer = Some((
+                    connack.reason,
+                    limits.receive_max.map_or(u16::MAX, NonZeroU16::get),
+                    limits.packet_bytes_max.map_or(u32::MAX, NonZeroU32::get),
+                    limits.server_keep_alive_s.map(u64::from),
+                ));
+            }
+            answer.is_some()
+        })?;
+        let Some((reason, receive_max, packet_bytes_max, keep_alive_s)) = answer else {
+            return Err(LinkError::Late);
+        };
+        if reason != Reason::Success {
+            return Err(LinkError::Ended(reason));
+        }
+        link.receive_max = usize::from(receive_max);
+        link.packet_bytes_max = packet_bytes_max;
+        link.silence_max = keep_alive_s.map_or(Duration::MAX, Duration::from_secs);
+        Ok(link)
+    }
+
+    /// True where the broker may have ended the link for want of a word: a link that is read
+    /// says one by itself, one that only publishes is opened anew.
+    pub fn is_silent(&self) -> bool {
+        self.spoke_at.elapsed() >= self.silence_max / 2
+    }
+
+    /// Publishes all drafts in order and returns when each of QoS 1 and 2 is acknowledged: which
+    /// of them were refused, and why.
+    ///
+    /// # Errors
+    /// [`LinkError::Unsayable`] before anything is sent. After any other the link is of no use, and
+    /// drafts without an answer may or may not have been published.
+    pub fn publish(&mut self, drafts: &[Draft<'_>]) -> Result<Vec<(usize, Reason)>, LinkError> {
+        for draft in drafts {
+            self.check(draft)?;
+        }
+        let mut refused = Vec::new();
+        for (index, draft) in drafts.iter().enumerate() {
+            let packet_id = match draft.qos {
+                QoS::AtMostOnce => None,
+                _ => {
+                    while self.open.len() >= self.receive_max {
+                        self.flush()?;
+                        self.take_acks(&mut refused)?;
+                    }
+                    let id = self.fresh_id();
+                    self.open.insert(id.get(), index);
+                    Some(id)
+                }
+            };
+            self.put(&Packet::Publish(Publish {
+                dup: false,
+                qos: draft.qos,
+                retain: draft.retain,
+                topic: draft.topic,
+                packet_id,
+                properties: PublishProperties::default(),
+                payload: draft.payload,
+            }))?;
+            if self.outbound.len() >= WRITE_BYTES {
+                self.flush()?;
+            }
+        }
+        self.flush()?;
+        while !self.open.is_empty() {
+            self.take_acks(&mut refused)?;
+        }
+        refused.sort_by_key(|(index, _)| *index);
+        Ok(refused)
+    }
+
+    /// Subscribes to all filters: for each the QoS that was granted, or why it was refused.
+    ///
+    /// # Errors
+    /// Any [`LinkError`].
+    pub fn subscribe(&mut self, filters: &[(&str, QoS)]) -> Result<Vec<Reason>, LinkError> {
+        for (filter, _) in filters {
+            if let Some(fault) = filter_fault(filter) {
+                return Err(LinkError::Unsayable(fault.to_string()));
+            }
+        }
+        let lines: Vec<SubscribeFilter<'_>> = filters
+            .iter()
+            .map(|&(filter, qos)| SubscribeFilter {
+                filter,
+                qos,
+                no_local: false,
+                retain_as_published: false,
+                retain_handling: RetainHandling::Send,
+            })
+            .collect();
+        let packet_id = self.fresh_id();
+        self.put(&Packet::Subscribe(Subscribe {
+            packet_id,
+            subscription_id: None,
+            user: UserProperties::default(),
+            filters: Filters::List(&lines),
+        }))?;
+        self.flush()?;
+        let mut codes = Vec::new();
+        // Messages do not come before the answer to the first subscription.
+        self.until(ANSWER, |packet| match packet {
+            Packet::Suback(suback) => {
+                codes = suback.codes.iter().collect();
+                true
+            }
+            _ => false,
+        })?;
+        Ok(codes)
+    }
+
+    /// Waits until a message is there; false where none came in time.
+    ///
+    /// # Errors
+    /// Any [`LinkError`].
+    pub fn wait(&mut self, timeout: Duration) -> Result<bool, LinkError> {
+        let until = Instant::now() + timeout;
+        while self.next_frame()?.is_none() {
+            if self.is_silent() {
+                self.put(&Packet::Pingreq)?;
+                self.flush()?;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || !self.fill(left)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Hands at most `max` messages that are there to `visit`, and acknowledges those of the call
+    /// before: who is given a message and never asks for another one has not taken it.
+    ///
+    /// # Errors
+    /// Any [`LinkError`], and what `visit` says.
+    pub fn take<E: From<LinkError>>(
+        &mut self,
+        max: usize,
+        mut visit: impl FnMut(&Publish<'_>) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        self.flush()?;
+        let mut taken = 0;
+        while taken < max {
+            let Some((body, end, frame)) = self.next_frame()? else {
+                break;
+            };
+            let packet = decode(Version::V5, Sender::Server, frame, &self.inbound[body..end])
+                .map_err(LinkError::from)?;
+            let answer = match &packet {
+                Packet::Publish(publish) => {
+                    visit(publish)?;
+                    taken += 1;
+                    match (publish.qos, publish.packet_id) {
+                        (QoS::AtLeastOnce, Some(id)) => Some(Packet::Puback(ack(id))),
+                        (QoS::ExactlyOnce, Some(id)) => Some(Packet::Pubrec(ack(id))),
+                        _ => None,
+                    }
+                }
+                Packet::Pubrel(found) => Some(Packet::Pubcomp(ack(found.packet_id))),
+                Packet::Disconnect(found) => return Err(LinkError::Ended(found.reason).into()),
+                _ => None,
+            };
+            if let Some(answer) = answer {
+                encode(Version::V5, &answer, u32::MAX, &mut self.outbound)
+                    .map_err(|error| LinkError::Unsayable(error.to_string()))?;
+            }
+            self.used = end;
+        }
+        Ok(taken)
+    }
+
+    /// A second handle of the socket: shutting it down ends a call that waits in another thread.
+    ///
+    /// # Errors
+    /// Descriptors have run out.
+    pub fn ender(&self) -> io::Result<UnixStream> {
+        self.stream.try_clone()
+    }
+
+    // Inside
+
+    fn check(&self, draft: &Draft<'_>) -> Result<(), LinkError> {
+        let fault = topic_fault(draft.topic).map(|fault| fault.to_string());
+        let bytes = draft.topic.len() + draft.payload.len() + PUBLISH_BYTES_MAX;
+        let max = self.packet_bytes_max as usize;
+        let fault = match fault {
+            None if draft.topic.is_empty() => Some("the topic is empty".to_owned()),
+            None if bytes > max => Some(format!("{bytes} bytes pass the maximum of {max}")),
+            fault => fault,
+        };
+        fault.map_or(Ok(()), |fault| Err(LinkError::Unsayable(fault)))
+    }
+
+    fn fresh_id(&mut self) -> PacketId {
+        loop {
+            self.last_id = self.last_id.wrapping_add(1);
+            match NonZeroU16::new(self.last_id) {
+                Some(id) if !self.open.contains_key(&id.get()) => return id,
+                _ => {}
+            }
+        }
+    }
+
+    fn put(&mut self, packet: &Packet<'_>) -> Result<(), LinkError> {
+        encode(
+            Version::V5,
+            packet,
+            self.packet_bytes_max,
+            &mut self.outbound,
+        )
+        .map_err(|error| LinkError::Unsayable(error.to_string()))
+    }
+
+    fn flush(&mut self) -> Result<(), LinkError> {
+        if !self.outbound.is_empty() {
+            self.stream.write_all(&self.outbound)?;
+            self.outbound.clear();
+            self.spoke_at = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Takes acknowledgements until at least one exchange has ended.
+    fn take_acks(&mut self, refused: &mut Vec<(usize, Reason)>) -> Result<(), LinkError> {
+        let before = self.open.len();
+        let until = Instant::now() + ANSWER;
+        while self.open.len() == before {
+            while let Some((body, end, frame)) = self.next_frame()? {
+                let packet = decode(Version::V5, Sender::Server, frame, &self.inbound[body..end])?;
+                let (ended, answer) = match packet {
+                    Packet::Puback(found) | Packet::Pubcomp(found) => (Some(found), None),
+                    Packet::Pubrec(found) if found.reason.is_refusal() => (Some(found), None),
+                    Packet::Pubrec(found) => (None, Some(Packet::Pubrel(ack(found.packet_id)))),
+                    Packet::Disconnect(found) => return Err(LinkError::Ended(found.reason)),
+                    _ => (None, None),
+                };
+                if let Some(found) = ended {
+                    let index = self.open.remove(&found.packet_id.get());
+                    if let Some(index) = index.filter(|_| found.reason.is_refusal()) {
+                        refused.push((index, found.reason));
+                    }
+                }
+                if let Some(answer) = answer {
+                    encode(Version::V5, &answer, u32::MAX, &mut self.outbound)
+                        .map_err(|error| LinkError::Unsayable(error.to_string()))?;
+                }
+                self.used = end;
+            }
+            self.flush()?;
+            if self.open.len() == before {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() || !self.fill(left)? {
+                    return Err(LinkError::Late);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads packets until `found` says that this is the one.
+    fn until(
+        &mut self,
+        timeout: Duration,
+        mut found: impl FnMut(&Packet<'_>) -> bool,
+    ) -> Result<(), LinkError> {
+        let until = Instant::now() + timeout;
+        loop {
+            while let Some((body, end, frame)) = self.next_frame()? {
+                let packet = decode(Version::V5, Sender::Server, frame, &self.inbound[body..end])?;
+                let reason = match &packet {
+                    Packet::Disconnect(packet) => Some(packet.reason),
+                    _ => None,
+                };
+                let done = found(&packet);
+                self.used = end;
+                if done {
+                    return Ok(());
+                }
+                if let Some(reason) = reason {
+                    return Err(LinkError::Ended(reason));
+                }
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || !self.fill(left)? {
+                return Err(LinkError::Late);
+            }
+        }
+    }
+
+    /// The next whole packet: where its body begins, where it ends, its fixed header.
+    fn next_frame(&self) -> Result<Option<(usize, usize, Frame)>, LinkError> {
+        let rest = &self.inbound[self.used..];
+        let Some(frame) = frame(rest, u32::MAX)? else {
+            return Ok(None);
+        };
+        let whole = frame.packet_bytes() <= rest.len();
+        let (body, end) = (frame.header_bytes, frame.packet_bytes());
+        Ok(whole.then_some((self.used + body, self.used + end, frame)))
+    }
+
+    /// Reads once; false where nothing came in time.
+    fn fill(&mut self, timeout: Duration) -> Result<bool, LinkError> {
+        self.inbound.drain(..std::mem::take(&mut self.used));
+        let filled = self.inbound.len();
+        self.inbound.resize(filled + READ_BYTES, 0);
+        self.stream.set_read_timeout(Some(timeout))?;
+        let outcome = self.stream.read(&mut self.inbound[filled..]);
+        self.inbound
+            .truncate(filled + outcome.as_ref().map_or(0, |bytes| *bytes));
+        match outcome {
+            Ok(0) => Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
+            Ok(_) => Ok(true),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Ok(false),
+                io::ErrorKind::Interrupted => Ok(true),
+                _ => Err(error.into()),
+            },
+        }
+    }
+}
+
+fn ack(packet_id: PacketId) -> Ack<'static> {
+    Ack {
+        packet_id,
+        reason: Reason::Success,
+        reason_string: None,
+        user: UserProperties::default(),
+    }
+}
