@@ -384,7 +384,7 @@ fn slices(user: &Pairs) -> Vec<(&str, &str)> {
         .collect()
 }
 
-fn read_qos(qos: u8) -> PyResult<QoS> {
+pub(crate) fn read_qos(qos: u8) -> PyResult<QoS> {
     QoS::from_bits(qos).ok_or_else(|| PyValueError::new_err("the QoS is 0, 1 or 2"))
 }
 

@@ -30,6 +30,13 @@ create_exception!(
     "The server cannot start. Arguments: message, kind, listener or None."
 );
 
+create_exception!(
+    casemate._engine,
+    LinkLost,
+    PyException,
+    "The link of a program to its broker is gone. Arguments: message, reason code or None."
+);
+
 /// Bytes that are no packet.
 pub(crate) fn malformed(fault: codec::Malformed) -> PyErr {
     Malformed::new_err((fault.to_string(), fault.reason() as u8))

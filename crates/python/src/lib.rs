@@ -7,12 +7,14 @@
 //! - [`encoder`]: what a client sends, as functions to bytes.
 //! - [`options`]: keyword arguments and tuples to the server's options, accounts and policy.
 //! - [`server`]: the server; each call that may wait leaves the interpreter first.
+//! - [`link`]: a program of this process as a client, in batches.
 //! - [`report`]: what the server tells: events and counters.
 //! - [`fault`]: the exceptions.
 
 mod decoder;
 mod encoder;
 mod fault;
+mod link;
 mod options;
 mod packet;
 mod report;
@@ -35,7 +37,9 @@ mod _engine {
         encode_subscribe, encode_unsubscribe, filter_fault, reason_name, topic_fault, Will,
     };
     #[pymodule_export]
-    use crate::fault::{Malformed, PolicyRefused, StartRefused, TooLarge};
+    use crate::fault::{LinkLost, Malformed, PolicyRefused, StartRefused, TooLarge};
+    #[pymodule_export]
+    use crate::link::Link;
     #[pymodule_export]
     use crate::options::{Listener, Policy};
     #[pymodule_export]

@@ -194,7 +194,7 @@ fn connack_object(py: Python<'_>, connack: &codec::Connack<'_>) -> Connack {
     }
 }
 
-fn publish_object(py: Python<'_>, publish: &codec::Publish<'_>) -> Publish {
+pub(crate) fn publish_object(py: Python<'_>, publish: &codec::Publish<'_>) -> Publish {
     let properties = &publish.properties;
     Publish {
         dup: publish.dup,

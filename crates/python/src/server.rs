@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::fault::StartRefused;
+use crate::link::{lost, Link};
 use crate::options::{accounts, settings, AccountTuple, Listener, Policy};
 use crate::report::{counters, Event};
 
@@ -131,6 +132,14 @@ impl Server {
             .collect();
         py.detach(|| self.inner.install_listeners(&listeners))
             .map_err(|error| refused(&error))
+    }
+
+    /// Lets a program of this process in as a client with these roles; raises `LinkLost`.
+    #[pyo3(signature = (name, roles))]
+    fn enter(&self, py: Python<'_>, name: String, roles: Vec<String>) -> PyResult<Link> {
+        let insider = server::Insider { name, roles };
+        let opened = py.detach(|| self.inner.enter(insider));
+        Link::new(opened.map_err(lost)?)
     }
 
     /// Where it listens: (name of the listener, host, port), or its path and 0 for a Unix socket.

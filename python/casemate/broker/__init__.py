@@ -11,6 +11,7 @@ async with Broker() as broker:                   # a throw-away one, for program
 """
 
 from casemate.broker.broker import Broker, reachable
+from casemate.broker.inside import Publisher, Subscriber
 from casemate.broker.request import ask as ask_to_reload
 from casemate.broker.status import Listening, Reload, Status, is_served, read_status
 from casemate.broker.watch import Problem
@@ -20,8 +21,10 @@ __all__ = [
     "Broker",
     "Listening",
     "Problem",
+    "Publisher",
     "Reload",
     "Status",
+    "Subscriber",
     "ask_to_reload",
     "is_served",
     "reachable",

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 import threading
@@ -21,6 +22,7 @@ from casemate import __version__, identity, native, policy
 from casemate.broker import assemble, request
 from casemate.broker.answers import Answers
 from casemate.broker.arrangement import Arrangement
+from casemate.broker.inside import BATCH_MAX, Publisher, Subscriber
 from casemate.broker.status import Claim, Listening, Reload, Status, remove_status
 from casemate.broker.watch import Problem, Watch
 from casemate.client import Client
@@ -307,6 +309,42 @@ class Broker:
         }
         return Client(**{**defaults, **options})
 
+    def publisher(self, name: str | None = None, *, role: str = "operator") -> Publisher:
+        """Lets this program publish without a socket of the network, in lists of messages.
+
+        Args:
+            name: Its name, which `%u` and `%c` stand for; a second one of the same name takes
+                its place. None is a name that nobody has.
+            role: Its role of the policy; one that there is not may do nothing.
+
+        Raises:
+            BrokerStopped: The broker does not run, or lets nobody in.
+        """
+        return Publisher(self._way_in(name, role))
+
+    def subscriber(
+        self,
+        *filters: str | tuple[str, int],
+        name: str | None = None,
+        role: str = "operator",
+        batch_max: int = BATCH_MAX,
+    ) -> Subscriber:
+        """Lets this program subscribe without a socket of the network, in lists of messages.
+
+        Args:
+            filters: Topic filters, alone at QoS 0 or as pairs with 0, 1 or 2.
+            name: As for `publisher`.
+            role: As for `publisher`.
+            batch_max: Messages in one list at most.
+
+        Raises:
+            ValueError: A filter or a number is wrong.
+            Refused: The role does not allow a filter.
+            BrokerStopped: The broker does not run, or lets nobody in.
+        """
+        pairs = [(one, 0) if isinstance(one, str) else one for one in filters]
+        return Subscriber(self._way_in(name, role), pairs, batch_max)
+
     def status(self) -> Status:
         """Says how the broker is doing.
 
@@ -327,6 +365,10 @@ class Broker:
         )
 
     # Inside
+
+    def _way_in(self, name: str | None, role: str) -> Callable[[], native.Link]:
+        known = name or f"inside-{secrets.token_hex(8)}"
+        return lambda: self._running_server().enter(known, [role])
 
     def _start(self) -> None:
         folder = self._make_home() if self._folder is None else self._folder

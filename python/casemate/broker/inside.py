@@ -1,0 +1,270 @@
+"""Programs inside the broker's process as its clients: batches in, batches out.
+
+A call into the engine costs about a microsecond and a step of the event loop ten, however much it
+carries. So messages pass in lists: a million a second and more, where one by one a program would
+reach some ten thousand. What such a program may do is its role's matter, as for everybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+from casemate import native
+from casemate.errors import BrokerStopped, Refused
+
+BATCH_MAX = 256
+"""Messages in one list; more cost no less each."""
+
+BATCHES_AHEAD = 4
+"""Lists that wait for the program; while there are as many the broker keeps the rest."""
+
+_WAIT_S = 0.5
+
+Enter = Callable[[], native.Link]
+Draft = tuple[str, bytes] | tuple[str, bytes, int] | tuple[str, bytes, int, bool]
+"""Topic and payload, and where it is not 0 and False, QoS and retain."""
+
+
+class Publisher:
+    """Publishes lists of messages; used by one task or thread at a time."""
+
+    def __init__(self, enter: Enter) -> None:
+        """Comes in.
+
+        Args:
+            enter: Opens a link under the publisher's name.
+
+        Raises:
+            BrokerStopped: The broker lets nobody in.
+        """
+        self._enter = enter
+        self._link = _entered(enter)
+
+    def publish_now(self, messages: Iterable[Draft]) -> None:
+        """Publishes in order, and returns when each of QoS 1 and 2 was acknowledged.
+
+        Args:
+            messages: Each (topic, payload), with QoS 0–2 and retain where they differ from 0 and
+                False.
+
+        Raises:
+            ValueError: A topic or a number is wrong, or a message too large; nothing was sent.
+            Refused: The role does not allow some of QoS 1 or 2; the others were published. At
+                QoS 0 nobody is told, as in all of MQTT.
+            BrokerStopped: The broker has ended the link; some may have been published.
+        """
+        drafts = [_whole(message) for message in messages]
+        try:
+            if self._link.is_silent():
+                self._link.close()
+                self._link = _entered(self._enter)
+            refused = self._link.publish(drafts)
+        except native.LinkLost as error:
+            raise _stopped(error) from error
+        if refused:
+            index, reason = refused[0]
+            raise Refused(
+                f"{len(refused)} of {len(drafts)} messages were refused, the first to "
+                f"{drafts[index][0]!r}: {native.reason_name(reason)}",
+                reason_code=reason,
+            )
+
+    async def publish(self, messages: Iterable[Draft]) -> None:
+        """Publishes as `publish_now`, in a thread, so that the event loop goes on.
+
+        Raises:
+            ValueError, Refused, BrokerStopped: As `publish_now`.
+        """
+        await asyncio.to_thread(self.publish_now, messages)
+
+    def close(self) -> None:
+        """Leaves; idempotent."""
+        self._link.close()
+
+    def __enter__(self) -> Self:
+        """Is in already."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leaves."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        """Is in already."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leaves."""
+        self.close()
+
+
+class Subscriber:
+    """Receives lists of messages, or one after another, in the event loop that iterates.
+
+    A message of QoS 1 or 2 counts as taken when the program has asked for what comes after it.
+    """
+
+    def __init__(self, enter: Enter, filters: Sequence[tuple[str, int]], batch_max: int) -> None:
+        """Comes in and subscribes.
+
+        Args:
+            enter: Opens a link under the subscriber's name.
+            filters: Pairs of topic filter and highest QoS.
+            batch_max: Messages in one list, at least 1.
+
+        Raises:
+            ValueError: A filter or a number is wrong.
+            Refused: The role does not allow a filter.
+            BrokerStopped: The broker lets nobody in.
+        """
+        if batch_max < 1:
+            raise ValueError("batch_max is at least 1")
+        self._batch_max = batch_max
+        self._link = _entered(enter)
+        self._ready: deque[list[native.Publish]] = deque()
+        self._room = threading.Semaphore(BATCHES_AHEAD)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._arrived = asyncio.Event()
+        self._end: Exception | None = None
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        try:
+            self._subscribe(list(filters))
+        except BaseException:
+            self._link.close()
+            raise
+
+    def _subscribe(self, filters: list[tuple[str, int]]) -> None:
+        try:
+            codes = self._link.subscribe(filters)
+        except native.LinkLost as error:
+            raise _stopped(error) from error
+        for (topic_filter, _), code in zip(filters, codes, strict=True):
+            if code >= 0x80:
+                raise Refused(
+                    f"{topic_filter!r} was refused: {native.reason_name(code)}", reason_code=code
+                )
+
+    @property
+    async def batches(self) -> AsyncIterator[list[native.Publish]]:
+        """The messages as they arrive, in lists of at most `batch_max`.
+
+        Raises:
+            BrokerStopped: The broker has ended the link.
+        """
+        self._begin(asyncio.get_running_loop())
+        while True:
+            while self._ready:
+                yield self._ready.popleft()
+                self._room.release()
+            if self._end is not None:
+                raise self._end
+            if self._closing.is_set():
+                return
+            self._arrived.clear()
+            if not self._ready and self._end is None:
+                await self._arrived.wait()
+
+    async def __aiter__(self) -> AsyncIterator[native.Publish]:
+        """The messages one by one; the event loop is asked once for a list, not for each.
+
+        Raises:
+            BrokerStopped: The broker has ended the link.
+        """
+        async for batch in self.batches:
+            for message in batch:
+                yield message
+
+    def close(self) -> None:
+        """Leaves, and ends what iterates; idempotent."""
+        self._closing.set()
+        self._link.close()
+        self._room.release()
+        self._wake()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+            self._thread = None
+
+    async def __aenter__(self) -> Self:
+        """Is in already."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leaves."""
+        self.close()
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is None:
+            self._loop = loop
+            self._thread = threading.Thread(
+                target=self._receive, name="casemate-subscriber", daemon=True
+            )
+            self._thread.start()
+        elif self._loop is not loop:
+            raise RuntimeError("a subscriber belongs to the event loop that began to iterate it")
+
+    def _receive(self) -> None:
+        """Fetches lists in a thread of its own, never more of them ahead than there is room."""
+        try:
+            while not self._closing.is_set():
+                self._room.acquire()
+                batch: list[native.Publish] = []
+                while not batch and not self._closing.is_set():
+                    batch = self._link.receive(self._batch_max, _WAIT_S)
+                if batch:
+                    self._ready.append(batch)
+                    self._wake()
+        except native.LinkLost as error:
+            if not self._closing.is_set():
+                self._end = _stopped(error)
+        except Exception as error:  # noqa: BLE001 - whoever iterates gets it.
+            self._end = error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._loop is not None:
+            # A loop that has been closed has nobody who waits.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._arrived.set)
+
+
+def _entered(enter: Enter) -> native.Link:
+    try:
+        return enter()
+    except native.LinkLost as error:
+        raise _stopped(error) from error
+
+
+def _whole(message: Draft) -> tuple[str, bytes, int, bool]:
+    match message:
+        case (topic, payload):
+            return topic, payload, 0, False
+        case (topic, payload, qos):
+            return topic, payload, qos, False
+        case _:
+            return message
+
+
+def _stopped(error: native.LinkLost) -> BrokerStopped:
+    return BrokerStopped(str(error.args[0]))

@@ -1,0 +1,170 @@
+"""Programs inside the broker's process: lists of messages in, lists of messages out."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+
+from casemate import Broker, native
+from casemate.errors import BrokerStopped, Refused
+
+
+@pytest.fixture(scope="module")
+def broker() -> AsyncIterator[Broker]:
+    with Broker() as broker:
+        yield broker
+
+
+async def heard(subscriber: object, count: int) -> list[native.Publish]:
+    """Takes so many messages."""
+    messages: list[native.Publish] = []
+    async for batch in subscriber.batches:
+        messages.extend(batch)
+        if len(messages) >= count:
+            return messages
+    raise AssertionError(f"only {len(messages)} of {count} came")
+
+
+async def test_lists_arrive_whole_and_in_order_at_every_qos(broker: Broker) -> None:
+    for qos in (0, 1, 2):
+        filters = (f"lab/{qos}", qos)
+        async with broker.subscriber(filters) as subscriber, broker.publisher() as publisher:
+            sent = [(f"lab/{qos}", str(number).encode(), qos) for number in range(5_000)]
+            hearing = asyncio.create_task(heard(subscriber, len(sent)))
+            await publisher.publish(sent)
+            messages = await hearing
+        assert [one.payload for one in messages] == [payload for _, payload, _ in sent]
+        assert {one.qos for one in messages} == {qos}
+
+
+async def test_messages_come_one_by_one_where_that_is_asked_for(broker: Broker) -> None:
+    async with broker.subscriber("one/#") as subscriber, broker.publisher() as publisher:
+        await publisher.publish([("one/a", b"1"), ("one/b", b"2"), ("one/c", b"3")])
+        topics = []
+        async for message in subscriber:
+            topics.append(message.topic)
+            if len(topics) == 3:
+                break
+    assert topics == ["one/a", "one/b", "one/c"]
+
+
+async def test_retain_is_kept_for_whoever_subscribes_later(broker: Broker) -> None:
+    with broker.publisher() as publisher:
+        publisher.publish_now([("kept/a", b"x", 1, True)])
+    async with broker.subscriber("kept/a") as subscriber:
+        (message,) = await heard(subscriber, 1)
+    assert message.retain
+    assert message.payload == b"x"
+
+
+async def test_clients_of_the_network_hear_programs_inside(broker: Broker) -> None:
+    async with broker.client("listener-1") as client, broker.publisher() as publisher:
+        await client.subscribe("both/#")
+        await publisher.publish([("both/ways", b"x", 1)])
+        assert (await anext(aiter(client.messages))).topic == "both/ways"
+
+
+async def test_a_role_that_may_nothing_is_refused(broker: Broker) -> None:
+    with pytest.raises(Refused, match="lab/#"):
+        broker.subscriber("lab/#", role="nobody")
+    with broker.publisher(role="nobody") as publisher:
+        publisher.publish_now([("lab/a", b"x")])
+        with pytest.raises(Refused, match="2 of 3 messages") as caught:
+            publisher.publish_now([("a", b"x"), ("b", b"x", 1), ("c", b"x", 2)])
+    assert caught.value.reason_code == 0x87
+
+
+@pytest.mark.parametrize(
+    "message",
+    [("lab/#", b"x"), ("", b"x"), ("a\0b", b"x"), ("a", b"x", 3), ("a", b"x" * 2_000_000)],
+)
+async def test_what_cannot_be_said_is_refused_before_anything_is_sent(
+    broker: Broker, message: tuple[str, bytes]
+) -> None:
+    async with broker.subscriber("lab/#") as subscriber, broker.publisher() as publisher:
+        with pytest.raises(ValueError, match=r"."):
+            publisher.publish_now([("lab/a", b"before"), message])
+        publisher.publish_now([("lab/a", b"after")])
+        (first, *_) = await heard(subscriber, 1)
+    assert first.payload == b"after"
+
+
+@pytest.mark.parametrize("wrong", ["a/#/b", "", "a+"])
+def test_a_filter_that_means_nothing_is_refused(broker: Broker, wrong: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        broker.subscriber(wrong)
+
+
+async def test_a_program_that_does_not_keep_up_holds_nobody_and_loses_only_qos_0(
+    broker: Broker,
+) -> None:
+    """Goal: a list is not fetched before there is room. Method: nobody iterates for a while."""
+    async with broker.subscriber(("slow", 1), batch_max=10) as subscriber:
+        with broker.publisher() as publisher:
+            publisher.publish_now([("slow", str(number).encode(), 1) for number in range(3_000)])
+        messages = await heard(subscriber, 3_000)
+    assert [int(one.payload) for one in messages] == list(range(3_000))
+
+
+async def test_the_end_of_the_broker_ends_what_iterates() -> None:
+    broker = Broker()
+    await asyncio.to_thread(broker.start)
+    subscriber = broker.subscriber("#")
+    publisher = broker.publisher()
+    waiting = asyncio.create_task(heard(subscriber, 1))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(broker.stop)
+    with pytest.raises(BrokerStopped):
+        await waiting
+    with pytest.raises(BrokerStopped):
+        publisher.publish_now([("a", b"x")])
+    with pytest.raises(BrokerStopped):
+        broker.publisher()
+    subscriber.close()
+    subscriber.close()
+
+
+async def test_closing_ends_what_iterates(broker: Broker) -> None:
+    subscriber = broker.subscriber("quiet")
+
+    async def all_of_it() -> int:
+        return len([message async for message in subscriber])
+
+    waiting = asyncio.create_task(all_of_it())
+    await asyncio.sleep(0)
+    subscriber.close()
+    assert await waiting == 0
+
+
+def test_a_link_belongs_to_one_thread_at_a_time(broker: Broker) -> None:
+    """Goal: a second thread is told, and not kept waiting with the interpreter in its hand."""
+    with broker.publisher() as publisher:
+        link = publisher._link
+        link.subscribe([("never", 0)])
+        begun = threading.Event()
+        outcomes: list[object] = []
+
+        def wait() -> None:
+            begun.set()
+            try:
+                link.receive(1, 60.0)
+            except native.LinkLost as error:
+                outcomes.append(error)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        begun.wait()
+        told = False
+        for _ in range(1_000_000):
+            try:
+                link.is_silent()
+            except RuntimeError:
+                told = True
+                break
+        link.close()
+        thread.join()
+    assert told
+    assert len(outcomes) == 1
