@@ -42,15 +42,18 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 
 /// The head of an HTTP answer, byte by byte, so that nothing behind it is read.
 pub fn answer(wire: &mut impl Read) -> String {
+    try_answer(wire).unwrap()
+}
+
+/// The same where the connection may end first, which is an error.
+pub fn try_answer(wire: &mut impl Read) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
-        if wire.read(&mut byte).unwrap() == 0 {
-            break;
-        }
+        wire.read_exact(&mut byte)?;
         head.push(byte[0]);
     }
-    String::from_utf8(head).unwrap()
+    Ok(String::from_utf8(head).unwrap())
 }
 
 /// A wire on which frames pass.

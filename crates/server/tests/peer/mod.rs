@@ -199,12 +199,17 @@ impl Wire {
     }
 
     /// Asks for MQTT over WebSocket on this wire, at `/mqtt`.
-    pub fn upgrade(mut self) -> Wire {
-        self.write_all(framed::REQUEST).unwrap();
-        self.flush().unwrap();
-        let answer = framed::answer(&mut self);
+    pub fn upgrade(self) -> Wire {
+        self.try_upgrade().unwrap()
+    }
+
+    /// The same where TLS may refuse.
+    pub fn try_upgrade(mut self) -> io::Result<Wire> {
+        self.write_all(framed::REQUEST)?;
+        self.flush()?;
+        let answer = framed::try_answer(&mut self)?;
         assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
-        Wire::WebSocket(Box::new(Framed::new(self)))
+        Ok(Wire::WebSocket(Box::new(Framed::new(self))))
     }
 
     pub fn socket(&self) -> &TcpStream {
