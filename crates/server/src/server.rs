@@ -140,12 +140,14 @@ impl Server {
     /// # Errors
     /// A [`StartError`] that names the listener; everything is as it was then.
     pub fn install_listeners(&self, listeners: &[Listener]) -> Result<bool, StartError> {
-        // Held to the end: a second caller stages over what is in force.
+        // Held until the shards are told: a second caller stages over what is in force, and its
+        // letters follow ours.
         let mut installed = lock(&self.installed);
         let staged = installed.stage(&self.broker, listeners, Vec::new())?;
         let commit = staged.commit(&self.broker, &mut installed);
         let round = commit.round;
         commit.tell(&self.broker);
+        drop(installed);
         Ok(self.broker.wait_doors_changed(round, OBEY_DEADLINE))
     }
 

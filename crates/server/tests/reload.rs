@@ -316,3 +316,30 @@ fn a_socket_that_is_not_the_listeners_own_is_refused() {
         assert!(refused.is_some(), "{name}");
     }
 }
+
+#[test]
+fn several_callers_at_once_leave_the_listeners_of_one_of_them() {
+    let house = house(vec![listener("a", Security::Plain)], 2);
+    let mut live = Peer::login(Wire::plain(house.address("a")), "live");
+    std::thread::scope(|scope| {
+        for caller in 0..4 {
+            let server = &house.server;
+            scope.spawn(move || {
+                let own = [
+                    listener(&format!("{caller}-x"), Security::Plain),
+                    listener(&format!("{caller}-y"), Security::Plain),
+                ];
+                for _ in 0..50 {
+                    assert!(server.install_listeners(&own).unwrap());
+                }
+            });
+        }
+    });
+    live.ping();
+    let addresses = house.server.addresses();
+    assert_eq!(addresses.len(), 2);
+    assert_eq!(addresses[0].0[..1], addresses[1].0[..1]);
+    for (name, _) in addresses {
+        Peer::login(Wire::plain(house.address(&name)), &name).ping();
+    }
+}
