@@ -40,7 +40,9 @@ class Kind:
         made: What stands in its folder when they have run.
         silent: It does not tell its user with which reason a publish was refused.
         wilful: Its goodbye in 5.0 asks the broker to publish the will all the same.
-        cannot: Transports and scenarios that are not to be had from it, and why.
+        shuffles: What is unacknowledged it sends again in an order of its own.
+        cannot: Transports, scenarios, or versions with a scenario ("5.0 shared"), that are not to
+            be had from it, and why.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Kind:
     made: str = ""
     silent: bool = False
     wilful: bool = False
+    shuffles: bool = False
     cannot: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -70,9 +73,10 @@ class Kind:
         assert found, f"{file} names no release of {self.name}"
         return f"{self.name} {found[1]}"
 
-    def reason_against(self, transport: str, scenario: str) -> str | None:
+    def reason_against(self, version: str, transport: str, scenario: str) -> str | None:
         """Tells why this is not to be had from this client, or None."""
-        return self.cannot.get(transport) or self.cannot.get(scenario)
+        keys = (transport, scenario, f"{version} {scenario}")
+        return next((self.cannot[key] for key in keys if key in self.cannot), None)
 
 
 def _python(folder: str) -> tuple[str, ...]:
@@ -83,6 +87,7 @@ def _built(folder: str, program: str) -> tuple[str, ...]:
     return (str(PEERS / folder / program),)
 
 
+_AGAIN = "hands a message on once more when the broker sends it once more after a cut"
 _TOPICLESS = "hands on a message that came by alias without its topic"
 
 KINDS = (
@@ -96,6 +101,9 @@ KINDS = (
         cannot={
             "ws": "mosquitto's own clients speak no WebSocket before 2.1",
             "wss": "mosquitto's own clients speak no WebSocket before 2.1",
+            "interrupted_sender": "mosquitto_pub connects anew for each message",
+            "5.0 interrupted_receiver": "mosquitto_sub counts twice what a cut left unfinished, "
+            "and ends when its own Receive Maximum is reached",
             "aliases_sent": "mosquitto_pub publishes once a connection, and aliases end with it",
             "aliases_received": "mosquitto_sub ends at the first message that comes by alias",
         },
@@ -115,7 +123,11 @@ KINDS = (
         _python("aiomqtt"),
         release=("requirements.lock", r"aiomqtt==(\S+)"),
         silent=True,
-        cannot={"aliases_received": "aiomqtt takes no message that came by alias"},
+        cannot={
+            "interrupted_sender": "aiomqtt leaves it to its user to connect again",
+            "interrupted_receiver": "aiomqtt leaves it to its user to connect again",
+            "aliases_received": "aiomqtt takes no message that came by alias",
+        },
     ),
     Kind(
         "gmqtt",
@@ -127,6 +139,7 @@ KINDS = (
         cannot={
             "ws": "gmqtt speaks MQTT over TCP and TLS only",
             "wss": "gmqtt speaks MQTT over TCP and TLS only",
+            "interrupted_receiver": f"gmqtt {_AGAIN}",
         },
     ),
     Kind(
@@ -145,6 +158,10 @@ KINDS = (
         ("3.1.1",),
         _built("gopaho3", "build/peer"),
         release=(f"{_PEERS}/gopaho3/go.mod", r"paho\.mqtt\.golang v(\S+)"),
+        cannot={
+            "interrupted_sender": "paho.mqtt.golang publishes once more what it has released",
+            "interrupted_receiver": f"paho.mqtt.golang {_AGAIN}",
+        },
         needs=(("go", "golang"),),
         install=("go", "build", "-mod=readonly", "-o", "build/peer", "."),
         made="build/peer",
@@ -165,11 +182,15 @@ KINDS = (
         "rumqttc",
         ("3.1.1", "5.0"),
         _built("rumqttc", "target/debug/casemate-interop-rumqttc"),
+        shuffles=True,
         release=(f"{_PEERS}/rumqttc/Cargo.toml", r'rumqttc = \{ version = "=([^"]+)"'),
         needs=(("cargo", "cargo"),),
         install=("cargo", "build", "--locked", "--quiet", "--target-dir", "target"),
         made="target/debug/casemate-interop-rumqttc",
-        cannot={"aliases_received": f"rumqttc {_TOPICLESS}"},
+        cannot={
+            "interrupted_receiver": f"rumqttc {_AGAIN}",
+            "aliases_received": f"rumqttc {_TOPICLESS}",
+        },
     ),
 )
 

@@ -5,7 +5,7 @@ bytes travel in hexadecimal. What stands in brackets may be absent.
 
     {"id", "do": "open", "as", "way": {"name", "host", "port", ["path", "ca_file", "cert_file",
         "key_file", "username", "password"]}, "version": "3.1" | "3.1.1" | "5.0", "client_id",
-        "clean", ["keep_s", "receive_max", "packet_bytes_max", "alias_max"],
+        "clean", ["reconnect"], ["keep_s", "receive_max", "packet_bytes_max", "alias_max"],
         ["subscriptions": [{"filter", "qos", ["identifier"]}]],
         ["will": {"topic", "payload", "qos", "retain"}]}
         → {"id", "present": bool | null, "granted": [code]}, or {"id", "refused": code | text}
@@ -18,8 +18,10 @@ bytes travel in hexadecimal. What stands in brackets may be absent.
     {"as", "message": {"topic", "payload", "qos", "retain", ["user", "response_topic",
         "correlation", "content_type", "expiry_s", "identifiers"]}}
 
-A step that cannot be taken is answered by {"id", "fault": text}. Steps of one client are taken in
-the order of their lines; a peer ends when there are no more lines.
+With "reconnect" a client connects again by itself when its connection is lost, as its library does
+it, and neither subscribes again nor forgets what is unacknowledged. A step that cannot be taken is
+answered by {"id", "fault": text}. Steps of one client are taken in the order of their lines; a peer
+ends when there are no more lines.
 """
 
 from __future__ import annotations

@@ -31,6 +31,13 @@ class Witness:
         default_factory=lambda: {True: bytearray(), False: bytearray()}
     )
 
+    def begin(self) -> None:
+        """Starts with another connection."""
+        with self._lock:
+            self._unacknowledged = 0
+            for tail in self._tails.values():
+                tail.clear()
+
     def see(self, from_broker: bool, chunk: bytes) -> None:
         """Takes bytes as they pass, before they are passed on."""
         tail = self._tails[from_broker]
@@ -68,9 +75,18 @@ def _packet_bytes(tail: bytearray) -> int | None:
 class Relay:
     """Forwards connections both ways until it is cut; after that it takes none."""
 
-    def __init__(self, port: int) -> None:
-        """Forwards to this port of loopback."""
+    def __init__(self, port: int, *cuts: int) -> None:
+        """Forwards to this port of loopback.
+
+        Args:
+            port: Of the broker.
+            cuts: After so many bytes, of both ways together, a connection is cut, and the next one
+                is taken; the following number counts from there.
+        """
         self._to = port
+        self._cuts = list(cuts)
+        self._passed_bytes = 0
+        self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -92,6 +108,20 @@ class Relay:
         for one in self._sockets:
             one.close()
 
+    @property
+    def is_through(self) -> bool:
+        """Whether all its cuts were made."""
+        return not self._cuts
+
+    def _until_cut(self, chunk: bytes) -> bytes:
+        with self._lock:
+            if self._cuts and self._passed_bytes + len(chunk) > self._cuts[0]:
+                left = self._cuts.pop(0) - self._passed_bytes
+                self._passed_bytes = 0
+                return chunk[:left]
+            self._passed_bytes += len(chunk)
+            return chunk
+
     def _start(self, what: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=what, args=arguments, daemon=True)
         self._threads.append(thread)
@@ -104,6 +134,7 @@ class Relay:
             except OSError:
                 return
             broker = socket.create_connection(("127.0.0.1", self._to))
+            self.witness.begin()
             self._sockets += [client, broker]
             self._start(self._copy, client, broker, False)
             self._start(self._copy, broker, client, True)
@@ -111,7 +142,11 @@ class Relay:
     def _copy(self, source: socket.socket, sink: socket.socket, from_broker: bool) -> None:
         with contextlib.suppress(OSError):
             while chunk := source.recv(CHUNK_BYTES):
-                self.witness.see(from_broker, chunk)
-                sink.sendall(chunk)
+                passing = self._until_cut(chunk)
+                self.witness.see(from_broker, passing)
+                sink.sendall(passing)
+                if len(passing) < len(chunk):
+                    source.shutdown(socket.SHUT_RDWR)
+                    break
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)

@@ -37,7 +37,7 @@ class Case:
     @property
     def reason_against(self) -> str | None:
         """Why the client cannot do it, or None."""
-        return self.kind.reason_against(self.transport, self.scenario.name)
+        return self.kind.reason_against(self.version, self.transport, self.scenario.name)
 
 
 CASES = tuple(
@@ -46,8 +46,11 @@ CASES = tuple(
     for version in kind.versions
     for transport in TRANSPORTS
     for scenario in SCENARIOS
-    if not scenario.fifth or (version == "5.0" and transport == "tcp")
+    if transport == "tcp" or not (scenario.fifth or scenario.plain)
+    if version == "5.0" or not scenario.fifth
 )
+
+_ALL = frozenset(CASES)
 
 Outcomes = Mapping[str, bool]
 """Whether each case that ran was served, by its name."""
@@ -86,7 +89,7 @@ def _sessions(outcomes: Outcomes, reasons: dict[str, int]) -> str:
         for scenario in scenarios:
             cases = [Case(kind, version, transport, scenario) for transport in TRANSPORTS]
             # Which transports a client does not speak is told by the table before.
-            able = [case for case in cases if case.transport not in kind.cannot]
+            able = [case for case in cases if case in _ALL and case.transport not in kind.cannot]
             cells.append(_cell(able, outcomes, reasons))
         rows.append([kind.title, version, *cells])
     heading = "### Sessions and rights, over all of these transports\n\n"

@@ -41,9 +41,14 @@ class Stage:
     def relayed(self) -> tuple[Relay, dict[str, Any]]:
         """Gives a relay to the lab, and the way through it."""
         way = self.way()
-        relay = Relay(way["port"])
-        self._relays.append(relay)
+        relay = self.relay(way["port"])
         return relay, {**way, "port": relay.port}
+
+    def relay(self, port: int, *cuts: int) -> Relay:
+        """Gives a relay to a port, which makes these cuts by itself."""
+        one = Relay(port, *cuts)
+        self._relays.append(one)
+        return one
 
     def client(
         self,
@@ -163,6 +168,41 @@ def resumed(stage: Stage) -> None:
     subscriber.close()
     stage.open(subscriber, f"{name}/#", qos=2)
     assert subscriber.present in (False, None)
+
+
+CUTS_BYTES = (900, 1_100, 1_300)
+
+
+def _interrupted(stage: Stage, sends: bool) -> None:
+    name = topic()
+    way = stage.way()
+    relay = stage.relay(way["port"], *CUTS_BYTES)
+    cut: dict[str, Any] = {
+        "way": {**way, "port": relay.port},
+        "clean": False,
+        "keep_s": KEEP_S,
+        "reconnect": True,
+    }
+    subscriber = stage.client(name, qos=2, **({} if sends else cut))
+    publisher = stage.client(**(cut if sends else {}))
+    sent = [f"{number:032}".encode() for number in range(48)]
+    publisher.publish(name, *sent, qos=2)
+    found = [one.payload for one in subscriber.take(len(sent))]
+    # Whoever sends out of order is owed no order; once is once all the same.
+    assert (sorted(found) if sends and stage.peer.kind.shuffles else found) == sent
+    stage.client().publish(name, b"end", qos=2)
+    assert subscriber.take()[0].payload == b"end"
+    assert relay.is_through
+
+
+def interrupted_sender(stage: Stage) -> None:
+    """Its connection is cut at any byte and it connects again: each message once, in order."""
+    _interrupted(stage, sends=True)
+
+
+def interrupted_receiver(stage: Stage) -> None:
+    """Its connection is cut at any byte and it connects again: each message once, in order."""
+    _interrupted(stage, sends=False)
 
 
 def refused(stage: Stage) -> None:
@@ -360,13 +400,15 @@ class Scenario:
         name: Its key.
         title: How the table of results calls it.
         play: What is done.
-        fifth: It needs MQTT 5.0, and is about the protocol only: one transport is enough.
+        plain: It is about the protocol only, or about its bytes: TCP is enough.
+        fifth: It needs MQTT 5.0, and is plain.
     """
 
     name: str
     title: str
     play: Callable[[Stage], None]
     fifth: bool = False
+    plain: bool = False
 
 
 SCENARIOS = (
@@ -376,6 +418,8 @@ SCENARIOS = (
     Scenario("will", "will", will),
     Scenario("retained", "retained", retained),
     Scenario("resumed", "resumed", resumed),
+    Scenario("interrupted_sender", "cut, sending", interrupted_sender, plain=True),
+    Scenario("interrupted_receiver", "cut, receiving", interrupted_receiver, plain=True),
     Scenario("refused", "refused", refused),
     Scenario("denied", "denied", denied),
     Scenario("properties", "user properties", properties, fifth=True),

@@ -7,7 +7,7 @@ import ssl
 from typing import Any
 
 import gmqtt
-from gmqtt.mqtt.constants import MQTTv50, MQTTv311
+from gmqtt.mqtt.constants import UNLIMITED_RECONNECTS, MQTTv50, MQTTv311
 from gmqtt.mqtt.handler import MQTTConnectError
 from gmqtt.storage import PersistentStorage
 
@@ -52,7 +52,8 @@ class Gmqtt(Peer):
             ),
             **_given(_CONNECT, step),
         )
-        self.client.set_config({"reconnect_retries": 0, "reconnect_delay": 0})
+        retries = UNLIMITED_RECONNECTS if step.get("reconnect") else 0
+        self.client.set_config({"reconnect_retries": retries, "reconnect_delay": 0})
         if way.get("username"):
             self.client.set_auth_credentials(way["username"], way["password"])
         self.client.on_connect = self._on_connect

@@ -51,6 +51,7 @@ type step struct {
 	Way           way            `json:"way"`
 	ClientID      string         `json:"client_id"`
 	Clean         bool           `json:"clean"`
+	Reconnect     bool           `json:"reconnect"`
 	Subscriptions []subscription `json:"subscriptions"`
 	Will          *publication   `json:"will"`
 }
@@ -110,7 +111,7 @@ func take(clients map[string]mqtt.Client, s step) {
 			return
 		}
 		token := clients[s.As].Publish(s.Topic, s.QoS, s.Retain, payload)
-		go settle(token, s.ID)
+		go settle(token, s.ID, clients[s.As].OptionsReader())
 	case "close":
 		clients[s.As].Disconnect(250)
 		delete(clients, s.As)
@@ -129,9 +130,9 @@ func options(s step) (*mqtt.ClientOptions, error) {
 	schemes := map[string]string{"tcp": "tcp", "tls": "ssl", "mtls": "ssl", "ws": "ws", "wss": "wss"}
 	server := fmt.Sprintf("%s://%s:%d%s", schemes[s.Way.Name], s.Way.Host, s.Way.Port, s.Way.Path)
 	o := mqtt.NewClientOptions().AddBroker(server).SetClientID(s.ClientID)
-	o.SetProtocolVersion(4).SetCleanSession(s.Clean).SetAutoReconnect(false)
+	o.SetProtocolVersion(4).SetCleanSession(s.Clean).SetAutoReconnect(s.Reconnect)
 	o.SetUsername(s.Way.Username).SetPassword(s.Way.Password).SetKeepAlive(30 * time.Second)
-	o.SetConnectTimeout(patience)
+	o.SetConnectTimeout(patience).SetMaxReconnectInterval(time.Second)
 	if s.Way.CAFile != "" {
 		config, err := trust(s.Way)
 		if err != nil {
@@ -215,10 +216,11 @@ func open(client mqtt.Client, s step) {
 	answer(s.ID, fields{"present": present, "granted": granted})
 }
 
-func settle(token mqtt.Token, id int) {
+func settle(token mqtt.Token, id int, options mqtt.ClientOptionsReader) {
 	if !token.WaitTimeout(patience) {
 		fault(id, errors.New("no acknowledgement in time"))
-	} else if err := token.Error(); err != nil {
+	} else if err := token.Error(); err != nil && !options.AutoReconnect() {
+		// With it the message is in its store, and goes out with the next connection.
 		fault(id, err)
 	} else {
 		answer(id, fields{})

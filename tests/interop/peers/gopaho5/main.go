@@ -57,6 +57,7 @@ type step struct {
 	Way            way            `json:"way"`
 	ClientID       string         `json:"client_id"`
 	Clean          bool           `json:"clean"`
+	Reconnect      bool           `json:"reconnect"`
 	Keep           uint32         `json:"keep_s"`
 	ReceiveMax     *uint16        `json:"receive_max"`
 	PacketBytesMax *uint32        `json:"packet_bytes_max"`
@@ -168,15 +169,15 @@ func (c *client) open(s step) error {
 			}
 		})
 	}
-	// It never tries again: what becomes of a connection is the test's to say.
-	config.OnConnectionDown = func() bool {
-		write(fields{"as": s.As, "lost": "the connection is down"})
-		return false
-	}
+	config.OnConnectionDown = func() bool { return s.Reconnect }
 	config.ReconnectBackoff = func(attempt int) time.Duration {
 		if attempt == 0 {
 			return 0
 		}
+		if s.Reconnect {
+			return 100 * time.Millisecond
+		}
+		// It never tries again: what becomes of a connection is the test's to say.
 		return time.Hour
 	}
 	c.connection, err = autopaho.NewConnection(ctx, config)
@@ -214,7 +215,7 @@ func (c *client) publishInOrder() {
 		packet, err := packet(s.publication)
 		if err != nil {
 			fault(s.ID, err)
-		} else if response, err := c.connection.Publish(ctx, packet); response != nil {
+		} else if response, err := c.publish(ctx, packet); response != nil {
 			reason := any(nil)
 			if response.ReasonCode >= 0x80 {
 				reason = response.ReasonCode
@@ -226,6 +227,19 @@ func (c *client) publishInOrder() {
 			answer(s.ID, fields{})
 		}
 		cancel()
+	}
+}
+
+// publish waits for a connection where there is none; what was stored goes out with the next one.
+func (c *client) publish(ctx context.Context, p *paho.Publish) (*paho.PublishResponse, error) {
+	for {
+		response, err := c.connection.Publish(ctx, p)
+		if !errors.Is(err, autopaho.ConnectionDownError) {
+			return response, err
+		}
+		if err := c.connection.AwaitConnection(ctx); err != nil {
+			return nil, err
+		}
 	}
 }
 

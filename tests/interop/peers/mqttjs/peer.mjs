@@ -38,7 +38,7 @@ function options(step) {
     clientId: step.client_id,
     clean: step.clean,
     keepalive: 30,
-    reconnectPeriod: 0,
+    reconnectPeriod: step.reconnect ? 100 : 0,
     connectTimeout: PATIENCE_MS,
     resubscribe: false,
     ca: file("ca_file"),
@@ -97,6 +97,9 @@ function open(step) {
   });
   client.on("close", () => once({ fault: "the connection was closed" }));
   client.on("connect", ({ sessionPresent }) => {
+    if (answered) {
+      return;
+    }
     const wanted = step.subscriptions ?? [];
     if (wanted.length === 0) {
       once({ present: sessionPresent, granted: [] });

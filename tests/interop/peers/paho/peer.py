@@ -31,7 +31,7 @@ class Paho(Peer):
             client_id=step["client_id"],
             protocol=VERSIONS[step["version"]],
             transport="websockets" if way["name"] in ("ws", "wss") else "tcp",
-            reconnect_on_failure=False,
+            reconnect_on_failure=step.get("reconnect", False),
             **({} if self.fifth else {"clean_session": step["clean"]}),
         )
         if way.get("path"):
@@ -96,7 +96,8 @@ class Paho(Peer):
         info = self.client.publish(
             step["topic"], payload, step["qos"], step["retain"], properties=with_it
         )
-        if info.rc != paho.MQTT_ERR_SUCCESS:
+        # Without a connection it keeps the message for the next one, and says so by an error.
+        if info.rc not in (paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_NO_CONN):
             return {"fault": paho.error_string(info.rc)}
         while True:
             number, reason = self.published.get(timeout=PATIENCE_S)

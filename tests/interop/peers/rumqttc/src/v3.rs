@@ -93,16 +93,18 @@ fn options(step: &Value) -> MqttOptions {
 
 async fn run(mut events: EventLoop, client: AsyncClient, waiting: Waiting, opened: Value) {
     let name = line::text(&opened, "as");
+    let reconnects = opened["reconnect"].as_bool().unwrap_or_default();
     let mut opening = true;
     let mut present = false;
     let mut unacknowledged: HashMap<u16, Value> = HashMap::new();
     loop {
         let event = match events.poll().await {
             Ok(event) => event,
+            Err(_) if reconnects && !opening => continue,
             Err(error) => return end(&opened, opening, &error),
         };
         match event {
-            Event::Incoming(Incoming::ConnAck(connack)) => {
+            Event::Incoming(Incoming::ConnAck(connack)) if opening => {
                 present = connack.session_present;
                 let wanted = subscriptions(&opened);
                 if wanted.is_empty() {
@@ -129,7 +131,8 @@ async fn run(mut events: EventLoop, client: AsyncClient, waiting: Waiting, opene
                     "retain": publish.retain,
                 },
             })),
-            Event::Outgoing(Outgoing::Publish(number)) => {
+            // What is sent once more has its number already.
+            Event::Outgoing(Outgoing::Publish(number)) if !unacknowledged.contains_key(&number) => {
                 let id = waiting
                     .lock()
                     .expect("no panic")

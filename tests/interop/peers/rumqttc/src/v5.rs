@@ -127,16 +127,18 @@ fn properties(step: &Value) -> PublishProperties {
 
 async fn run(mut events: EventLoop, client: AsyncClient, waiting: Waiting, opened: Value) {
     let name = line::text(&opened, "as");
+    let reconnects = opened["reconnect"].as_bool().unwrap_or_default();
     let mut opening = true;
     let mut present = false;
     let mut unacknowledged: HashMap<u16, Value> = HashMap::new();
     loop {
         let event = match events.poll().await {
             Ok(event) => event,
+            Err(_) if reconnects && !opening => continue,
             Err(error) => return end(&opened, opening, &error),
         };
         match event {
-            Event::Incoming(Packet::ConnAck(connack)) => {
+            Event::Incoming(Packet::ConnAck(connack)) if opening => {
                 present = connack.session_present;
                 let (wanted, identifier) = subscriptions(&opened);
                 if wanted.is_empty() {
@@ -163,7 +165,8 @@ async fn run(mut events: EventLoop, client: AsyncClient, waiting: Waiting, opene
             Event::Incoming(Packet::Publish(publish)) => {
                 line::write(&json!({ "as": name, "message": message(&publish) }));
             }
-            Event::Outgoing(Outgoing::Publish(number)) => {
+            // What is sent once more has its number already.
+            Event::Outgoing(Outgoing::Publish(number)) if !unacknowledged.contains_key(&number) => {
                 let id = waiting
                     .lock()
                     .expect("no panic")
