@@ -14,18 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import CancelledError, Future
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from casemate.client.inbox import Inbox, Receipt
 from casemate.client.link import Limits
+from casemate.client.loop_thread import LoopThread
 from casemate.client.message import NO_PROPERTIES, Message, Payload, Properties
 from casemate.client.topic import TopicPattern
 from casemate.errors import ClientError, DeadlinePassed, NotConnected
@@ -38,12 +37,6 @@ T = TypeVar("T")
 BATCH = 256
 """Messages that cross from the client's thread at once."""
 
-_CLOSE_S = 5.0
-"""Time that closing may take, in seconds; the client's own goodbye takes two."""
-
-_END_S = 1.0
-"""Time for work that is cancelled to end, in seconds."""
-
 _open: weakref.WeakSet[BlockingClient] = weakref.WeakSet()
 
 
@@ -54,7 +47,7 @@ class BlockingMessages:
     goes to one.
     """
 
-    def __init__(self, thread: _LoopThread, queue: Inbox) -> None:
+    def __init__(self, thread: LoopThread, queue: Inbox) -> None:
         """Reads from a queue of the client.
 
         Args:
@@ -142,7 +135,7 @@ class BlockingClient:
             client: Lives in the thread of this one from now on.
         """
         self._client = client
-        self._thread = _LoopThread()
+        self._thread = LoopThread("the client")
         self.messages = BlockingMessages(self._thread, client.inbox)
 
     def __repr__(self) -> str:
@@ -288,7 +281,8 @@ class BlockingClient:
         try:
             yield BlockingMessages(self._thread, queue)
         finally:
-            if self._thread.is_usable():
+            # Where another thread has closed the client meanwhile, there is nothing left to end.
+            with suppress(NotConnected):
                 self._thread.run(block.__aexit__(None, None, None))
 
     def request(
@@ -325,114 +319,6 @@ class BlockingClient:
         return self._thread.run(
             self._client.reply(request, payload, qos=qos, properties=properties)
         )
-
-
-class _LoopThread:
-    """Runs one event loop in a thread, from `start` to `stop`."""
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        # Held while work is handed over, so that none arrives behind the end.
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-
-    def start(self) -> None:
-        """Starts the thread.
-
-        Raises:
-            ClientError: It was started before.
-        """
-        if self._thread is not None:
-            raise ClientError("a client connects once", hint="make a new Client")
-        self._loop = asyncio.new_event_loop()
-        # A program that ends without closing must not hang; `_at_exit` says goodbye for it.
-        self._thread = threading.Thread(
-            target=self._run, args=(self._loop,), name="casemate-client", daemon=True
-        )
-        self._thread.start()
-
-    def is_usable(self) -> bool:
-        """Says whether the loop runs, in this process."""
-        return self._loop is not None and self._pid == os.getpid()
-
-    def has_ended(self) -> bool:
-        """Says whether the loop was stopped, by this process."""
-        return self._thread is not None and self._loop is None and self._pid == os.getpid()
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine in the loop and waits for it; Ctrl-C cancels it.
-
-        Raises:
-            NotConnected: The loop does not run, or belongs to another process.
-            ClientError: Called from the loop's own thread, which would wait for itself.
-        """
-        future: Future[T]
-        try:
-            self._require_own_process()
-            with self._lock:
-                future = asyncio.run_coroutine_threadsafe(work, self._usable())
-        except BaseException:
-            work.close()
-            raise
-        try:
-            return future.result()
-        except CancelledError:
-            # Another thread has closed the client meanwhile.
-            raise NotConnected("the client was closed") from None
-        except BaseException:
-            future.cancel()
-            raise
-
-    def tell(self, callback: Receipt) -> None:
-        """Calls something in the loop, without waiting for it."""
-        if self._pid == os.getpid():
-            with self._lock:
-                if self._loop is not None:
-                    self._loop.call_soon_threadsafe(callback)
-
-    def stop(self) -> None:
-        """Ends what still runs, and the thread."""
-        if self._pid != os.getpid() or self._thread is None:
-            return
-        with self._lock:
-            loop, self._loop = self._loop, None
-            if loop is not None:
-                loop.call_soon_threadsafe(loop.stop)
-        if threading.current_thread() is not self._thread:
-            self._thread.join(_CLOSE_S)
-
-    def _require_own_process(self) -> None:
-        if self._pid != os.getpid():
-            # Looked at before any lock, which another thread may have held at the fork.
-            raise NotConnected(
-                "the client belongs to the process that made this one",
-                hint="make a Client after the fork",
-            )
-
-    def _usable(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            begun = "was not connected yet" if self._thread is None else "was closed"
-            raise NotConnected(f"the client {begun}")
-        if threading.current_thread() is self._thread:
-            raise ClientError("the client's own thread cannot wait for itself")
-        return self._loop
-
-    @staticmethod
-    def _run(loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_forever()
-        finally:
-            tasks = asyncio.all_tasks(loop)
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                loop.run_until_complete(asyncio.wait(tasks, timeout=_END_S))
-            # A turn for what they have called at their end.
-            loop.run_until_complete(asyncio.sleep(0))
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
 
 
 async def _within(

@@ -129,7 +129,7 @@ def test_before_and_after_its_time_a_client_refuses(broker: Broker) -> None:
         one.wait_connected(1)
         with pytest.raises(DeadlinePassed):
             one.wait_disconnected(0.01)
-        with pytest.raises(ClientError, match="connects once"):
+        with pytest.raises(ClientError, match="starts once"):
             one.connect()
         one.publish("t", "still here", qos=1)
     for late in (lambda: one.publish("t"), lambda: one.subscribe("t"), one.messages.take):
