@@ -59,8 +59,9 @@ class ByteStream:
         return await self._reader.read(READ_BYTES)
 
     def write(self, data: bytes) -> None:
-        """Hands bytes to the transport."""
-        self._writer.write(data)
+        """Hands bytes to the transport; after its end nothing leaves any more."""
+        if not self._writer.is_closing():  # uvloop would raise.
+            self._writer.write(data)
 
     async def drain(self) -> None:
         """Waits until the transport has room."""
