@@ -7,23 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
-from casemate.broker import Broker
 from casemate.client import Client, Message, Properties, Will
 from casemate.errors import Refused
-from tests.unit.python.relay import relay
+from casemate.testing import Relay, ThrowAwayBroker
 
 VERSIONS = (3, 4, 5)
 
 
 @pytest.fixture
-async def broker() -> AsyncIterator[Broker]:
-    async with Broker() as one:
-        yield one
+def broker(casemate_broker: ThrowAwayBroker) -> ThrowAwayBroker:
+    return casemate_broker
 
 
 async def take(one: Client, count: int) -> list[Message]:
@@ -32,7 +28,7 @@ async def take(one: Client, count: int) -> list[Message]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_messages_of_each_qos_arrive_in_order(broker: Broker, version: int) -> None:
+async def test_messages_of_each_qos_arrive_in_order(broker: ThrowAwayBroker, version: int) -> None:
     async with (
         broker.client("one", version=version) as publisher,
         broker.client("two", version=version) as subscriber,
@@ -48,7 +44,9 @@ async def test_messages_of_each_qos_arrive_in_order(broker: Broker, version: int
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_many_messages_at_once_arrive_once_each(broker: Broker, version: int) -> None:
+async def test_many_messages_at_once_arrive_once_each(
+    broker: ThrowAwayBroker, version: int
+) -> None:
     async with (
         broker.client("one", version=version) as publisher,
         broker.client("two", version=version) as subscriber,
@@ -59,7 +57,7 @@ async def test_many_messages_at_once_arrive_once_each(broker: Broker, version: i
         assert [message.text for message in found] == [str(number) for number in range(2_000)]
 
 
-async def test_properties_travel_unchanged(broker: Broker) -> None:
+async def test_properties_travel_unchanged(broker: ThrowAwayBroker) -> None:
     properties = Properties(
         payload_is_text=True,
         content_type="text/plain",
@@ -75,7 +73,7 @@ async def test_properties_travel_unchanged(broker: Broker) -> None:
     assert message.subscription_ids == (7,)
 
 
-async def test_message_expiry_counts_down(broker: Broker) -> None:
+async def test_message_expiry_counts_down(broker: ThrowAwayBroker) -> None:
     async with broker.client("one") as one:
         await one.publish("t", "x", retain=True, properties=Properties(message_expiry_s=100))
         await one.subscribe("t")
@@ -85,7 +83,9 @@ async def test_message_expiry_counts_down(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_retained_messages_are_kept_and_deleted(broker: Broker, version: int) -> None:
+async def test_retained_messages_are_kept_and_deleted(
+    broker: ThrowAwayBroker, version: int
+) -> None:
     async with broker.client("one", version=version) as one:
         await one.publish("t", "kept", qos=1, retain=True)
         await one.subscribe("t")
@@ -99,7 +99,7 @@ async def test_retained_messages_are_kept_and_deleted(broker: Broker, version: i
         assert (await take(two, 1))[0].text == "live"
 
 
-async def test_no_local_and_retain_as_published_are_obeyed(broker: Broker) -> None:
+async def test_no_local_and_retain_as_published_are_obeyed(broker: ThrowAwayBroker) -> None:
     async with broker.client("one") as one, broker.client("two") as two:
         await one.subscribe("t", no_local=True, retain_as_published=True)
         await one.publish("t", "mine", qos=1)
@@ -108,7 +108,7 @@ async def test_no_local_and_retain_as_published_are_obeyed(broker: Broker) -> No
         assert (message.text, message.retain) == ("theirs", True)
 
 
-async def test_a_shared_subscription_gives_each_message_to_one(broker: Broker) -> None:
+async def test_a_shared_subscription_gives_each_message_to_one(broker: ThrowAwayBroker) -> None:
     async with broker.client("one") as one, broker.client("two") as two:
         await one.subscribe("$share/g/t", qos=1)
         await two.subscribe("$share/g/t", qos=1)
@@ -122,24 +122,24 @@ async def test_a_shared_subscription_gives_each_message_to_one(broker: Broker) -
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_a_will_is_published_when_the_connection_is_cut(broker: Broker, version: int) -> None:
+async def test_a_will_is_published_when_the_connection_is_cut(
+    broker: ThrowAwayBroker, casemate_relay: Relay, version: int
+) -> None:
     async with broker.client("watcher") as watcher:
         await watcher.subscribe("wills/#")
-        async with relay(broker.addresses[0].port) as cut:
-            for name in ("polite", "dying"):
-                one = through(
-                    broker, cut.port, name, version=version, will=Will(f"wills/{name}", b"x")
-                )
-                await one.connect()
-                if name == "polite":
-                    await one.close()
-                else:
-                    cut.cut()
-            assert [message.topic for message in await take(watcher, 1)] == ["wills/dying"]
-            await one.close()
+        options = {"through": casemate_relay, "version": version, "reconnect": False}
+        for name in ("polite", "dying"):
+            one = broker.client(name, will=Will(f"wills/{name}", b"x"), **options)
+            await one.connect()
+            if name == "polite":
+                await one.close()
+            else:
+                casemate_relay.cut()
+        assert [message.topic for message in await take(watcher, 1)] == ["wills/dying"]
+        await one.close()
 
 
-async def test_a_goodbye_can_ask_for_the_will(broker: Broker) -> None:
+async def test_a_goodbye_can_ask_for_the_will(broker: ThrowAwayBroker) -> None:
     async with broker.client("watcher") as watcher:
         await watcher.subscribe("wills/#")
         one = broker.client("one", will=Will("wills/one", b"x"))
@@ -148,21 +148,16 @@ async def test_a_goodbye_can_ask_for_the_will(broker: Broker) -> None:
         assert (await take(watcher, 1))[0].topic == "wills/one"
 
 
-def through(broker: Broker, port: int, name: str, **options: Any) -> Client:  # noqa: ANN401
-    """Gives a client of the broker that goes through another port of loopback."""
-    return broker.client(name, port=port, **{"reconnect": False, **options})
-
-
 @pytest.mark.parametrize("qos", [1, 2])
-async def test_nothing_is_lost_or_doubled_over_cuts(broker: Broker, qos: int) -> None:
+async def test_nothing_is_lost_or_doubled_over_cuts(
+    broker: ThrowAwayBroker, casemate_relay: Relay, qos: int
+) -> None:
     """Cuts both connections again and again while messages flow; the sessions must hold."""
     total = 400
-    options = {"reconnect": True, "clean_start": False, "session_expiry_s": 300}
-    options["reconnect_s_max"] = 0.2
+    options = {"clean_start": False, "session_expiry_s": 300, "reconnect_s_max": 0.2}
     async with (
-        relay(broker.addresses[0].port) as cut,
-        through(broker, cut.port, "one", **options) as publisher,
-        through(broker, cut.port, "two", **options) as subscriber,
+        broker.client("one", through=casemate_relay, **options) as publisher,
+        broker.client("two", through=casemate_relay, **options) as subscriber,
     ):
         await subscriber.subscribe("t", qos=qos)
         done = asyncio.Event()
@@ -170,7 +165,7 @@ async def test_nothing_is_lost_or_doubled_over_cuts(broker: Broker, qos: int) ->
         async def disturb() -> None:
             while not done.is_set():
                 await asyncio.sleep(0.4)
-                cut.cut()
+                casemate_relay.cut()
 
         async def publish() -> None:
             for number in range(total):
@@ -190,14 +185,16 @@ async def test_nothing_is_lost_or_doubled_over_cuts(broker: Broker, qos: int) ->
             _, found = await asyncio.gather(publish(), receive())
         done.set()
         await disturbing
-        assert cut.accepted > 4
+        assert casemate_relay.accepted > 4
     if qos == 2:
         assert found == list(range(total))
     else:
         assert sorted(set(found)) == list(range(total))
 
 
-async def test_a_denied_publish_and_subscription_are_refused_in_words(broker: Broker) -> None:
+async def test_a_denied_publish_and_subscription_are_refused_in_words(
+    broker: ThrowAwayBroker,
+) -> None:
     async with broker.client("t7", role="sensor") as one:
         with pytest.raises(Refused, match="not authorized"):
             await one.subscribe("devices/#")
@@ -207,7 +204,7 @@ async def test_a_denied_publish_and_subscription_are_refused_in_words(broker: Br
         assert await one.subscribe("devices/t7/commands/#", qos=1) == [1]
 
 
-async def test_a_large_message_arrives_whole(broker: Broker) -> None:
+async def test_a_large_message_arrives_whole(broker: ThrowAwayBroker) -> None:
     payload = os.urandom(1_000_000)
     async with broker.client("one") as one:
         await one.subscribe("t", qos=2)
@@ -215,7 +212,7 @@ async def test_a_large_message_arrives_whole(broker: Broker) -> None:
         assert (await take(one, 1))[0].payload == payload
 
 
-async def test_a_message_above_the_brokers_maximum_is_refused_here(broker: Broker) -> None:
+async def test_a_message_above_the_brokers_maximum_is_refused_here(broker: ThrowAwayBroker) -> None:
     async with broker.client("one") as one:
         assert one.limits.packet_bytes_max == 1_048_576
         with pytest.raises(Refused) as refused:
@@ -224,7 +221,7 @@ async def test_a_message_above_the_brokers_maximum_is_refused_here(broker: Broke
         await one.publish("t", b"still here", qos=1)
 
 
-async def test_an_idle_connection_lives_by_its_pings(broker: Broker) -> None:
+async def test_an_idle_connection_lives_by_its_pings(broker: ThrowAwayBroker) -> None:
     async with broker.client("one", keep_alive_s=1, reconnect=False) as one:
         await asyncio.sleep(2.5)
         await one.publish("t", qos=1)

@@ -17,17 +17,17 @@ from pathlib import Path
 
 import pytest
 
-from casemate.broker import Broker
 from casemate.client import Client, TopicPattern, Will
 from casemate.client.blocking import BlockingClient
 from casemate.errors import ClientError, DeadlinePassed, NotConnected, Refused, Unreachable
+from casemate.testing import ThrowAwayBroker
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
-def broker() -> Iterator[Broker]:
-    with Broker() as one:
+def broker() -> Iterator[ThrowAwayBroker]:
+    with ThrowAwayBroker() as one:
         yield one
 
 
@@ -36,7 +36,7 @@ def threads() -> list[threading.Thread]:
 
 
 @pytest.mark.parametrize("version", [3, 4, 5])
-def test_messages_of_each_qos_arrive_in_order(broker: Broker, version: int) -> None:
+def test_messages_of_each_qos_arrive_in_order(broker: ThrowAwayBroker, version: int) -> None:
     with broker.client("one", version=version).blocking() as one:
         assert one.subscribe("a/+", TopicPattern("b/{x}"), qos=2) == [2, 2]
         one.unsubscribe("b/+")
@@ -50,7 +50,7 @@ def test_messages_of_each_qos_arrive_in_order(broker: Broker, version: int) -> N
     assert not threads()
 
 
-def test_a_block_has_messages_of_its_own(broker: Broker) -> None:
+def test_a_block_has_messages_of_its_own(broker: ThrowAwayBroker) -> None:
     with broker.client("one").blocking() as one:
         with one.subscription("a", qos=1) as messages:
             one.publish("a", "x", qos=1)
@@ -60,7 +60,7 @@ def test_a_block_has_messages_of_its_own(broker: Broker) -> None:
         assert list(messages) == []
 
 
-def test_requests_are_answered_from_another_thread(broker: Broker) -> None:
+def test_requests_are_answered_from_another_thread(broker: ThrowAwayBroker) -> None:
     entered = threading.Event()
 
     def answer(echo: BlockingClient) -> None:
@@ -79,7 +79,7 @@ def test_requests_are_answered_from_another_thread(broker: Broker) -> None:
         assert not thread.is_alive()
 
 
-def test_many_threads_may_publish_and_read(broker: Broker) -> None:
+def test_many_threads_may_publish_and_read(broker: ThrowAwayBroker) -> None:
     with broker.client("one").blocking() as one, ThreadPoolExecutor(8) as pool:
         one.subscribe("t", qos=1)
         list(pool.map(lambda number: one.publish("t", str(number), qos=1), range(200)))
@@ -87,7 +87,7 @@ def test_many_threads_may_publish_and_read(broker: Broker) -> None:
         assert sorted(found) == list(range(200))
 
 
-def test_a_message_is_acknowledged_when_it_is_handed_out(broker: Broker) -> None:
+def test_a_message_is_acknowledged_when_it_is_handed_out(broker: ThrowAwayBroker) -> None:
     options = {"clean_start": False, "session_expiry_s": 60}
     with broker.client("kept", **options).blocking() as one, broker.client("two").blocking() as two:
         one.subscribe("t", qos=1)
@@ -101,7 +101,7 @@ def test_a_message_is_acknowledged_when_it_is_handed_out(broker: Broker) -> None
         assert [one.messages.take(10).text for _ in range(4)] == ["1", "2", "3", "4"]
 
 
-def test_errors_are_those_of_the_client(broker: Broker) -> None:
+def test_errors_are_those_of_the_client(broker: ThrowAwayBroker) -> None:
     with broker.client("t7", role="sensor").blocking() as one:
         with pytest.raises(Refused, match="not authorized"):
             one.publish("devices/t8/temp", qos=1)
@@ -119,7 +119,7 @@ def test_a_client_that_cannot_connect_leaves_no_thread() -> None:
     one.close()
 
 
-def test_before_and_after_its_time_a_client_refuses(broker: Broker) -> None:
+def test_before_and_after_its_time_a_client_refuses(broker: ThrowAwayBroker) -> None:
     one = broker.client("one").blocking()
     with pytest.raises(NotConnected, match="not connected yet"):
         one.publish("t")
@@ -139,7 +139,7 @@ def test_before_and_after_its_time_a_client_refuses(broker: Broker) -> None:
     one.close()
 
 
-def test_closing_from_another_thread_wakes_whoever_waits(broker: Broker) -> None:
+def test_closing_from_another_thread_wakes_whoever_waits(broker: ThrowAwayBroker) -> None:
     ended: list[object] = []
 
     def read(one: BlockingClient) -> None:
@@ -153,7 +153,7 @@ def test_closing_from_another_thread_wakes_whoever_waits(broker: Broker) -> None
     assert ended == [[]]
 
 
-def test_nothing_is_left_for_the_collector(broker: Broker) -> None:
+def test_nothing_is_left_for_the_collector(broker: ThrowAwayBroker) -> None:
     """Unclosed transports and coroutines that were never awaited would warn here."""
     for _ in range(3):
         with broker.client("one").blocking() as one:
@@ -175,7 +175,7 @@ def client(**options):
 """
 
 
-def child(broker: Broker, program: str) -> subprocess.Popen[str]:
+def child(broker: ThrowAwayBroker, program: str) -> subprocess.Popen[str]:
     address = broker.addresses[0]
     broker.client("child")
     folder = broker.home / "identities" / "child"
@@ -207,7 +207,7 @@ def wills(watcher: BlockingClient) -> list[str]:
 
 
 @pytest.fixture
-def watcher(broker: Broker) -> Iterator[BlockingClient]:
+def watcher(broker: ThrowAwayBroker) -> Iterator[BlockingClient]:
     with broker.client("watcher").blocking() as one:
         one.subscribe("wills/#", qos=1)
         yield one
@@ -223,7 +223,7 @@ def watcher(broker: Broker) -> Iterator[BlockingClient]:
     ],
 )
 def test_ctrl_c_ends_a_program_that_waits(
-    broker: Broker, watcher: BlockingClient, waiting: str
+    broker: ThrowAwayBroker, watcher: BlockingClient, waiting: str
 ) -> None:
     process = child(
         broker,
@@ -280,7 +280,7 @@ silent.close()
 
 
 def test_a_program_that_forgets_to_close_still_says_goodbye(
-    broker: Broker, watcher: BlockingClient
+    broker: ThrowAwayBroker, watcher: BlockingClient
 ) -> None:
     process = child(broker, "one = client()\none.connect()\nprint('done')\n")
     assert said(process) == (0, "done\n", "")
@@ -288,7 +288,7 @@ def test_a_program_that_forgets_to_close_still_says_goodbye(
 
 
 def test_a_forked_child_cannot_use_or_harm_the_parents_connection(
-    broker: Broker, watcher: BlockingClient
+    broker: ThrowAwayBroker, watcher: BlockingClient
 ) -> None:
     process = child(
         broker,
@@ -327,14 +327,14 @@ print("done")
     assert wills(watcher) == []
 
 
-def test_a_killed_program_is_lost(broker: Broker, watcher: BlockingClient) -> None:
+def test_a_killed_program_is_lost(broker: ThrowAwayBroker, watcher: BlockingClient) -> None:
     """The counter-test: the will does come where nobody says goodbye."""
     process = child(broker, "one = client()\none.connect()\nos.kill(os.getpid(), signal.SIGKILL)\n")
     assert said(process)[0] == -signal.SIGKILL
     assert watcher.messages.take(10).topic == "wills/child"
 
 
-def test_a_will_can_be_asked_for(broker: Broker, watcher: BlockingClient) -> None:
+def test_a_will_can_be_asked_for(broker: ThrowAwayBroker, watcher: BlockingClient) -> None:
     one = broker.client("one", will=Will("wills/one", "x")).blocking()
     one.connect()
     one.close(with_will=True)

@@ -6,15 +6,14 @@ What only another broker would do (no subscription ids, late messages, a lost se
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from casemate.broker import Broker
 from casemate.client import Client, Message, Properties, Subscription, TopicPattern
 from casemate.client.inbox import Inbox
 from casemate.errors import ClientError, ConnectionLost, DeadlinePassed, NotConnected, Refused
-from tests.unit.python.relay import relay
+from casemate.testing import ThrowAwayBroker
 from tests.unit.python.scripted import (
     CONNACK_4,
     CONNACK_5,
@@ -29,14 +28,9 @@ VERSIONS = (3, 4, 5)
 
 
 @pytest.fixture(scope="module")
-def running() -> AsyncIterator[Broker]:
-    with Broker() as one:
+def broker() -> Iterator[ThrowAwayBroker]:
+    with ThrowAwayBroker() as one:
         yield one
-
-
-@pytest.fixture
-def broker(running: Broker) -> Broker:
-    return running
 
 
 async def some(messages: Inbox, count: int) -> list[str]:
@@ -46,7 +40,7 @@ async def some(messages: Inbox, count: int) -> list[str]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_each_block_gets_its_own_messages_and_the_client_the_rest(
-    broker: Broker, version: int
+    broker: ThrowAwayBroker, version: int
 ) -> None:
     async with broker.client("one", version=version) as one:
         await one.subscribe("rest/#", qos=1)
@@ -66,7 +60,7 @@ async def test_each_block_gets_its_own_messages_and_the_client_the_rest(
         assert len(a) == len(b) == 0
 
 
-async def test_stored_messages_come_to_the_block(broker: Broker) -> None:
+async def test_stored_messages_come_to_the_block(broker: ThrowAwayBroker) -> None:
     async with broker.client("one") as one:
         await one.publish("stored", "kept", qos=1, retain=True)
         async with one.subscription("stored", qos=1) as messages:
@@ -76,7 +70,9 @@ async def test_stored_messages_come_to_the_block(broker: Broker) -> None:
             assert await some(messages, 1) == [""]
 
 
-async def test_a_message_for_two_blocks_is_acknowledged_when_both_have_it(broker: Broker) -> None:
+async def test_a_message_for_two_blocks_is_acknowledged_when_both_have_it(
+    broker: ThrowAwayBroker,
+) -> None:
     async with (
         broker.client("one", receive_max=1) as one,
         one.subscription("a/+", qos=1) as first,
@@ -92,7 +88,7 @@ async def test_a_message_for_two_blocks_is_acknowledged_when_both_have_it(broker
 
 
 @pytest.mark.parametrize("version", [4, 5])
-async def test_a_filter_belongs_to_one(broker: Broker, version: int) -> None:
+async def test_a_filter_belongs_to_one(broker: ThrowAwayBroker, version: int) -> None:
     async with broker.client("one", version=version) as one:
         await one.subscribe("a")
         with pytest.raises(ValueError, match="already"):
@@ -109,7 +105,7 @@ async def test_a_filter_belongs_to_one(broker: Broker, version: int) -> None:
         assert await one.subscribe("b") == [0]
 
 
-async def test_a_block_that_is_refused_leaves_nothing(broker: Broker) -> None:
+async def test_a_block_that_is_refused_leaves_nothing(broker: ThrowAwayBroker) -> None:
     async with broker.client("t7", role="sensor") as one:
         with pytest.raises(Refused, match="not authorized"):
             async with one.subscription("devices/t7/commands/#", "devices/#"):
@@ -121,7 +117,7 @@ async def test_a_block_that_is_refused_leaves_nothing(broker: Broker) -> None:
 
 @pytest.mark.parametrize("wrong", [(), ("a#",), ("",)])
 async def test_a_block_without_a_filter_that_can_be_is_refused(
-    broker: Broker, wrong: tuple[str, ...]
+    broker: ThrowAwayBroker, wrong: tuple[str, ...]
 ) -> None:
     async with broker.client("one") as one:
         with pytest.raises(ValueError, match="filter"):
@@ -129,7 +125,7 @@ async def test_a_block_without_a_filter_that_can_be_is_refused(
                 pass
 
 
-async def test_what_nobody_took_when_a_block_ends_is_acknowledged(broker: Broker) -> None:
+async def test_what_nobody_took_when_a_block_ends_is_acknowledged(broker: ThrowAwayBroker) -> None:
     """Were it not, the broker's window would fill for ever with what nobody reads."""
     async with broker.client("one", receive_max=2) as one:
         for _ in range(3):
@@ -141,21 +137,21 @@ async def test_what_nobody_took_when_a_block_ends_is_acknowledged(broker: Broker
             assert await some(messages, 1) == ["last"]
 
 
-async def test_blocks_are_restored_on_a_new_connection(broker: Broker) -> None:
-    async with (
-        relay(broker.addresses[0].port) as cut,
-        broker.client("one", port=cut.port, reconnect_s_max=0.1) as one,
-        one.subscription("a", qos=1) as messages,
-    ):
-        cut.cut()
-        async with asyncio.timeout(10):
-            await one.wait_disconnected()
-            await one.wait_connected()
-        await one.publish("a", "again", qos=1)
-        assert await some(messages, 1) == ["again"]
+async def test_blocks_are_restored_on_a_new_connection(broker: ThrowAwayBroker) -> None:
+    with broker.relay() as relay:
+        async with (
+            broker.client("one", through=relay, reconnect_s_max=0.1) as one,
+            one.subscription("a", qos=1) as messages,
+        ):
+            relay.cut()
+            async with asyncio.timeout(10):
+                await one.wait_disconnected()
+                await one.wait_connected()
+            await one.publish("a", "again", qos=1)
+            assert await some(messages, 1) == ["again"]
 
 
-async def test_a_block_ends_with_its_client(broker: Broker) -> None:
+async def test_a_block_ends_with_its_client(broker: ThrowAwayBroker) -> None:
     one = broker.client("one")
     await one.connect()
     async with one.subscription("a") as messages:
@@ -246,7 +242,7 @@ async def test_without_subscription_ids_the_topic_tells() -> None:
         assert await some(messages, 1) == [""]
 
 
-async def test_the_clients_queue_and_the_blocks_are_bounded_each(broker: Broker) -> None:
+async def test_the_clients_queue_and_the_blocks_are_bounded_each(broker: ThrowAwayBroker) -> None:
     """A block that is not read stops the reading, and a publish in it fails in words."""
     async with broker.client("one", queue_messages_max=5) as one, one.subscription("a") as messages:
         for number in range(5):
@@ -270,7 +266,7 @@ async def answering(one: Client, topic: str, entered: asyncio.Event) -> None:
 
 
 @pytest.fixture
-async def echo(broker: Broker) -> AsyncIterator[Client]:
+async def echo(broker: ThrowAwayBroker) -> AsyncIterator[Client]:
     async with broker.client("echo") as one:
         entered = asyncio.Event()
         task = asyncio.create_task(answering(one, "echo", entered))
@@ -279,7 +275,7 @@ async def echo(broker: Broker) -> AsyncIterator[Client]:
         task.cancel()
 
 
-async def test_a_request_gets_its_own_answer(broker: Broker, echo: Client) -> None:
+async def test_a_request_gets_its_own_answer(broker: ThrowAwayBroker, echo: Client) -> None:
     async with broker.client("one") as one:
         texts = [f"hello {number}" for number in range(50)]
         answers = await asyncio.gather(*(one.request("echo", text) for text in texts))
@@ -289,7 +285,9 @@ async def test_a_request_gets_its_own_answer(broker: Broker, echo: Client) -> No
         assert len(one.inbox) == 0
 
 
-async def test_a_request_takes_its_own_response_topic(broker: Broker, echo: Client) -> None:
+async def test_a_request_takes_its_own_response_topic(
+    broker: ThrowAwayBroker, echo: Client
+) -> None:
     async with broker.client("one") as one:
         properties = Properties(content_type="text/plain")
         answer = await one.request("echo", "x", response_topic="mine/1", properties=properties)
@@ -310,7 +308,7 @@ async def test_a_request_to_nobody_fails_at_once_where_the_broker_says_so() -> N
             await one.request("other", timeout_s=5)
 
 
-async def test_a_request_without_an_answer_ends_at_the_deadline(broker: Broker) -> None:
+async def test_a_request_without_an_answer_ends_at_the_deadline(broker: ThrowAwayBroker) -> None:
     async with broker.client("one") as one, broker.client("two") as two:
         await two.subscribe("silent")
         with pytest.raises(DeadlinePassed, match=r"no answer to \"silent\" came within 0\.1 s"):
@@ -323,20 +321,20 @@ async def test_a_request_without_an_answer_ends_at_the_deadline(broker: Broker) 
         assert one._subscriber._answers["responses/one"]._awaited == {}
 
 
-async def test_a_request_needs_mqtt_5(broker: Broker) -> None:
+async def test_a_request_needs_mqtt_5(broker: ThrowAwayBroker) -> None:
     async with broker.client("one", version=4) as one:
         with pytest.raises(ClientError, match=r"need MQTT 5\.0"):
             await one.request("echo")
 
 
-async def test_a_request_whose_answer_may_not_be_heard_is_refused(broker: Broker) -> None:
+async def test_a_request_whose_answer_may_not_be_heard_is_refused(broker: ThrowAwayBroker) -> None:
     async with broker.client("t7", role="sensor") as one:
         for _ in range(2):
             with pytest.raises(Refused, match=r'subscription to "responses/t7"'):
                 await one.request("devices/t7/temp")
 
 
-async def test_a_message_that_asks_for_nothing_is_not_answered(broker: Broker) -> None:
+async def test_a_message_that_asks_for_nothing_is_not_answered(broker: ThrowAwayBroker) -> None:
     async with broker.client("one") as one:
         await one.subscribe("plain")
         await one.publish("plain", "x", qos=1)
@@ -345,14 +343,16 @@ async def test_a_message_that_asks_for_nothing_is_not_answered(broker: Broker) -
 
 
 @pytest.mark.parametrize("topic", ["a/+", "#", "a\0b", ""])
-async def test_a_response_topic_that_cannot_be_is_refused(broker: Broker, topic: str) -> None:
+async def test_a_response_topic_that_cannot_be_is_refused(
+    broker: ThrowAwayBroker, topic: str
+) -> None:
     request = Message("t", b"", 0, False, False, Properties(response_topic=topic), ())
     async with broker.client("one") as one:
         with pytest.raises(ValueError, match="topic name"):
             await one.reply(request)
 
 
-async def test_requests_fail_when_the_client_closes(broker: Broker) -> None:
+async def test_requests_fail_when_the_client_closes(broker: ThrowAwayBroker) -> None:
     async with broker.client("two") as two:
         await two.subscribe("silent")
         one = broker.client("one")
@@ -379,7 +379,7 @@ async def test_the_broker_can_suggest_where_answers_come() -> None:
             await one.request("echo")
 
 
-async def test_a_subscription_with_options_may_be_given_as_one(broker: Broker) -> None:
+async def test_a_subscription_with_options_may_be_given_as_one(broker: ThrowAwayBroker) -> None:
     async with broker.client("one") as one:
         await one.subscribe(Subscription("a", 1, no_local=True), TopicPattern("b/{x}"))
         assert set(one._exchange.session.subscriptions) == {"a", "b/+"}

@@ -21,7 +21,6 @@ import trustme
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
-from casemate.broker import Broker
 from casemate.client import Client, Message
 from casemate.errors import (
     CasemateError,
@@ -32,20 +31,21 @@ from casemate.errors import (
     Unreachable,
     Untrusted,
 )
+from casemate.testing import ThrowAwayBroker
 from tests.unit.python.scripted import CONNACK_5, Peer, publish
 
 MQTT = Subprotocol("mqtt")
 
 
 @pytest.fixture(scope="module")
-def broker() -> AsyncIterator[Broker]:
-    with Broker() as one:
+def broker() -> AsyncIterator[ThrowAwayBroker]:
+    with ThrowAwayBroker() as one:
         yield one
 
 
 @asynccontextmanager
 async def proxy(
-    broker: Broker, name: str, frame_bytes: int = 65_536, tls: ssl.SSLContext | None = None
+    broker: ThrowAwayBroker, name: str, frame_bytes: int = 65_536, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[tuple[int, list[ServerConnection]]]:
     """Serves WebSocket on loopback and carries its bytes to the broker, as this identity.
 
@@ -92,7 +92,7 @@ async def take(one: Client, count: int) -> list[Message]:
 @pytest.mark.parametrize("version", [3, 4, 5])
 @pytest.mark.parametrize("frame_bytes", [1, 7, 65_536])
 async def test_messages_of_each_qos_go_through_however_frames_are_cut(
-    broker: Broker, version: int, frame_bytes: int
+    broker: ThrowAwayBroker, version: int, frame_bytes: int
 ) -> None:
     async with (
         proxy(broker, "ws", frame_bytes) as (port, _),
@@ -106,7 +106,7 @@ async def test_messages_of_each_qos_go_through_however_frames_are_cut(
     assert [int(message.text) for message in found] == [*range(20)] * 3
 
 
-async def test_a_large_message_goes_through_whole(broker: Broker) -> None:
+async def test_a_large_message_goes_through_whole(broker: ThrowAwayBroker) -> None:
     payload = bytes(range(256)) * 3_900
     async with proxy(broker, "ws") as (port, _), client(port, client_id="ws") as one:
         await one.subscribe("t", qos=1)
@@ -114,7 +114,7 @@ async def test_a_large_message_goes_through_whole(broker: Broker) -> None:
         assert (await take(one, 1))[0].payload == payload
 
 
-async def test_the_handshake_says_what_was_asked_for(broker: Broker) -> None:
+async def test_the_handshake_says_what_was_asked_for(broker: ThrowAwayBroker) -> None:
     headers = [("Authorization", "Bearer abc"), ("X-Two", "1")]
     options = {"websocket_path": "/a%20b?x=1", "websocket_headers": headers}
     async with proxy(broker, "ws") as (port, seen), client(port, client_id="ws", **options):
@@ -128,7 +128,9 @@ async def test_the_handshake_says_what_was_asked_for(broker: Broker) -> None:
     assert "Sec-WebSocket-Extensions" not in request.headers
 
 
-async def test_wss_verifies_the_server_and_says_http(broker: Broker, tmp_path: Path) -> None:
+async def test_wss_verifies_the_server_and_says_http(
+    broker: ThrowAwayBroker, tmp_path: Path
+) -> None:
     authority = trustme.CA()
     ca_file = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(ca_file))
@@ -145,7 +147,7 @@ async def test_wss_verifies_the_server_and_says_http(broker: Broker, tmp_path: P
             await Client.from_url(url).connect()
 
 
-async def test_a_client_comes_back_over_websocket(broker: Broker) -> None:
+async def test_a_client_comes_back_over_websocket(broker: ThrowAwayBroker) -> None:
     async with (
         proxy(broker, "ws") as (port, seen),
         client(port, client_id="ws", reconnect_s_max=0.1) as one,
