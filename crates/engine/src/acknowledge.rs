@@ -8,7 +8,6 @@ use crate::connection::{Flow, Phase as ConnectionPhase};
 use crate::door::Effect;
 use crate::event::Loss;
 use crate::outbox::Phase;
-use crate::replay::Replay;
 use crate::shard::Shard;
 
 /// First bytes of the four small acknowledgements.
@@ -76,7 +75,7 @@ pub(crate) enum Gate {
     /// SUBACK; then the retained messages.
     Suback {
         bytes: Box<[u8]>,
-        replays: Vec<Replay>,
+        id: PacketId,
     },
     /// UNSUBACK.
     Unsuback(Box<[u8]>),
@@ -291,10 +290,10 @@ impl Shard {
                 self.mark_dirty(slot);
                 self.begin_delivery(slot);
             }
-            Gate::Suback { bytes, replays } => {
+            Gate::Suback { bytes, id } => {
                 out.extend_from_slice(&bytes);
                 self.mark_dirty(slot);
-                self.begin_replays(slot, replays);
+                self.begin_replays(slot, id);
             }
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use casemate_codec::QoS;
+use casemate_codec::{PacketId, QoS};
 
 use crate::acknowledge::Stake;
 use crate::door::ShardIndex;
@@ -35,12 +35,14 @@ pub(crate) struct Replay {
     pub asked: u32,
     /// The neighbour has said that there is no more.
     pub exhausted: bool,
+    /// The SUBSCRIBE whose SUBACK must leave first; live messages queue behind it all the same.
+    pub suback: Option<PacketId>,
 }
 
 impl Replay {
     /// True where a neighbour must say what comes next, and has not been asked.
     pub fn needs_asking(&self) -> bool {
-        self.asked == 0 && self.received.is_empty() && !self.exhausted
+        self.suback.is_none() && self.asked == 0 && self.received.is_empty() && !self.exhausted
     }
 }
 
@@ -94,26 +96,38 @@ impl Shard {
         self.touch_store()
     }
 
-    /// Starts the replays of a SUBSCRIBE, once its SUBACK has left.
-    pub(crate) fn begin_replays(&mut self, slot: u32, replays: Vec<Replay>) {
-        let Some(session) = self.connection(slot).and_then(|found| found.session()) else {
-            return;
-        };
-        let Some(found) = self.sessions.get_mut(session) else {
-            return;
-        };
-        for replay in replays {
+    /// Puts a replay in line, from the SUBSCRIBE on: a newer message may come from one neighbour
+    /// while the store of another has not heard of it yet, and must not be followed by the older.
+    pub(crate) fn await_replay(&mut self, session: u32, replay: Replay) {
+        if let Some(found) = self.sessions.get_mut(session) {
             // The same filter anew starts anew; so there are never more than subscriptions.
             found.replays.retain(|other| other.filter != replay.filter);
-            if found.filters.contains(&replay.filter) {
-                found.replays.push_back(replay);
+            found.replays.push_back(replay);
+        }
+    }
+
+    /// Starts the replays of a SUBSCRIBE, once its SUBACK has left.
+    pub(crate) fn begin_replays(&mut self, slot: u32, suback: PacketId) {
+        let session = self.connection(slot).and_then(|found| found.session());
+        let Some(found) = session.and_then(|session| self.sessions.get_mut(session)) else {
+            return;
+        };
+        for replay in &mut found.replays {
+            if replay.suback == Some(suback) {
+                replay.suback = None;
             }
         }
         self.pump_later(slot);
     }
 
     /// Where a replay begins: at the topic's home for a plain filter, else at the first shard.
-    pub(crate) fn new_replay(&self, tenant: u32, filter: &str, qos: QoS) -> Replay {
+    pub(crate) fn new_replay(
+        &self,
+        tenant: u32,
+        filter: &str,
+        qos: QoS,
+        suback: PacketId,
+    ) -> Replay {
         let shard = match is_plain(filter) {
             true => self.retained_home(tenant, filter),
             false => 0,
@@ -128,6 +142,7 @@ impl Shard {
             received: VecDeque::new(),
             asked: 0,
             exhausted: false,
+            suback: Some(suback),
         }
     }
 
@@ -140,6 +155,9 @@ impl Shard {
             return false;
         };
         let (qos, no_local) = (replay.qos, replay.no_local);
+        if replay.suback.is_some() {
+            return false;
+        }
         if qos > QoS::AtMostOnce && !has_quota {
             return false;
         }

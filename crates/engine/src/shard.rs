@@ -410,6 +410,8 @@ impl Shard {
         found.link = None;
         found.online = false;
         found.outbox.forget_zero();
+        // Whoever has not heard of a subscription subscribes again.
+        found.replays.retain(|replay| replay.suback.is_none());
         let (expiry_s, me) = (found.expiry_s, found.me(session));
         self.will_falls_due(session);
         if expiry_s == 0 {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use casemate_codec::{
-    encode, share, Codes, Packet, QoS, Reason, RetainHandling, Suback, Subscribe, SubscribeFilter,
+    encode, share, Codes, Packet, PacketId, QoS, Reason, RetainHandling, Suback, Subscribe, SubscribeFilter,
     Unsuback, Unsubscribe, UserProperties, Version,
 };
 
@@ -11,7 +11,6 @@ use crate::acknowledge::{Gate, Stake};
 use crate::connection::Flow;
 use crate::event::EventKind;
 use crate::incoming::levels;
-use crate::replay::Replay;
 use crate::route::{Entry, Subscription};
 use crate::session::SessionRef;
 use crate::shard::Shard;
@@ -42,11 +41,10 @@ impl Shard {
         }
         let id = packet.subscription_id.map_or(0, |id| id.get());
         let mut codes = Vec::with_capacity(packet.filters.len());
-        let mut replays = Vec::new();
         let mut stake = Stake::default();
         // [MQTT-3.8.4-5] [MQTT-3.1.1 3.8.4-4]
         for line in packet.filters.iter() {
-            let granted = self.subscribe_one(slot, session, &line, id, &mut replays);
+            let granted = self.subscribe_one(slot, session, &line, id, packet.packet_id);
             codes.push(match granted {
                 Ok((qos, needs)) => {
                     stake = stake.and(needs);
@@ -55,7 +53,7 @@ impl Shard {
                 Err(reason) => reason,
             });
         }
-        self.answer_subscribe(slot, packet, &mut codes, stake, replays);
+        self.answer_subscribe(slot, packet, &mut codes, stake);
         Flow::Continue
     }
 
@@ -66,7 +64,6 @@ impl Shard {
         packet: &Subscribe<'_>,
         codes: &mut [Reason],
         stake: Stake,
-        replays: Vec<Replay>,
     ) {
         let Some(connection) = self.connection(slot) else {
             return;
@@ -100,7 +97,7 @@ impl Shard {
             stake,
             Gate::Suback {
                 bytes: bytes.into(),
-                replays,
+                id: packet.packet_id,
             },
         );
     }
@@ -111,7 +108,7 @@ impl Shard {
         session: u32,
         line: &SubscribeFilter<'_>,
         id: u32,
-        replays: &mut Vec<Replay>,
+        suback: PacketId,
     ) -> Result<(QoS, Stake), Reason> {
         let shared = share(line.filter);
         let filter = shared.as_ref().map_or(line.filter, |shared| shared.filter);
@@ -165,10 +162,10 @@ impl Shard {
             RetainHandling::Never => false,
         };
         if wanted && shared.is_none() {
-            let mut replay = self.new_replay(tenant, filter, qos);
+            let mut replay = self.new_replay(tenant, filter, qos, suback);
             replay.no_local = line.no_local;
             replay.ids = (id != 0).then(|| Rc::new(vec![id]));
-            replays.push(replay);
+            self.await_replay(session, replay);
         }
         Ok((qos, stake))
     }
