@@ -18,7 +18,7 @@ use casemate_codec::QoS;
 use casemate_engine::policy::{Operation, Policy, Role, Rule};
 use casemate_server::{
     Answer, ClientCertificates, Listener, Options, Reason, Security, Server, TlsOptions,
-    TlsVersions,
+    TlsVersions, WebSocketOptions,
 };
 
 #[global_allocator]
@@ -27,12 +27,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The role of every user.
 const ROLE: &str = "all";
 
-const USAGE: &str = "bare --port N [--tls-port N --cert FILE --key FILE [--ca FILE]] [--shards N]
-     [--user NAME:PASSWORD …] [--anonymous] [--tls12] [--connections-max N]
+const USAGE: &str = "bare --port N [--ws-port N] [--tls-port N --cert FILE --key FILE [--ca FILE]]
+     [--shards N] [--user NAME:PASSWORD …] [--anonymous] [--tls12] [--connections-max N]
      [--connect-deadline-ms N] [--sys-interval-s N] [--until-eof]";
 
 struct Arguments {
     port: Option<u16>,
+    ws_port: Option<u16>,
     tls_port: Option<u16>,
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
@@ -87,8 +88,9 @@ fn announce(server: &Server) -> Result<(), String> {
     let mut out = std::io::stdout();
     writeln!(
         out,
-        r#"{{"host":"127.0.0.1","port":{},"tls_port":{},"pid":{}}}"#,
+        r#"{{"host":"127.0.0.1","port":{},"ws_port":{},"tls_port":{},"pid":{}}}"#,
         port("plain"),
+        port("ws"),
         port("tls"),
         std::process::id()
     )
@@ -133,6 +135,7 @@ impl Arguments {
     fn read(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         let mut arguments = Arguments {
             port: None,
+            ws_port: None,
             tls_port: None,
             certificate: None,
             key: None,
@@ -152,6 +155,7 @@ impl Arguments {
             let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
             match word.as_str() {
                 "--port" => arguments.port = Some(number(&value()?)?),
+                "--ws-port" => arguments.ws_port = Some(number(&value()?)?),
                 "--tls-port" => arguments.tls_port = Some(number(&value()?)?),
                 "--cert" => arguments.certificate = Some(value()?.into()),
                 "--key" => arguments.key = Some(value()?.into()),
@@ -192,6 +196,14 @@ impl Arguments {
             options
                 .listeners
                 .push(self.listener("plain", port, Security::Plain));
+        }
+        if let Some(port) = self.ws_port {
+            let mut listener = self.listener("ws", port, Security::Plain);
+            listener.websocket = Some(WebSocketOptions {
+                path: "/mqtt".into(),
+                origins: Vec::new(),
+            });
+            options.listeners.push(listener);
         }
         if let Some(port) = self.tls_port {
             let tls = TlsOptions {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use casemate_codec::{Packet, QoS};
 use casemate_server::{ClientCertificates, Security};
 use peer::bare::Bare;
+use peer::framed::{frame, PING};
 use peer::papers::Authority;
 use peer::{
     connect, connect_silent, dial, listener, plain_options, publish, subscribe, subscription,
@@ -182,6 +183,36 @@ fn cve_2023_5632_idle_and_half_closed_connections_do_not_spin() {
         "{spent} ticks of 10 ms in one second of silence"
     );
     drop((peers, silent));
+}
+
+/// Goal: an idle WebSocket keeps no buffer. Method: what 800 connections cost over what as many
+/// plain ones do, after a message of 20 kB and a ping on each.
+#[test]
+fn an_idle_websocket_costs_less_than_a_kilobyte_more() {
+    const COUNT: usize = 800;
+    let bare = Bare::start(4096, "--shards 2 --ws-port 0");
+    let websocket = bare.websocket.unwrap();
+    // Whatever is made once is made before.
+    Bare::greet_over(Wire::plain(websocket).upgrade(), "warm").disconnect();
+    bare.greet("warm").disconnect();
+    let cost = |kind: &str, wire: &dyn Fn() -> Wire| {
+        let before = bare.resident_kib();
+        let peers: Vec<_> = (0..COUNT)
+            .map(|n| {
+                let mut peer = Bare::greet_over(wire(), &format!("{kind}-{n}"));
+                peer.publish_and_wait("nowhere", &[7; 20_000]);
+                if let Wire::WebSocket(framed) = &mut peer.wire {
+                    framed.wire.write_all(&frame(PING, &[7; 125])).unwrap();
+                }
+                peer.ping();
+                peer
+            })
+            .collect();
+        (bare.resident_kib().saturating_sub(before), peers)
+    };
+    let (plain, _kept) = cost("plain", &|| Wire::plain(bare.address));
+    let (framed, _kept) = cost("framed", &|| Wire::plain(websocket).upgrade());
+    assert!(framed <= plain + COUNT, "{framed} KiB against {plain} KiB");
 }
 
 /// Goal: a server without descriptors lives, does not spin, serves whom it has, and accepts

@@ -16,6 +16,8 @@ pub struct Bare {
     pub address: SocketAddr,
     /// Where it speaks TLS, with `--tls-port`.
     pub tls_address: Option<SocketAddr>,
+    /// Where it speaks WebSocket, with `--ws-port`.
+    pub websocket: Option<SocketAddr>,
 }
 
 impl Bare {
@@ -50,13 +52,19 @@ impl Bare {
         Bare {
             address: address(port("port").unwrap()),
             tls_address: port("tls_port").map(address),
+            websocket: port("ws_port").map(address),
             child,
         }
     }
 
     /// Connects without proof, which this server allows.
     pub fn greet(&self, client_id: &str) -> Peer {
-        let mut peer = Peer::new(Wire::plain(self.address));
+        Bare::greet_over(Wire::plain(self.address), client_id)
+    }
+
+    /// The same over another wire.
+    pub fn greet_over(wire: Wire, client_id: &str) -> Peer {
+        let mut peer = Peer::new(wire);
         peer.send(&Packet::Connect(connect_silent(client_id)));
         assert_eq!(peer.connack(), Reason::Success);
         peer

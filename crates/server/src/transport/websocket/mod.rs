@@ -407,6 +407,8 @@ impl Outgoing {
     /// Queues a close.
     fn close(&mut self, code: CloseCode) {
         self.closed = true;
+        // Nothing may follow a close.
+        self.pong = None;
         self.control(Control::Close, &u16::from(code).to_be_bytes());
     }
 
