@@ -15,13 +15,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use casemate_codec::{Packet, QoS};
-use casemate_server::{ClientCertificates, Security};
 use peer::bare::Bare;
-use peer::framed::{frame, PING};
+use peer::framed::{frame, house, PING};
 use peer::papers::Authority;
 use peer::{
-    connect, connect_silent, dial, listener, plain_options, publish, subscribe, subscription,
-    House, Peer, Wire, PATIENCE,
+    connect, connect_silent, dial, plain_options, publish, subscribe, subscription, House, Peer,
+    Wire, PATIENCE,
 };
 
 /// Reads until the connection ends, one way or another.
@@ -246,15 +245,14 @@ fn a_server_out_of_descriptors_lives_and_accepts_again() {
 }
 
 /// Goal: connections that come and go in every way leave nothing behind. Method: eight threads
-/// for three seconds, over plain TCP and TLS, with garbage, half closes and abrupt ends.
+/// for three seconds, over every transport, with garbage, half closes and abrupt ends.
 #[test]
 fn churn_leaves_nothing_behind() {
     let authority = Authority::new("test");
-    let mut options = plain_options(4);
-    let tls = authority.tls_options(ClientCertificates::None);
-    options.listeners.push(listener("tls", Security::Tls(tls)));
-    let house = House::open(options);
-    let (plain, tls) = (house.address("plain"), house.address("tls"));
+    let house = house(&authority, 4);
+    let address = |kind| house.address(kind);
+    let (plain, tls) = (address("plain"), address("tls"));
+    let (ws, wss) = (address("ws"), address("wss"));
     let trusting = authority.trusted_by(None);
     let until = Instant::now() + Duration::from_secs(3);
     thread::scope(|scope| {
@@ -264,9 +262,11 @@ fn churn_leaves_nothing_behind() {
                 let mut turn = thread;
                 while Instant::now() < until {
                     turn += 1;
-                    let wire = match turn % 2 {
+                    let wire = match turn / 4 % 4 {
                         0 => Wire::plain(plain),
-                        _ => Wire::tls(tls, trusting),
+                        1 => Wire::tls(tls, trusting),
+                        2 => Wire::plain(ws).upgrade(),
+                        _ => Wire::tls(wss, trusting).upgrade(),
                     };
                     come_and_go(wire, thread, turn);
                 }

@@ -13,7 +13,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use casemate_codec::{Packet, QoS, Reason};
+use casemate_codec::{Packet, QoS, Reason, Will, WillProperties};
 use casemate_server::{Options, Security};
 use peer::framed::{
     answer, frame, house, plain_house, wires, with_websocket, Framed, BINARY, CLOSE, PING, PONG,
@@ -233,28 +233,32 @@ fn a_stop_says_good_bye_in_both_languages() {
 /// Goal: a reader that stalls in the middle of a frame gets all of it, pongs only between frames.
 #[test]
 fn a_slow_reader_sees_whole_frames() {
-    let house = plain_house(1);
+    let authority = Authority::new("test");
+    let house = house(&authority, 1);
     let mut sender = Peer::login(Wire::plain(house.address("ws")).upgrade(), "sender");
-    let mut peer = Peer::login(Wire::plain(house.address("ws")).upgrade(), "slow");
-    peer.subscribe("a", QoS::AtLeastOnce);
-    for number in 0..200_u8 {
-        sender.publish_and_wait("a", &[number; 30_000]);
-        if number % 20 == 0 {
-            let Wire::WebSocket(framed) = &mut peer.wire else {
-                unreachable!()
-            };
-            framed.wire.write_all(&frame(PING, &[number])).unwrap();
+    for wire in wires(&house, &authority.trusted_by(None)) {
+        let mut peer = Peer::login(wire.upgrade(), "slow");
+        peer.subscribe("a", QoS::AtLeastOnce);
+        for number in 0..200_u8 {
+            sender.publish_and_wait("a", &[number; 30_000]);
+            if number % 20 == 0 {
+                let Wire::WebSocket(framed) = &mut peer.wire else {
+                    unreachable!()
+                };
+                framed.wire.write_all(&frame(PING, &[number])).unwrap();
+                framed.wire.flush().unwrap();
+            }
         }
+        for number in 0..200_u8 {
+            assert_eq!(peer.message(), [number; 30_000]);
+        }
+        peer.ping();
+        let Wire::WebSocket(framed) = &peer.wire else {
+            unreachable!()
+        };
+        assert!(framed.controls.iter().all(|(first, _)| *first == PONG));
+        assert_eq!(framed.controls.last().unwrap().1, [180]);
     }
-    for number in 0..200_u8 {
-        assert_eq!(peer.message(), [number; 30_000]);
-    }
-    peer.ping();
-    let Wire::WebSocket(framed) = &peer.wire else {
-        unreachable!()
-    };
-    assert!(framed.controls.iter().all(|(first, _)| *first == PONG));
-    assert_eq!(framed.controls.last().unwrap().1, [180]);
 }
 
 /// Goal: small messages share a frame. Method: a publisher's batch, counted in frames.
@@ -302,4 +306,44 @@ fn a_listener_becomes_a_websocket_and_back_while_connections_live() {
     assert!(house.server.install_listeners(&at(false)).unwrap());
     framed.ping();
     Peer::login(Wire::plain(address), "late").ping();
+}
+
+/// Goal: a WebSocket that ends without DISCONNECT has lost its client. Method: a close, a frame
+/// that breaks the rules, an abrupt end, and DISCONNECT for comparison; who hears of the will?
+#[test]
+fn only_disconnect_keeps_a_will_unsaid() {
+    let house = plain_house(2);
+    let mut heir = Peer::login(Wire::plain(house.address("ws")).upgrade(), "heir");
+    heir.subscribe("will/#", QoS::AtMostOnce);
+    let endings = [
+        frame(BINARY, &[0xE0, 0]),
+        frame(CLOSE, &[3, 0xE8]),
+        frame(0x81, b"text"),
+        Vec::new(),
+    ];
+    for (number, ending) in endings.into_iter().enumerate() {
+        let topic = format!("will/{number}");
+        let mut peer = Peer::new(Wire::plain(house.address("ws")).upgrade());
+        let mut hello = connect("mortal");
+        hello.will = Some(Will {
+            qos: QoS::AtMostOnce,
+            retain: false,
+            topic: &topic,
+            payload: topic.as_bytes(),
+            properties: WillProperties::default(),
+        });
+        peer.send(&Packet::Connect(hello));
+        assert_eq!(peer.connack(), Reason::Success);
+        let Wire::WebSocket(framed) = &mut peer.wire else {
+            unreachable!()
+        };
+        framed.wire.write_all(&ending).unwrap();
+        if !ending.is_empty() {
+            peer.ends();
+        }
+        drop(peer);
+        if number > 0 {
+            assert_eq!(heir.message(), topic.as_bytes());
+        }
+    }
 }

@@ -166,3 +166,24 @@ fn the_longest_headers_pass() {
         Some(Ok((Some(address), 0)))
     );
 }
+
+/// Goal: no damage confuses the reader or depends on how it is cut. Method: each bit of a header
+/// is turned over, one by one; what stands behind it is never taken.
+#[test]
+fn damaged_headers_end_alike_however_they_are_cut() {
+    let tlv = [&IPV4[..], &[4, 0, 3, 1, 2, 3]].concat();
+    let line = b"PROXY TCP4 192.0.2.7 198.51.100.1 8080 8883\r\n".to_vec();
+    for header in [line, v2(0x21, 0x11, &tlv), v2(0x21, 0x21, &ipv6())] {
+        let good = [&header[..], &[0x10; 200]].concat();
+        for place in 0..header.len() {
+            for bit in 0..8 {
+                let mut bytes = good.clone();
+                bytes[place] ^= 1 << bit;
+                let whole = read(&bytes, bytes.len());
+                for step in [1, 5, 16] {
+                    assert_eq!(read(&bytes, step), whole, "{place} {bit} {step}");
+                }
+            }
+        }
+    }
+}

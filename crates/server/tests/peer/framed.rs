@@ -174,6 +174,7 @@ pub fn house(authority: &Authority, shards: usize) -> House {
     let tls = || Security::Tls(authority.tls_options(ClientCertificates::None));
     let listeners = vec![
         listener("plain", Security::Plain),
+        listener("tls", tls()),
         with_websocket(listener("ws", Security::Plain), &[]),
         with_websocket(listener("wss", tls()), &[]),
     ];

@@ -15,8 +15,8 @@ const CONTROL_BYTES_MAX: u64 = 125;
 /// Frames without MQTT bytes that a peer may write at once.
 const SPARE_MAX: u64 = 256;
 
-/// How many of them each second makes up for. Keep-alive pings come every few seconds at most.
-const SPARE_PER_S: u64 = 4;
+/// How many of them each second makes up for. Keep-alive pings come every few seconds.
+const SPARE_PER_S: u64 = 10;
 
 /// What is wrong with a frame; the peer hears its code, an operator reads the sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -197,3 +197,40 @@ fn a_reader_between_frames_keeps_no_buffer() {
     assert_eq!(frames.said.capacity(), 0);
     assert!(size_of::<Frames>() <= 96, "{}", size_of::<Frames>());
 }
+
+/// Goal: no bytes whatever confuse the reader. Method: runs of frames of which some are damaged;
+/// what comes of them must not depend on how they are cut.
+#[test]
+fn damaged_frames_end_alike_however_they_are_cut() {
+    let mut chance = Chance(0x9E37_79B9_7F4A_7C15);
+    let firsts = [0x82, 0x02, 0x00, 0x80, 0x89, 0x8A, 0x88, 0x81];
+    for _ in 0..5_000 {
+        let mut bytes = Vec::new();
+        for _ in 0..chance.below(8) {
+            let payload = vec![chance.below(256) as u8; chance.below(200)];
+            bytes.extend(frame(firsts[chance.below(firsts.len())], &payload));
+        }
+        for _ in 0..chance.below(3) {
+            if !bytes.is_empty() {
+                let place = chance.below(bytes.len());
+                bytes[place] ^= 1 << chance.below(8);
+            }
+        }
+        let whole = read(&bytes, bytes.len());
+        for step in [1, 1 + chance.below(20)] {
+            assert_eq!(read(&bytes, step), whole, "{bytes:x?}");
+        }
+    }
+}
+
+/// Numbers that look like chance and are the same in each run.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
+    }
+}

@@ -238,3 +238,31 @@ fn answers_say_their_length_and_close() {
         assert_eq!(head.contains("Sec-WebSocket-Version: 13"), status == "426");
     }
 }
+
+/// Goal: no damage to a request confuses the reader or depends on how it is cut. Method: each bit
+/// of it is turned over, one by one.
+#[test]
+fn damaged_requests_end_alike_however_they_are_cut() {
+    let good = request("", "", "Origin: https://app.example");
+    let outcome = |bytes: &[u8], step: usize| {
+        let mut upgrade = Upgrade::new(options(&[]));
+        for piece in bytes.chunks(step) {
+            match upgrade.read(piece) {
+                Ok((_, None)) => {}
+                other => return other.map(|(_, answer)| answer),
+            }
+        }
+        Ok(None)
+    };
+    for place in 0..good.len() {
+        for bit in 0..8 {
+            let mut bytes = good.clone();
+            bytes[place] ^= 1 << bit;
+            assert_eq!(
+                outcome(&bytes, 1),
+                outcome(&bytes, bytes.len()),
+                "{place} {bit}"
+            );
+        }
+    }
+}
