@@ -132,6 +132,8 @@ impl Shell {
         let link = &mut self.links[number];
         let station = &mut self.stations[shard];
         station.received += bytes.len() as u64;
+        // A client that answers at once may keep a shard busy for a thousand turns of one moment.
+        station.ticked.1 = 0;
         link.hand(now, issued);
         self.handle(shard, now, chance, Input::Received { id, bytes: &bytes })?;
         let link = &mut self.links[number];
