@@ -40,9 +40,9 @@ class Kind:
         made: What stands in its folder when they have run.
         silent: It does not tell its user with which reason a publish was refused.
         wilful: Its goodbye in 5.0 asks the broker to publish the will all the same.
+        apart: Each message that it publishes has a connection of its own.
         shuffles: What is unacknowledged it sends again in an order of its own.
-        cannot: Transports, scenarios, or versions with a scenario ("5.0 shared"), that are not to
-            be had from it, and why.
+        cannot: Transports and scenarios that are not to be had from it, and why.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Kind:
     silent: bool = False
     wilful: bool = False
     shuffles: bool = False
+    apart: bool = False
     cannot: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -73,10 +74,9 @@ class Kind:
         assert found, f"{file} names no release of {self.name}"
         return f"{self.name} {found[1]}"
 
-    def reason_against(self, version: str, transport: str, scenario: str) -> str | None:
+    def reason_against(self, transport: str, scenario: str) -> str | None:
         """Tells why this is not to be had from this client, or None."""
-        keys = (transport, scenario, f"{version} {scenario}")
-        return next((self.cannot[key] for key in keys if key in self.cannot), None)
+        return self.cannot.get(transport) or self.cannot.get(scenario)
 
 
 def _python(folder: str) -> tuple[str, ...]:
@@ -98,12 +98,12 @@ KINDS = (
         _python("mosquitto"),
         needs=(("mosquitto_sub", "mosquitto-clients"), ("stdbuf", "coreutils")),
         wilful=True,
+        apart=True,
         cannot={
             "ws": "mosquitto's own clients speak no WebSocket before 2.1",
             "wss": "mosquitto's own clients speak no WebSocket before 2.1",
             "interrupted_sender": "mosquitto_pub connects anew for each message",
-            "5.0 interrupted_receiver": "mosquitto_sub counts twice what a cut left unfinished, "
-            "and ends when its own Receive Maximum is reached",
+            "interrupted_receiver": "mosquitto_sub forgets at a cut what it has not handed on yet",
             "aliases_sent": "mosquitto_pub publishes once a connection, and aliases end with it",
             "aliases_received": "mosquitto_sub ends at the first message that comes by alias",
         },

@@ -37,7 +37,7 @@ class Case:
     @property
     def reason_against(self) -> str | None:
         """Why the client cannot do it, or None."""
-        return self.kind.reason_against(self.version, self.transport, self.scenario.name)
+        return self.kind.reason_against(self.transport, self.scenario.name)
 
 
 CASES = tuple(

@@ -99,7 +99,12 @@ def delivered(qos: int) -> Callable[[Stage], None]:
         payloads += [str(number).encode() for number in range(12)]
         assert publisher.publish(f"{name}/{qos}", *payloads, qos=qos) == [None] * len(payloads)
         found = subscriber.take(len(payloads))
-        assert [one.payload for one in found] == payloads
+        came = [one.payload for one in found]
+        # What is not acknowledged has no order among connections.
+        unordered = stage.peer.kind.apart and qos == 0
+        assert (sorted(came) if unordered else came) == (
+            sorted(payloads) if unordered else payloads
+        )
         assert {(one.topic, one.qos, one.retain) for one in found} == {
             (f"{name}/{qos}", qos, False)
         }
