@@ -82,16 +82,16 @@ rules: .venv/stamps/packages
 
 fmt: .venv/stamps/packages ## Format both languages in place.
 	@cargo fmt --all
-	@$(BIN)/ruff format python tests tools
-	@$(BIN)/ruff check --fix-only --quiet python tests tools
+	@$(BIN)/ruff format python tests tools examples
+	@$(BIN)/ruff check --fix-only --quiet python tests tools examples
 
 lint: setup ## Check format, lints, types, layers and style; changes nothing.
 	@$(say) 'format'
 	@cargo fmt --all --check
-	@$(BIN)/ruff format --check python tests tools
+	@$(BIN)/ruff format --check python tests tools examples
 	@$(say) 'lints'
 	@cargo clippy --workspace --all-targets -- -D warnings
-	@$(BIN)/ruff check python tests tools
+	@$(BIN)/ruff check python tests tools examples
 	@$(say) 'types'
 	@$(BIN)/mypy --config-file pyproject.toml
 	@$(BIN)/mypy --strict tools/*.py
