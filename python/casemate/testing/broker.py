@@ -24,10 +24,11 @@ from casemate.testing.template import ROLES, copy_home
 
 LOOPBACK = "127.0.0.1"
 
-Kind = Literal["tls", "tcp", "wss", "ws"]
+Kind = Literal["tls", "tcp", "wss", "ws", "unix"]
 
 _WEB = ("wss", "ws")
 _PATH = "/mqtt"
+_SOCKET = "mqtt.sock"
 
 _CHEAP = PasswordCost(time=1, memory_kib=1_024)
 """A check costs a millisecond here, where passwords are random and thrown away."""
@@ -54,8 +55,8 @@ class ThrowAwayBroker(Broker):
         Args:
             policy: Text of `policy.toml`; None takes that of a new home, with the roles
                 `operator` (may do everything), `sensor` and `console`.
-            kinds: A listener for each: `tls`, `tcp`, `wss`, `ws`. Without TLS a password is the
-                only proof.
+            kinds: A listener for each: `tls`, `tcp`, `wss`, `ws`, `unix`. Without TLS a password
+                is the only proof.
             limits: As in `casemate.toml`.
             on_event: As for `Broker`.
 
@@ -63,10 +64,7 @@ class ThrowAwayBroker(Broker):
             PolicyError: The policy is wrong.
             ValueError: No listener was asked for.
         """
-        listeners = tuple(
-            Listener(kind=kind, host=LOOPBACK, port=0, path=_PATH if kind in _WEB else None)
-            for kind in kinds
-        )
+        listeners = tuple(_listener(kind) for kind in kinds)
         if not listeners:
             raise ValueError("kinds names at least one listener")
         home = copy_home()
@@ -209,6 +207,12 @@ class ThrowAwayBroker(Broker):
         refused = self.reload().refused
         if refused:
             raise PolicyError("the broker refused a change", cause="; ".join(refused))
+
+
+def _listener(kind: Kind) -> Listener:
+    if kind == "unix":
+        return Listener(kind=kind, socket=Path(_SOCKET))
+    return Listener(kind=kind, host=LOOPBACK, port=0, path=_PATH if kind in _WEB else None)
 
 
 def _remove(base: Path, pid: int) -> None:

@@ -152,7 +152,7 @@ def test_a_password_opens_each_kind_of_listener(kind: Kind) -> None:
         at = broker.listening(kind)
         scheme = {"tls": "mqtts", "tcp": "mqtt"}.get(kind, kind)
         options = {"ca_file": broker.ca_file} if kind in ("tls", "wss") else {}
-        url = f"{scheme}://127.0.0.1:{at.port}"
+        url = f"unix://{at.path}" if kind == "unix" else f"{scheme}://127.0.0.1:{at.port}"
         with Client.from_url(url, username="ada", password=secret, **options).blocking() as one:
             one.subscribe("devices/#", qos=1)
             one.publish("devices/t7/commands/x", "go", qos=1)
