@@ -8,14 +8,20 @@ async with Client("broker.example", ca_file="ca.crt") as client:
 ```
 """
 
+from casemate.client.blocking import BlockingClient
 from casemate.client.client import Client
+from casemate.client.inbox import Inbox
+from casemate.client.link import Limits
 from casemate.client.message import Message, Properties, Will
 from casemate.client.session import Subscription
 from casemate.client.topic import TopicPattern, matches
 from casemate.client.trust import trust
 
 __all__ = [
+    "BlockingClient",
     "Client",
+    "Inbox",
+    "Limits",
     "Message",
     "Properties",
     "Subscription",
