@@ -1,4 +1,4 @@
-//! A program of this very process as a client: nothing between it and a shard but a pair of sockets.
+//! A program of this process as a client: nothing between it and a shard but a pair of sockets.
 //!
 //! It speaks MQTT 5.0 like any other client, so that flow control, limits, policy and the end of a
 //! broker need no second way. It proves nothing, as whoever holds the server may do everything: who
