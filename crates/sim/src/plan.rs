@@ -101,6 +101,8 @@ pub struct Plan {
     pub large_bytes: [usize; 3],
     /// Of 100 messages, how many are to be retained.
     pub retain_percent: u64,
+    /// Of 100 subscriptions, how many are shared; where that is most, many of them end soon.
+    pub share_percent: u64,
     /// Of 100 filters, how many have wildcards wherever they can.
     pub wide_percent: u64,
     /// Messages that are published at a time.
@@ -158,13 +160,19 @@ impl Plan {
             large_percent: *chance.pick(&[2, 5, 5, 5, 60]),
             large_bytes: [2_000, 2_000, 30_000],
             retain_percent: 25,
+            share_percent: *chance.pick(&[20, 20, 20, 60]),
             wide_percent: 15,
             burst: 1,
             drain: (features.has(Feature::Drain) && chance.percent(15))
                 .then(|| *chance.pick(&[None, Some("other.example:8883")])),
             tight,
         };
-        if chance.percent(12) {
+        if plan.share_percent > 50 {
+            // Groups hear late of their members, who mostly have nothing else that matches.
+            plan.pipe_ms_max = 150;
+            plan.wide_percent = 0;
+        }
+        if chance.percent(16) {
             plan.flood(chance);
         }
         plan
@@ -181,10 +189,15 @@ impl Plan {
         self.weather.capacity = 1 << 16;
         self.weather.piece_bytes_max = 0;
         // Some floods are of messages, some of what is retained.
-        let publish_percent = *chance.pick(&[80, 80, 50]);
-        if publish_percent == 50 {
+        let publish_percent = *chance.pick(&[80, 40]);
+        if publish_percent == 40 {
+            self.shards = self.shards.min(2);
+            self.settings.packet_bytes_max = 8 * 1024;
+            self.settings.pipe_bytes = 16 * 1024;
+            self.pipe_ms_max = 200;
             self.wide_percent = 80;
-            self.retain_percent = 70;
+            self.retain_percent = 80;
+            self.large_percent = 90;
             self.large_bytes = [30_000; 3];
         }
         for persona in &mut self.personas {

@@ -39,9 +39,10 @@ impl Client {
             return Ok(());
         }
         let features = self.plan.features;
+        let kept_most = if self.plan.share_percent > 50 { 29 } else { 44 };
         match scene.chance.below(100) {
-            0..=44 => self.subscribe(scene),
-            45..=59 if features.has(Feature::Unsubscribes) => self.unsubscribe(scene),
+            few if few <= kept_most => self.subscribe(scene),
+            0..=59 if features.has(Feature::Unsubscribes) => self.unsubscribe(scene),
             60..=69 => self.ping(scene),
             70..=75 => self.disconnect(scene),
             76..=81 if features.has(Feature::Cuts) => {
@@ -309,8 +310,8 @@ impl Client {
         let modern = self.is_modern();
         let asker = self.plan.asker(&self.persona);
         let shares = modern && self.plan.features.has(Feature::Shares);
-        let share =
-            (shares && scene.chance.percent(20)).then(|| format!("s{}", scene.chance.below(2)));
+        let share = (shares && scene.chance.percent(self.plan.share_percent))
+            .then(|| format!("s{}", scene.chance.below(2)));
         let no_local = modern
             && share.is_none()
             && self.plan.features.has(Feature::NoLocal)
