@@ -1,6 +1,6 @@
 //! Effects: what a shard asks of the shell, carried out and checked against the door.
 
-use casemate_engine::{ConnectionId, Credentials, Effect, Millis};
+use casemate_engine::{ConnectionId, Credentials, Effect, EventKind, Millis};
 
 use super::turn::gather;
 use super::{Item, Report, Shell, Side};
@@ -64,6 +64,10 @@ impl Shell {
             Effect::Event(event) => {
                 let seats = &self.stations[shard].seats;
                 let link = event.id.and_then(|id| seats.get(&id)).copied();
+                if let (Some(link), EventKind::Disconnected { .. }) = (link, &event.kind) {
+                    // Its last words may be written in the same moment.
+                    self.links[link].stalled_at = self.links[link].written_at;
+                }
                 self.reports.push(Report::Told { link, event });
                 Ok(())
             }

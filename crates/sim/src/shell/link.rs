@@ -100,6 +100,8 @@ pub struct Link {
     pub paused_at: Millis,
     /// When bytes last left to the client.
     pub written_at: Millis,
+    /// The same, as it was when the shard said that it ends this connection.
+    pub stalled_at: Millis,
     /// When the engine gave the connection up, or was told that it is gone.
     pub over_at: Option<Millis>,
     /// The engine has had the client's DISCONNECT: surely, or perhaps (it was paused).
@@ -145,6 +147,7 @@ impl Link {
             packet_at: now,
             paused_at: now,
             written_at: now,
+            stalled_at: now,
             over_at: None,
             goodbye_handed: None,
             loss: None,

@@ -53,7 +53,7 @@ impl World {
                 let silent_ms = now - link.packet_at.max(link.opened_at);
                 let (least_ms, seen_ms) = match loss {
                     Loss::KeepAlive => (keep_alive_ms * 3 / 2, silent_ms),
-                    Loss::SlowReader => (settings.slow_reader_ms, now - link.written_at),
+                    Loss::SlowReader => (settings.slow_reader_ms, now - link.stalled_at),
                     Loss::ConnectDeadline => (settings.connect_deadline_ms, now - link.opened_at),
                     _ => (0, 0),
                 };
