@@ -62,6 +62,13 @@ pub(crate) struct Gated {
     gate: Gate,
 }
 
+impl Gated {
+    /// True for the acknowledgement of a message or of a step of its exchange.
+    pub fn is_of_message(&self) -> bool {
+        matches!(self.gate, Gate::Small { .. })
+    }
+}
+
 /// What leaves when the way is free.
 pub(crate) enum Gate {
     /// PUBACK, PUBREC, PUBREL or PUBCOMP.
@@ -73,10 +80,7 @@ pub(crate) enum Gate {
     /// CONNACK; then the session's messages.
     Connack(Box<[u8]>),
     /// SUBACK; then the retained messages.
-    Suback {
-        bytes: Box<[u8]>,
-        id: PacketId,
-    },
+    Suback { bytes: Box<[u8]>, id: PacketId },
     /// UNSUBACK.
     Unsuback(Box<[u8]>),
 }

@@ -216,7 +216,6 @@ impl Shard {
     pub(crate) fn received(&mut self, id: ConnectionId, bytes: &[u8]) {
         let Some(slot) = self.slot_of(id) else { return };
         self.counters.bytes_received += bytes.len() as u64;
-        let now = self.now;
         let Some(connection) = self.connection_mut(slot) else {
             return;
         };
@@ -231,7 +230,6 @@ impl Shard {
             }
             Phase::Silent | Phase::Judged(_) | Phase::Serving { .. } => {}
         }
-        connection.heard_at = now;
         if connection.blocked {
             // The shell had more in hand when it was told to pause.
             connection.tail.extend_from_slice(bytes);
@@ -437,6 +435,11 @@ impl Shard {
             }
         };
         self.counters.packets_received += 1;
+        let now = self.now;
+        if let Some(connection) = self.connection_mut(slot) {
+            // A whole packet: one that trickles in for ever keeps nobody alive.
+            connection.heard_at = now;
+        }
         match packet {
             Packet::Publish(publish) => self.publish_received(slot, &publish),
             Packet::Puback(ack) => self.puback_received(slot, &ack),

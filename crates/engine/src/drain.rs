@@ -10,6 +10,7 @@
 
 use casemate_codec::{QoS, Reason};
 
+use crate::acknowledge::Gated;
 use crate::connection::Phase;
 use crate::door::{Effect, Millis};
 use crate::event::Loss;
@@ -132,10 +133,12 @@ impl Shard {
         is_waiting.then_some(drain.looked_at + 1)
     }
 
+    /// True where no acknowledgement of a message waits. Subscriptions promise none, so that
+    /// clients that go on subscribing do not hold the end up.
     fn are_promises_kept(&self) -> bool {
         let waits = |slot: &u32| {
-            self.connection(*slot)
-                .is_some_and(|found| !found.gates.is_empty())
+            let gates = self.connection(*slot).map(|found| &found.gates);
+            gates.is_some_and(|gates| gates.iter().any(Gated::is_of_message))
         };
         !self.gated.iter().any(waits)
     }

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use casemate_codec::{
-    encode, share, Codes, Packet, PacketId, QoS, Reason, RetainHandling, Suback, Subscribe, SubscribeFilter,
-    Unsuback, Unsubscribe, UserProperties, Version,
+    encode, share, Codes, Packet, PacketId, QoS, Reason, RetainHandling, Suback, Subscribe,
+    SubscribeFilter, Unsuback, Unsubscribe, UserProperties, Version,
 };
 
 use crate::acknowledge::{Gate, Stake};

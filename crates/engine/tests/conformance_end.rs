@@ -217,3 +217,33 @@ fn packet_over_the_announced_maximum_ends_the_connection() {
         }
     }
 }
+
+/// Goal: a packet that trickles in keeps nobody alive (SlowTT). Method: a byte a second of a PUBLISH
+/// that never ends, and beside it a client whose whole packets come as slowly.
+#[test]
+fn bytes_of_an_unfinished_packet_keep_nobody_alive() {
+    // [MQTT-3.1.2-22] [MQTT-3.1.1 3.1.2-24]
+    for version in BOTH {
+        let mut lab = Lab::new();
+        let connect = |client_id| Connect {
+            keep_alive_s: 10,
+            ..hello(version, client_id)
+        };
+        let trickling = lab.joined(&connect("trickling"));
+        let slow = lab.joined(&connect("slow"));
+        lab.send(trickling, &[0x30, 0xFF, 0x7F]);
+        for second in 0..14 {
+            lab.pass(1_000);
+            lab.send(trickling, b"x");
+            if second % 2 == 0 {
+                lab.send(slow, &[0xC0]);
+            } else {
+                lab.send(slow, &[0]);
+            }
+        }
+        assert!(!lab.is_closed(trickling));
+        lab.pass(1_001);
+        assert!(lab.is_closed(trickling));
+        assert!(!lab.is_closed(slow));
+    }
+}

@@ -102,6 +102,17 @@ fn nothing_is_settled_while_an_acknowledgement_waits_for_the_store() {
 }
 
 #[test]
+fn subscriptions_that_wait_do_not_hold_the_end_up() {
+    let mut lab = Lab::new();
+    let client = lab.joined(&lasting(Version::V5, "a"));
+    lab.store_holds = true;
+    lab.say(client, &harness::subscribe(1, &[harness::plain("t", Q1)]));
+    lab.expect_open(client, &[]);
+    lab.drain(None);
+    assert_eq!(lab.settled, 1);
+}
+
+#[test]
 fn a_client_leaves_when_it_has_everything_and_not_before() {
     for version in BOTH {
         let mut lab = Lab::new();
