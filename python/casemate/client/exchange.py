@@ -230,17 +230,16 @@ class Exchange:
         # here is the same where the broker says that it repeats it.
         if known is not None and (packet.qos == 2 or packet.dup):
             known.owed = True
-            if known.taken:
-                self._acknowledge(link, packet_id, packet.qos)
+            self.session.line_up(packet_id, packet.qos, known)
+            self._acknowledge(link, packet.qos)
             return
         if self.version == 5 and self._is_over_receive_max():  # [MQTT-3.3.4-9]
             raise ProtocolViolation("the broker sent more at once than was allowed")
         state = Incoming()
         self.session.incoming[packet_id] = state
         qos = packet.qos
-        self.delivery.put(
-            from_packet(packet, topic), lambda: self._receipt(packet_id, qos, state), subscribed
-        )
+        self.session.line_up(packet_id, qos, state)
+        self.delivery.put(from_packet(packet, topic), lambda: self._receipt(qos, state), subscribed)
 
     def _is_over_receive_max(self) -> bool:
         incoming = self.session.incoming
@@ -249,18 +248,19 @@ class Exchange:
         # What an earlier connection brought and this one has not repeated does not count.
         return sum(state.owed for state in incoming.values()) >= self._receive_max
 
-    def _receipt(self, packet_id: int, qos: int, state: Incoming) -> None:
-        """Tells the broker that the program has the message."""
+    def _receipt(self, qos: int, state: Incoming) -> None:
+        """Hears that the program has the message."""
         state.taken = True
-        if self.session.incoming.get(packet_id) is not state or not state.owed:
-            return
         if self.link is not None:
-            self._acknowledge(self.link, packet_id, qos)
+            self._acknowledge(self.link, qos)
 
-    def _acknowledge(self, link: Link, packet_id: int, qos: int) -> None:
-        if qos == 1:
-            del self.session.incoming[packet_id]
-        link.write(native.encode_ack(self.version, "puback" if qos == 1 else "pubrec", packet_id))
+    def _acknowledge(self, link: Link, qos: int) -> None:
+        """Tells the broker of all that the program has, in the order in which it came."""
+        for packet_id in self.session.ready(qos):
+            if qos == 1:
+                del self.session.incoming[packet_id]
+            kind = "puback" if qos == 1 else "pubrec"
+            link.write(native.encode_ack(self.version, kind, packet_id))
 
     def _take_ack(self, ack: native.Ack) -> None:
         link = self.link

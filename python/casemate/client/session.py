@@ -6,7 +6,7 @@ Nothing here waits or touches a socket; the client asks and writes.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -106,11 +106,13 @@ class Incoming:
 
     Attributes:
         taken: The program has it.
-        owed: This connection has brought it and not yet seen our acknowledgement.
+        owed: This connection has brought it and not yet seen our last acknowledgement.
+        in_line: It stands in `Session.lines`.
     """
 
     taken: bool = False
     owed: bool = True
+    in_line: bool = False
 
 
 @dataclass(slots=True)
@@ -123,6 +125,8 @@ class Session:
         outgoing: QoS 1 and 2 messages by packet id, in the order of their first sending.
         unsent: Those that this connection has not sent yet, in order.
         incoming: QoS 1 and 2 messages by packet id that are not acknowledged for good.
+        lines: For QoS 1 and 2, packet ids whose first acknowledgement this connection owes, in the
+            order in which it brought the messages [MQTT-4.6.0-2] [MQTT-4.6.0-3].
         requests: Packet ids of SUBSCRIBE and UNSUBSCRIBE that await their answer.
     """
 
@@ -131,6 +135,9 @@ class Session:
     outgoing: dict[int, Outgoing] = field(default_factory=dict)
     unsent: OrderedDict[int, Outgoing] = field(default_factory=OrderedDict)
     incoming: dict[int, Incoming] = field(default_factory=dict)
+    lines: dict[int, deque[tuple[int, Incoming]]] = field(
+        default_factory=lambda: {1: deque(), 2: deque()}
+    )
     requests: set[int] = field(default_factory=set)
     _last_id: int = 0
 
@@ -166,8 +173,10 @@ class Session:
     def resume(self) -> None:
         """Prepares for a connection on which the broker still has the session [MQTT-4.4.0-1]."""
         self.unsent = OrderedDict(self.outgoing)
+        for line in self.lines.values():
+            line.clear()
         for state in self.incoming.values():
-            state.owed = False
+            state.owed = state.in_line = False
 
     def renew(self) -> None:
         """Prepares for a connection on which the broker has no session.
@@ -176,6 +185,8 @@ class Session:
         publish it twice, so that its publisher is told instead.
         """
         self.incoming.clear()
+        for line in self.lines.values():
+            line.clear()
         for message in list(self.outgoing.values()):
             if message.qos == 2 and message.stage != "new":
                 del self.outgoing[message.packet_id]
@@ -190,6 +201,22 @@ class Session:
             else:
                 message.stage = "new"
         self.unsent = OrderedDict(self.outgoing)
+
+    def line_up(self, packet_id: int, qos: int, state: Incoming) -> None:
+        """Puts the first acknowledgement of a message in its place, where it is not there yet."""
+        if not state.in_line:
+            state.in_line = True
+            self.lines[qos].append((packet_id, state))
+
+    def ready(self, qos: int) -> Iterator[int]:
+        """Takes out the packet ids that may be acknowledged now: the taken ones in front."""
+        line = self.lines[qos]
+        while line and line[0][1].taken:
+            packet_id, state = line.popleft()
+            state.in_line = False
+            # A broker that has given the id to another message meanwhile gets no answer to both.
+            if self.incoming.get(packet_id) is state:
+                yield packet_id
 
     def acknowledge(self, ack: native.Ack) -> bool:
         """Takes a PUBACK, PUBREC or PUBCOMP; says whether it must be answered by PUBREL.

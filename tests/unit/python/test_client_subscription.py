@@ -200,6 +200,39 @@ async def test_what_comes_late_for_a_block_does_not_fill_the_clients_queue() -> 
         assert one._delivery.late == 1
 
 
+@pytest.mark.parametrize(("qos", "ack"), [(1, 0x40), (2, 0x50)])
+async def test_acknowledgements_leave_in_the_order_of_arrival(qos: int, ack: int) -> None:
+    """[MQTT-4.6.0-2] [MQTT-4.6.0-3] though the block that is read first got the second message."""
+
+    def publish_4(topic: str, packet_id: int) -> bytes:
+        return bytes([0x30 | qos << 1, 5, 0, 1]) + topic.encode() + bytes([0, packet_id])
+
+    async def story(peer: Peer) -> None:
+        await peer.accept(CONNACK_4)
+        for _ in range(2):
+            _, body = await peer.expect(8)
+            await peer.say(b"\x90\x03" + body[:2] + bytes([qos]))
+        await peer.say(publish_4("a", 1) + publish_4("b", 2) + publish_4("b", 3))
+        assert await peer.is_silent()
+        go_on.set()
+        for expected in (1, 2, 3):
+            first, body = await peer.packet()
+            assert (first, body) == (ack, bytes([0, expected]))
+        told.set()
+        await peer.gone()
+
+    go_on, told = asyncio.Event(), asyncio.Event()
+    async with scripted(story) as port, client(port, version=4, reconnect=False) as one:
+        one_block, other = one.subscription("a", qos=qos), one.subscription("b", qos=qos)
+        # Left by the end of the client: the script answers no UNSUBSCRIBE.
+        a, b = await one_block.__aenter__(), await other.__aenter__()
+        await some(b, 2)
+        await go_on.wait()
+        await some(a, 1)
+        async with asyncio.timeout(5):
+            await told.wait()
+
+
 async def test_a_block_that_ends_without_a_connection_is_ended_at_the_next() -> None:
     async def first(peer: Peer) -> None:
         await peer.accept(CONNACK_5)
