@@ -285,6 +285,13 @@ class BlockingClient:
             with suppress(NotConnected):
                 self._thread.run(block.__aexit__(None, None, None))
 
+    def acknowledge(self, message: Message) -> None:
+        """Tells the broker that a message is dealt with; as `Client.acknowledge`."""
+        if message.receipt is None:
+            self._client.acknowledge(message)
+        else:
+            self._thread.tell(message.receipt)
+
     def request(
         self,
         topic: str,

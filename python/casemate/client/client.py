@@ -80,6 +80,7 @@ class Client:
         packet_bytes_max: int = 16 * 1024 * 1024,
         queue_messages_max: int = 1_000,
         queue_bytes_max: int = 16 * 1024 * 1024,
+        acknowledge_by_hand: bool = False,
         connect_timeout_s: float = 10.0,
         reconnect: bool = True,
         reconnect_s_max: float = RECONNECT_S_MAX,
@@ -116,6 +117,8 @@ class Client:
             queue_messages_max: Messages that wait for the program before reading stops, in each
                 queue: the client's own and that of each `subscription`.
             queue_bytes_max: The same in bytes of payload.
+            acknowledge_by_hand: A message of QoS 1 or 2 is acknowledged when the program says so by
+                `acknowledge`, not when it takes it.
             connect_timeout_s: Seconds for each of transport and CONNACK.
             reconnect: Connect again, and restore the subscriptions, when the connection is lost.
             reconnect_s_max: Longest wait between two attempts, in seconds; waits begin at half a
@@ -153,7 +156,8 @@ class Client:
             packet_bytes_max=packet_bytes_max,
         )
         self._greeting.receive_max = min(receive_max, queue_messages_max)
-        self._delivery = Delivery(queue_messages_max, queue_bytes_max)
+        bounds = queue_messages_max, queue_bytes_max
+        self._delivery = Delivery(*bounds, by_hand=acknowledge_by_hand)
         self._exchange = Exchange(version, self._delivery, self._greeting.receive_max)
         waits = connect_timeout_s, reconnect_s_max if reconnect else None
         self._keeper = Keeper(address, self._greeting, self._exchange, *waits)
@@ -418,6 +422,24 @@ class Client:
         finally:
             queue.discard()
             await self._subscriber.leave(lane)
+
+    def acknowledge(self, message: Message) -> None:
+        """Tells the broker that a message is dealt with; for `acknowledge_by_hand`.
+
+        Acknowledgements leave in the order in which the messages came, whatever the order of
+        these calls. What is not acknowledged when the connection ends comes again, in a session
+        that is resumed. QoS 0 needs none, and a second call says nothing new.
+
+        Args:
+            message: From this client.
+
+        Raises:
+            ValueError: It was acknowledged when it was taken.
+        """
+        if message.receipt is not None:
+            message.receipt()
+        elif message.qos > 0:
+            raise ValueError("without acknowledge_by_hand a message is acknowledged when taken")
 
     async def request(
         self,

@@ -66,14 +66,16 @@ class Delivery:
         late: Messages that came for a lane that had just been closed; they were let go.
     """
 
-    def __init__(self, messages_max: int, bytes_max: int) -> None:
+    def __init__(self, messages_max: int, bytes_max: int, *, by_hand: bool = False) -> None:
         """Starts without lanes.
 
         Args:
             messages_max: Messages that may wait in one queue before reading stops, at least 1.
             bytes_max: The same in bytes.
+            by_hand: The program acknowledges what it takes.
         """
         self._bounds = messages_max, bytes_max
+        self._by_hand = by_hand
         self._changed = asyncio.Event()
         self.inbox = self.queue()
         self.late = 0
@@ -84,7 +86,7 @@ class Delivery:
 
     def queue(self) -> Inbox:
         """Makes a queue under the client's bounds."""
-        return Inbox(*self._bounds, self._changed)
+        return Inbox(*self._bounds, self._changed, by_hand=self._by_hand)
 
     def has_lane(self, topic_filter: str) -> bool:
         """Says whether a lane that is open leads the messages of this filter."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Self
 
 from casemate.client.message import Message
@@ -21,12 +22,18 @@ Receipt = Callable[[], None]
 class Inbox:
     """Iterates over messages; `async for` ends when the client closes.
 
-    A message is acknowledged when it leaves here, so that what the program never saw is delivered
-    again to a session that is resumed. Several tasks may iterate; each message goes to one.
+    A message is acknowledged when it leaves here, or by hand, so that what the program never saw
+    is delivered again to a session that is resumed. Several tasks may iterate; each message goes
+    to one.
     """
 
     def __init__(
-        self, messages_max: int, bytes_max: int, changed: asyncio.Event | None = None
+        self,
+        messages_max: int,
+        bytes_max: int,
+        changed: asyncio.Event | None = None,
+        *,
+        by_hand: bool = False,
     ) -> None:
         """Starts empty.
 
@@ -34,6 +41,7 @@ class Inbox:
             messages_max: Messages that may wait before reading stops, at least 1.
             bytes_max: Bytes of payload that may wait before reading stops.
             changed: Is set whenever there is more room; shared by the queues of one client.
+            by_hand: The program acknowledges what it takes; the receipt goes with the message.
         """
         self._messages_max = messages_max
         self._bytes_max = bytes_max
@@ -42,6 +50,7 @@ class Inbox:
         self._arrived = asyncio.Event()
         self._changed = asyncio.Event() if changed is None else changed
         self._discarding = False
+        self._by_hand = by_hand
         self._end: BaseException | None = None
         self._ended = False
 
@@ -61,8 +70,7 @@ class Inbox:
             ClientError: The client failed and nothing waits any more.
         """
         await self._some()
-        message, receipt = self._waiting.popleft()
-        self._bytes -= _cost(message)
+        message, receipt = self._pop()
         self._changed.set()
         if receipt is not None:
             receipt()
@@ -79,8 +87,7 @@ class Inbox:
             ClientError: The client failed and nothing waits any more.
         """
         await self._some()
-        taken = [self._waiting.popleft() for _ in range(min(count_max, len(self._waiting)))]
-        self._bytes -= sum(_cost(message) for message, _ in taken)
+        taken = [self._pop() for _ in range(min(count_max, len(self._waiting)))]
         self._changed.set()
         return taken
 
@@ -119,6 +126,14 @@ class Inbox:
             or self._bytes >= self._bytes_max * factor
         )
 
+    def _pop(self) -> tuple[Message, Receipt | None]:
+        """Takes one out, with the receipt that is owed at once."""
+        message, receipt = self._waiting.popleft()
+        self._bytes -= _cost(message)
+        if self._by_hand and receipt is not None:
+            return replace(message, receipt=_Once(receipt)), None
+        return message, receipt
+
     async def _some(self) -> None:
         """Waits until something waits here."""
         while not self._waiting:
@@ -128,6 +143,18 @@ class Inbox:
                 raise StopAsyncIteration
             self._arrived.clear()
             await self._arrived.wait()
+
+
+class _Once:
+    """Is a receipt that counts once, however often it is given."""
+
+    def __init__(self, receipt: Receipt) -> None:
+        self._receipt: Receipt | None = receipt
+
+    def __call__(self) -> None:
+        receipt, self._receipt = self._receipt, None
+        if receipt is not None:
+            receipt()
 
 
 def _cost(message: Message) -> int:

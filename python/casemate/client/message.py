@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from casemate import native
@@ -57,6 +58,7 @@ class Message:
         duplicate: True where the broker sends it again (QoS 1 and 2).
         properties: What travels with it.
         subscription_ids: Numbers of the subscriptions that it answers.
+        receipt: What `Client.acknowledge` calls; only there with `acknowledge_by_hand`.
     """
 
     topic: str
@@ -66,6 +68,7 @@ class Message:
     duplicate: bool
     properties: Properties
     subscription_ids: tuple[int, ...]
+    receipt: Callable[[], None] | None = field(default=None, repr=False, compare=False)
 
     @property
     def text(self) -> str:

@@ -101,6 +101,19 @@ def test_a_message_is_acknowledged_when_it_is_handed_out(broker: ThrowAwayBroker
         assert [one.messages.take(10).text for _ in range(4)] == ["1", "2", "3", "4"]
 
 
+def test_a_message_can_be_acknowledged_by_hand(broker: ThrowAwayBroker) -> None:
+    options = {"clean_start": False, "session_expiry_s": 60, "acknowledge_by_hand": True}
+    with broker.client("careful", **options).blocking() as one:
+        one.subscribe("t", qos=1)
+        for number in range(3):
+            one.publish("t", str(number), qos=1)
+        found = [one.messages.take(10) for _ in range(3)]
+        one.acknowledge(found[0])
+        one.publish("elsewhere", qos=1)
+    with broker.client("careful", **options).blocking() as one:
+        assert [one.messages.take(10).text for _ in range(2)] == ["1", "2"]
+
+
 def test_errors_are_those_of_the_client(broker: ThrowAwayBroker) -> None:
     with broker.client("t7", role="sensor").blocking() as one:
         with pytest.raises(Refused, match="not authorized"):

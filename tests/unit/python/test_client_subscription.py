@@ -20,6 +20,7 @@ from tests.unit.python.scripted import (
     CONNACK_5_RESUMED,
     Peer,
     client,
+    publish,
     scripted,
     take,
 )
@@ -286,6 +287,61 @@ async def test_the_clients_queue_and_the_blocks_are_bounded_each(broker: ThrowAw
         assert one._exchange.is_full(overdraft=False)
         assert await some(messages, 5) == ["0", "1", "2", "3", "4"]
         assert not one._exchange.is_full(overdraft=False)
+
+
+# By hand
+
+
+async def test_a_message_is_acknowledged_when_the_program_says_so() -> None:
+    """In the order of arrival, whatever the order of the calls [MQTT-4.6.0-2]."""
+
+    async def story(peer: Peer) -> None:
+        await peer.accept()
+        await peer.say(publish(1, 7) + publish(1, 8) + publish(0, 0))
+        assert await peer.is_silent()
+        go_on.set()
+        for expected in (7, 8):
+            _, body = await peer.expect(4)
+            assert body[:2] == bytes([0, expected])
+        told.set()
+        assert await peer.is_silent()
+
+    go_on, told = asyncio.Event(), asyncio.Event()
+    async with scripted(story) as port, client(port, acknowledge_by_hand=True) as one:
+        first, second, third = await take(one, 3)
+        one.acknowledge(third)
+        one.acknowledge(second)
+        await go_on.wait()
+        one.acknowledge(first)
+        one.acknowledge(first)
+        async with asyncio.timeout(5):
+            await told.wait()
+
+
+async def test_what_was_not_acknowledged_by_hand_comes_again(broker: ThrowAwayBroker) -> None:
+    options = {"clean_start": False, "session_expiry_s": 60, "acknowledge_by_hand": True}
+    async with broker.client("careful", **options) as one:
+        await one.subscribe("work", qos=1)
+        for number in range(3):
+            await one.publish("work", str(number), qos=1)
+        messages = await take(one, 3)
+        one.acknowledge(messages[0])
+        await one.publish("elsewhere", qos=1)
+    async with broker.client("careful", **options) as one:
+        assert [message.text for message in await take(one, 2)] == ["1", "2"]
+    with pytest.raises(ValueError, match="acknowledge_by_hand"):
+        one.acknowledge(Message("t", b"", 1, False, False, Properties(), ()))
+
+
+async def test_a_block_that_ends_acknowledges_what_nobody_took(broker: ThrowAwayBroker) -> None:
+    async with broker.client("one", receive_max=2, acknowledge_by_hand=True) as one:
+        for _ in range(3):
+            async with one.subscription("a", qos=1):
+                for number in range(5):
+                    await one.publish("a", str(number))
+        async with one.subscription("a", qos=1) as messages:
+            await one.publish("a", "last", qos=1)
+            assert await some(messages, 1) == ["last"]
 
 
 # Requests

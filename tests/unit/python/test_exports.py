@@ -31,14 +31,15 @@ OFFERED = {
 
 METHODS = {
     "Client": [
-        "address", "blocking", "client_id", "close", "connect", "from_url", "is_connected",
-        "limits", "messages", "publish", "reply", "request", "session_present", "subscribe",
-        "subscription", "unsubscribe", "version", "wait_connected", "wait_disconnected",
+        "acknowledge", "address", "blocking", "client_id", "close", "connect", "from_url",
+        "is_connected", "limits", "messages", "publish", "reply", "request", "session_present",
+        "subscribe", "subscription", "unsubscribe", "version", "wait_connected",
+        "wait_disconnected",
     ],
     "BlockingClient": [
-        "client_id", "close", "connect", "is_connected", "limits", "publish", "reply", "request",
-        "session_present", "subscribe", "subscription", "unsubscribe", "wait_connected",
-        "wait_disconnected",
+        "acknowledge", "client_id", "close", "connect", "is_connected", "limits", "publish",
+        "reply", "request", "session_present", "subscribe", "subscription", "unsubscribe",
+        "wait_connected", "wait_disconnected",
     ],
 }  # fmt: skip
 
