@@ -35,6 +35,10 @@ def explain(error: OSError, address: Address) -> ClientError:
             f"nothing listens on {address}",
             hint="is the broker running, and is this its port?",
         )
+    if isinstance(error, FileNotFoundError):
+        return Unreachable(
+            f"there is no socket {address}", hint="is the broker running, and is this its socket?"
+        )
     if isinstance(error, ConnectionResetError | BrokenPipeError | ConnectionAbortedError):
         return ConnectionLost(f"{address} closed the connection", cause=words_of(error))
     return Unreachable(f"{address} cannot be reached", cause=words_of(error))

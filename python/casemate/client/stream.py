@@ -8,7 +8,7 @@ from typing import Protocol
 
 from casemate.client.address import Address, is_loopback, plaintext_leaves
 from casemate.client.explain import explain
-from casemate.errors import DeadlinePassed
+from casemate.errors import DeadlinePassed, Unreachable
 
 READ_BYTES = 65_536
 """Bytes asked for at once; also what may arrive beyond a full queue."""
@@ -117,6 +117,8 @@ async def open_stream(address: Address, packet_bytes_max: int, timeout_s: float)
 async def _connect(address: Address) -> ByteStream:
     name = address.host if address.tls else None
     if address.unix_socket is not None:
+        if not hasattr(asyncio, "open_unix_connection"):
+            raise Unreachable("this system has no unix sockets", hint="name host and port")
         return ByteStream(
             *await asyncio.open_unix_connection(
                 address.unix_socket, ssl=address.tls, server_hostname=name, limit=READ_BYTES

@@ -7,6 +7,8 @@ against the real one in test_client.py.
 from __future__ import annotations
 
 import asyncio
+import socket
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +104,19 @@ async def test_nothing_listening_is_said_in_words() -> None:
         await client(port).connect()
     with pytest.raises(Unreachable, match="nothing listens on localhost"):
         await Client("localhost", port, tls=False).connect()
+
+
+async def test_a_unix_socket_that_is_not_there_or_not_open_is_said_in_words(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match="there is no socket") as missing:
+        await Client(unix_socket=tmp_path / "none.sock").connect()
+    assert "running" in missing.value.hint
+    closed = tmp_path / "closed.sock"
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(closed))
+        with pytest.raises(Unreachable, match="nothing listens on"):
+            await Client(unix_socket=closed).connect()
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        await Client(unix_socket=tmp_path / ("x" * 200)).connect()
 
 
 async def test_a_refusal_is_raised_with_its_reason_in_words() -> None:
