@@ -15,6 +15,9 @@ LOOPBACK = "127.0.0.1"
 
 _CHUNK_BYTES = 65_536
 
+_END_S = 1.0
+"""Time for connections that are cut to be gone, in seconds."""
+
 _SLICES_PER_S = 20
 """A slow connection moves its bytes so many times in a second."""
 
@@ -39,6 +42,7 @@ class Relay:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._carrying: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._bytes_per_s: float | None = None
@@ -117,13 +121,13 @@ class Relay:
             self._server.close()
         await self._cut()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=1)
+            await asyncio.wait(self._tasks, timeout=_END_S)
 
     async def _cut(self) -> None:
         for writer in self._writers:
             writer.transport.abort()
-        # The transports are gone after this turn.
-        await asyncio.sleep(0)
+        if self._carrying:
+            await asyncio.wait(self._carrying, timeout=_END_S)
 
     async def _set(
         self, *, flowing: bool = True, bytes_per_s: float | None = None, refusing: bool = False
@@ -139,22 +143,27 @@ class Relay:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         task = asyncio.current_task()
-        if task is not None:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        # Cannot fail: asyncio serves each connection in a task.
+        assert task is not None  # noqa: S101
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         onward: asyncio.StreamWriter | None = None
         try:
             if self._refusing:
                 return
             onward_reader, onward = await asyncio.open_connection(*self._to, limit=_CHUNK_BYTES)
+            if self._refusing:
+                return
             pair = {writer, onward}
             self._writers |= pair
+            self._carrying.add(task)
             try:
                 await asyncio.gather(
                     self._carry(reader, onward), self._carry(onward_reader, writer)
                 )
             finally:
                 self._writers -= pair
+                self._carrying.discard(task)
         except (OSError, asyncio.CancelledError):
             # Cancelled only when the relay stops; asyncio would log it as a fault.
             return
