@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from casemate.client.proxy import Proxy, admit_target, read_proxy
 from casemate.errors import Untrusted
 
 TLS_PORT = 8883
@@ -45,6 +46,7 @@ class Address:
         unix_socket: Path of a socket on this machine, in place of host and port.
         door: How a WebSocket is asked for; None is MQTT without one.
         local_address: Own address from which to connect; None lets the system choose.
+        proxy: An HTTP proxy between; None connects directly.
     """
 
     host: str
@@ -54,6 +56,7 @@ class Address:
     unix_socket: str | None = None
     door: Door | None = None
     local_address: str | None = None
+    proxy: Proxy | None = None
 
     def __str__(self) -> str:
         """Gives the socket's path, or `host:port` with IPv6 in brackets."""
@@ -72,6 +75,7 @@ def locate(
     websocket_path: str | None = None,
     websocket_headers: Iterable[tuple[str, str]] = (),
     local_address: str | None = None,
+    proxy: str | None = None,
 ) -> Address:
     """Checks how a broker is to be reached.
 
@@ -84,6 +88,7 @@ def locate(
         websocket_path: None is MQTT without WebSocket.
         websocket_headers: For the handshake.
         local_address: Own address from which to connect.
+        proxy: URL of an HTTP proxy.
 
     Raises:
         ValueError: Something cannot be, or two things contradict each other.
@@ -91,8 +96,8 @@ def locate(
     """
     door = _door(websocket_path, tuple(websocket_headers))
     if unix_socket is not None:
-        if port is not None or local_address is not None:
-            raise ValueError("a unix socket has no port and no local address")
+        if any(one is not None for one in (port, local_address, proxy)):
+            raise ValueError("a unix socket has no port, no local address and no proxy")
         return Address(host or "localhost", 0, tls, False, str(unix_socket), door)
     if not host:
         raise ValueError("name the broker's host, or its unix socket")
@@ -103,9 +108,14 @@ def locate(
         port = ports[tls is not None]
     if not 1 <= port <= 65_535:
         raise ValueError("port is 1–65,535")
-    if tls is None and not insecure_plaintext and not is_loopback(host):
-        raise plaintext_leaves(host)
-    return Address(host, port, tls, insecure_plaintext, None, door, local_address)
+    if tls is None and not insecure_plaintext and (proxy or not is_loopback(host)):
+        raise plaintext_leaves("the proxy" if proxy else host)
+    between = None if proxy is None else read_proxy(proxy)
+    if between is not None:
+        admit_target(host)
+        if local_address is not None:
+            raise ValueError("local_address and proxy cannot be combined")
+    return Address(host, port, tls, insecure_plaintext, None, door, local_address, between)
 
 
 def plaintext_leaves(host: object) -> Untrusted:

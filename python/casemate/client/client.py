@@ -70,6 +70,7 @@ class Client:
         websocket_path: str | None = None,
         websocket_headers: Iterable[tuple[str, str]] = (),
         local_address: str | None = None,
+        proxy: str | None = None,
         version: int = 5,
         keep_alive_s: int = 60,
         clean_start: bool = True,
@@ -105,6 +106,8 @@ class Client:
             websocket_path: Speak MQTT over a WebSocket on this path, such as `/mqtt`.
             websocket_headers: Sent with its handshake, such as a token for a proxy.
             local_address: Own address from which to connect.
+            proxy: An HTTP proxy to go through, `http://[user:password@]host[:port]`; it sees
+                where to, and with TLS nothing else.
             version: 5, 4 (MQTT 3.1.1) or 3 (MQTT 3.1).
             keep_alive_s: 0–65,535 seconds; 0 never pings.
             clean_start: Forget the session that the broker may still have.
@@ -141,6 +144,7 @@ class Client:
             websocket_path=websocket_path,
             websocket_headers=websocket_headers,
             local_address=local_address,
+            proxy=proxy,
         )
         self._greeting = Greeting(
             version,

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from casemate.client.address import Address, is_loopback, plaintext_leaves
 from casemate.client.explain import explain
+from casemate.client.proxy import pass_through
 from casemate.errors import DeadlinePassed, Unreachable
 
 READ_BYTES = 65_536
@@ -124,6 +125,13 @@ async def _connect(address: Address) -> ByteStream:
                 address.unix_socket, ssl=address.tls, server_hostname=name, limit=READ_BYTES
             )
         )
+    if address.proxy is not None:
+        raw = await pass_through(address.proxy, address.host, address.port)
+        return ByteStream(
+            *await asyncio.open_connection(
+                sock=raw, ssl=address.tls, server_hostname=name, limit=READ_BYTES
+            )
+        )
     reader, writer = await asyncio.open_connection(
         address.host,
         address.port,
@@ -137,9 +145,9 @@ async def _connect(address: Address) -> ByteStream:
         # "localhost" is a name, and a name may have been made to point elsewhere.
         writer.transport.abort()
         raise plaintext_leaves(address)
-    raw = writer.get_extra_info("socket")
-    if raw is not None:
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    own = writer.get_extra_info("socket")
+    if own is not None:
+        own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return ByteStream(reader, writer)
 
 
