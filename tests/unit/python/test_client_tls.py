@@ -163,6 +163,34 @@ async def test_a_client_certificate_of_another_authority_is_refused(
     assert not any(heard)
 
 
+async def test_mosquitto_2130_no_later_attempt_trusts_what_the_first_did_not(ca_file: Path) -> None:
+    context = server_context(trustme.CA().issue_cert("127.0.0.1"))
+    async with serving(context) as (port, heard):
+        for _ in range(3):
+            assert isinstance(await refused(port, ca_file), Untrusted)
+    assert not any(heard)
+
+
+async def test_a_broker_that_comes_back_as_somebody_else_is_refused_for_good(
+    authority: trustme.CA, ca_file: Path
+) -> None:
+    """The client reconnects by itself; it must not go on with, nor ask again, whoever is there."""
+    context = server_context(authority.issue_cert("127.0.0.1"))
+    async with (
+        serving(context) as (port, heard),
+        Client("127.0.0.1", port, ca_file=ca_file, reconnect_s_max=0.05) as one,
+    ):
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+        # A word is all that this server needs to close.
+        one._exchange.link.write(b"\xe0\x00")
+        with pytest.raises(Untrusted, match="not trusted"):
+            async with asyncio.timeout(5):
+                await anext(one.messages)
+        with pytest.raises(Untrusted):
+            await one.publish("t", qos=1)
+    assert len(heard) == 1, "nothing of MQTT was said to the other"
+
+
 def test_tls_1_1_is_never_offered() -> None:
     assert trust().minimum_version >= ssl.TLSVersion.TLSv1_2
 
