@@ -20,7 +20,7 @@ import pytest
 pytest.register_assert_rewrite("tests.interop.scenarios")
 
 ROOT = Path(__file__).parents[2]
-REQUIRED = os.environ.get("CASEMATE_REQUIRE_INTEROP") == "1"
+REQUIRED = os.environ.get("INTEROP_REQUIRED") == "1"
 
 TRANSPORTS = ("tcp", "tls", "mtls", "ws", "wss")
 PORTS = {"tcp": "port", **{name: f"{name}_port" for name in TRANSPORTS[1:]}}

@@ -20,7 +20,7 @@ MAIN = [sys.executable, "-c", "from casemate.cli.app import main; main()"]
 
 def environment() -> dict[str, str]:
     return {
-        **{name: value for name, value in os.environ.items() if name != "CASEMATE_HOME"},
+        **{name: value for name, value in os.environ.items() if "CASEMATE_" not in name},
         "PYTHONPATH": os.pathsep.join([str(ROOT / "python"), os.environ.get("PYTHONPATH", "")]),
         # As in an environment that was activated, so that printed lines say plainly `casemate`.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
