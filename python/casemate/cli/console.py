@@ -31,7 +31,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, errors
 PassphraseFile = Annotated[
     Path | None,
     typer.Option(
-        "--passphrase-file", metavar="FILE", help="File with the passphrase of the CA's key."
+        "--passphrase-file",
+        envvar="CASEMATE_PASSPHRASE_FILE",
+        metavar="FILE",
+        help="File with the passphrase of the CA's key.",
     ),
 ]
 

@@ -30,7 +30,10 @@ def init(
     passphrase_file: Annotated[
         Path | None,
         typer.Option(
-            "--passphrase-file", metavar="FILE", help="Encrypt the CA's keys with this passphrase."
+            "--passphrase-file",
+            envvar="CASEMATE_PASSPHRASE_FILE",
+            metavar="FILE",
+            help="Encrypt the CA's keys with this passphrase.",
         ),
     ] = None,
     generate: Annotated[

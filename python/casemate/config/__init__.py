@@ -1,7 +1,8 @@
 """The configuration, `casemate.toml`: what the broker listens on, and how much it may be asked.
 
 Every option has a safe zero value. An unknown key is an error, never ignored. What weakens the
-broker is spelled `insecure_*` and needs a written reason.
+broker is spelled `insecure_*` and needs a written reason. Variables `CASEMATE_…` of the
+environment count over the file and are checked like it.
 """
 
 from casemate.config.configuration import (
@@ -10,12 +11,11 @@ from casemate.config.configuration import (
     SERVER_KEY,
     Configuration,
     default_text,
-    load,
-    parse,
 )
 from casemate.config.limits import Limits
 from casemate.config.listener import SOCKETS_PATH_BYTES_MAX, Listener
 from casemate.config.log import Log
+from casemate.config.reading import Reading, Setting, Source, load, parse, read
 from casemate.config.section import REASON_CHARACTERS_MAX, REASON_CHARACTERS_MIN
 from casemate.config.weakening import weakenings
 from casemate.config.web import WS_PATH
@@ -32,8 +32,12 @@ __all__ = [
     "Limits",
     "Listener",
     "Log",
+    "Reading",
+    "Setting",
+    "Source",
     "default_text",
     "load",
     "parse",
+    "read",
     "weakenings",
 ]

@@ -1,27 +1,23 @@
-"""The whole configuration: read from `casemate.toml`, checked, and written for a new home."""
+"""The whole configuration as a value that was checked, and its text for a new home."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, StrictBool, StrictInt, ValidationError, field_validator, model_validator
+from pydantic import Field, StrictBool, StrictInt, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from casemate.config import explain
 from casemate.config.limits import Limits
-from casemate.config.listener import SOCKETS_PATH_BYTES_MAX, Listener
+from casemate.config.listener import Listener
 from casemate.config.log import Log
 from casemate.config.section import Section, contradiction
-from casemate.document import Document
-from casemate.errors import ConfigurationError
 
 FILE_NAME = "casemate.toml"
 SERVER_CERTIFICATE = Path("pki/server.crt")
 SERVER_KEY = Path("pki/server.key")
 
-_NO_LISTENER_HINT = 'add [[listeners]] with kind = "tls" and port = 8883'
+NO_LISTENER_HINT = 'add [[listeners]] with kind = "tls" and port = 8883'
 
 
 class Configuration(Section):
@@ -59,7 +55,7 @@ class Configuration(Section):
     @model_validator(mode="after")
     def _refuse_none_and_twins(self) -> Self:
         if not self.listeners:
-            raise contradiction("listeners", "no listener is declared", _NO_LISTENER_HINT)
+            raise contradiction("listeners", "no listener is declared", NO_LISTENER_HINT)
         taken: set[object] = set()
         for position, listener in enumerate(self.listeners):
             address = listener.socket or (listener.host, listener.port)
@@ -100,61 +96,6 @@ class Configuration(Section):
         home = home.absolute()
         listeners = tuple(_in_home(listener, home) for listener in self.listeners)
         return self.model_copy(update={"listeners": listeners})
-
-
-_SECTIONS: explain.Sections = {
-    "": Configuration,
-    "listeners": Listener,
-    "limits": Limits,
-    "log": Log,
-}
-
-
-def load(home: Path) -> Configuration:
-    """Reads and checks the configuration of a home.
-
-    Args:
-        home: Folder that holds `casemate.toml`.
-
-    Returns:
-        The configuration, with the paths of certificates and keys absolute.
-
-    Raises:
-        ConfigurationError: The file is missing, unreadable, not TOML, has an unknown key, a
-            value out of range, or a contradiction; file, line and a hint are set.
-    """
-    document = Document.read(home / FILE_NAME, ConfigurationError)
-    configuration = parse(document).in_home(home)
-    for position, listener in enumerate(configuration.listeners):
-        if listener.socket is not None:
-            length = len(os.fsencode(listener.socket))
-            if length > SOCKETS_PATH_BYTES_MAX:
-                raise document.wrong(
-                    ("listeners", position, "socket"),
-                    f"the path of the socket has {length} bytes, "
-                    f"the system takes {SOCKETS_PATH_BYTES_MAX}",
-                    hint="use a shorter path, such as one below /run",
-                )
-    return configuration
-
-
-def parse(document: Document) -> Configuration:
-    """Checks a document that was read already; paths stay as they were written.
-
-    Raises:
-        ConfigurationError: As for `load`.
-    """
-    if not document.values.get("listeners"):
-        raise document.wrong(
-            ("listeners",),
-            "no listener is declared",
-            hint=_NO_LISTENER_HINT,
-        )
-    try:
-        return Configuration.model_validate(document.values)
-    except ValidationError as error:
-        problems = error.errors(include_url=False)
-        raise explain.first(document, problems, _SECTIONS) from error
 
 
 def default_text() -> str:

@@ -1,4 +1,4 @@
-"""From what validation found to one error: file, line, what was found, what to do."""
+"""From what validation found to one error: file and line, or variable; what was found; a hint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from casemate.document import Document, nearest
+from casemate.config.variables import Variables, variable
+from casemate.document import Document, Place, nearest
 from casemate.errors import ConfigurationError
 
 Sections = Mapping[str, type[BaseModel]]
@@ -16,16 +17,17 @@ Sections = Mapping[str, type[BaseModel]]
 
 
 def first(
-    document: Document, problems: list[ErrorDetails], sections: Sections
+    document: Document, problems: list[ErrorDetails], sections: Sections, named: Variables
 ) -> ConfigurationError:
-    """Makes one error of the problem that stands first in the file.
+    """Makes one error of the first problem: of the variables, then of the file.
 
     Args:
         document: That was checked.
         problems: What is wrong in it, at least one.
         sections: What may stand in it.
+        named: The variables whose values were laid over it.
     """
-    described = [_describe(document, problem, sections) for problem in problems]
+    described = [_describe(document, problem, sections, named) for problem in problems]
     described.sort(key=lambda error: error.line or 0)
     error = described[0]
     if len(described) > 1:
@@ -34,7 +36,36 @@ def first(
     return error
 
 
-def _describe(document: Document, problem: ErrorDetails, sections: Sections) -> ConfigurationError:
+def blame(
+    document: Document, named: Variables, place: Place, message: str, hint: str
+) -> ConfigurationError:
+    """Makes the error of a place, named by the variable or the line that it comes from."""
+    name = _variable(document, named, place)
+    if name is None:
+        return ConfigurationError(message, file=document.file, line=document.line(place), hint=hint)
+    hint = hint.replace("remove the line", "unset it")
+    if place not in named and hint.startswith("add "):
+        hint = f"{hint}, such as with {variable(place)}"
+    return ConfigurationError(f"{name}: {message}", hint=hint)
+
+
+def _variable(document: Document, named: Variables, place: Place) -> str | None:
+    """Finds the variable at a place, or below the nearest table that only variables have made."""
+    while place:
+        if place in named:
+            return named[place]
+        if place in document.lines:
+            return None
+        below = [one for one in named if one[: len(place)] == place]
+        if below:
+            return named[min(below, key=str)]
+        place = place[:-1]
+    return None
+
+
+def _describe(
+    document: Document, problem: ErrorDetails, sections: Sections, named: Variables
+) -> ConfigurationError:
     context = problem.get("ctx", {})
     place = (*problem["loc"], *context.get("place", ()))
     # An element of a list has no key of its own; it goes by the list's.
@@ -44,25 +75,27 @@ def _describe(document: Document, problem: ErrorDetails, sections: Sections) -> 
     if kind == "extra_forbidden":
         keys = list(_model(place[:-1], sections).model_fields)
         known = nearest(key, keys)
-        return _error(
+        return blame(
             document,
+            named,
             place,
             f"unknown key {key[:64]!a} in {section}",
             f'did you mean "{known}"?' if known else f"known keys: {', '.join(keys)}",
         )
     if kind == "missing":
-        return _error(document, place, f"{key} is missing in {section}", f"add {key} = …")
+        return blame(document, named, place, f"{key} is missing in {section}", f"add {key} = …")
     if kind == "contradiction":
-        return _error(document, place, str(context["what"]), str(context["hint"]))
+        return blame(document, named, place, str(context["what"]), _beside(named, place, context))
     found = _found(context.get("found", problem["input"]))
     message = f"{key} in {section}: {_expected(problem, context)}, found {found}"
-    return _error(document, place, message, _hint(problem, context))
+    return blame(document, named, place, message, _hint(problem, context))
 
 
-def _error(
-    document: Document, place: tuple[str | int, ...], message: str, hint: str
-) -> ConfigurationError:
-    return ConfigurationError(message, file=document.file, line=document.line(place), hint=hint)
+def _beside(named: Variables, place: Place, context: Mapping[str, Any]) -> str:
+    """Gives the hint of a contradiction, with the variables that may be its other half."""
+    hint = str(context["hint"])
+    others = [name for one, name in named.items() if one[:-1] == place[:-1] and one != place]
+    return f"{hint} (set too: {', '.join(sorted(others)[:4])})" if others else hint
 
 
 def _expected(problem: ErrorDetails, context: Mapping[str, Any]) -> str:

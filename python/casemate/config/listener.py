@@ -100,13 +100,7 @@ class Listener(Section):
     def _fill_by_kind(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic hands over anything.
         if not isinstance(values, Mapping):
             return values
-        kind = values.get("kind")
-        filled: dict[str, Any] = {}
-        if kind in ("tls", "wss"):
-            filled["client_certificates"] = "optional"
-        if kind in ("ws", "wss"):
-            filled["path"] = WS_PATH
-        return {**filled, **values}
+        return {**_usual(values.get("kind")), **values}
 
     @field_validator("name")
     @classmethod
@@ -284,6 +278,10 @@ class Listener(Section):
                 f'use mode = "{SOCKET_MODE}", or give the reason in insecure_socket_mode = "…"',
             )
 
+    def usual(self) -> dict[str, object]:
+        """Gives the defaults that depend on the kind of the listener."""
+        return _usual(self.kind)
+
     @property
     def is_loopback(self) -> bool:
         """Tells whether only this machine can reach the listener."""
@@ -319,6 +317,15 @@ class Listener(Section):
         ]
         wide = [one for one in joined if one.prefixlen < _PREFIX_MIN[one.version]]
         return min(wide, key=lambda one: one.prefixlen, default=None)
+
+
+def _usual(kind: object) -> dict[str, object]:
+    filled: dict[str, object] = {}
+    if kind in ("tls", "wss"):
+        filled["client_certificates"] = "optional"
+    if kind in ("ws", "wss"):
+        filled["path"] = WS_PATH
+    return filled
 
 
 def _network(position: int, text: str) -> str:

@@ -1,0 +1,167 @@
+"""The configuration as it was read: from which file, which variables, and what came from where."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from casemate.config import explain, shape, variables
+from casemate.config.configuration import FILE_NAME, NO_LISTENER_HINT, Configuration
+from casemate.config.listener import SOCKETS_PATH_BYTES_MAX
+from casemate.config.variables import Variables
+from casemate.document import Document, Place
+from casemate.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Says where a value comes from.
+
+    Attributes:
+        kind: `file`, `environment` or `default`.
+        where: `casemate.toml:12`, the name of a variable, or nothing.
+    """
+
+    kind: Literal["file", "environment", "default"]
+    where: str = ""
+
+    def __str__(self) -> str:
+        """Gives it in a word."""
+        return self.where or self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Is one option of a configuration.
+
+    Attributes:
+        place: Keys and positions down to it.
+        value: What is in force, as TOML and JSON can say it; None for nothing.
+        default: What would be in force if nothing were said; None for nothing.
+        source: Where the value comes from.
+    """
+
+    place: Place
+    value: object
+    default: object
+    source: Source
+
+    @property
+    def name(self) -> str:
+        """The option as people read it, such as `listeners.0.port`."""
+        return ".".join(str(one) for one in self.place)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Holds a configuration that was found valid, and where it comes from.
+
+    Attributes:
+        configuration: With the paths of certificates, keys and sockets absolute.
+        document: The file, with what the environment says laid over its values.
+        variables: The variable that has set each option which one has set.
+    """
+
+    configuration: Configuration
+    document: Document
+    variables: Variables
+
+    def source(self, place: Place) -> Source:
+        """Says where the value at a place comes from."""
+        if place in self.variables:
+            return Source("environment", self.variables[place])
+        line = self.document.lines.get(place)
+        if line is not None:
+            return Source("file", f"{self.document.file.name}:{line}")
+        return Source("default")
+
+    def settings(self) -> Iterator[Setting]:
+        """Yields every option: of the whole, then of each table, in the order of the models."""
+        for option in shape.options():
+            if not option.section:
+                yield self._setting((option.name,), self.configuration, option.default)
+        for section in [name for name in shape.sections() if name]:
+            value = getattr(self.configuration, section)
+            tables = enumerate(value) if isinstance(value, tuple) else [(None, value)]
+            for position, table in tables:
+                middle: Place = () if position is None else (position,)
+                usual = table.usual() if hasattr(table, "usual") else {}
+                for option in shape.options():
+                    if option.section == section:
+                        default = usual.get(option.name, option.default)
+                        yield self._setting((section, *middle, option.name), table, default)
+
+    def _setting(self, place: Place, table: object, default: object) -> Setting:
+        value = getattr(table, str(place[-1]))
+        return Setting(place, _plain(value), _plain(default), self.source(place))
+
+
+def read(
+    home: Path, environment: Mapping[str, str] | None = None, file: Path | None = None
+) -> Reading:
+    """Reads and checks the configuration of a home, with what the environment says over it.
+
+    Args:
+        home: Folder that holds `casemate.toml`, and that relative paths start from.
+        environment: Variables; None takes those of this process.
+        file: Read in place of the home's own, such as a draft.
+
+    Raises:
+        ConfigurationError: The file is missing, unreadable, not TOML, has an unknown key, a
+            value out of range, or a contradiction; file and line, or the variable, are said,
+            and a hint is set.
+    """
+    document = Document.read(file or home / FILE_NAME, ConfigurationError)
+    laid, named = variables.overlay(
+        document.values, os.environ if environment is None else environment
+    )
+    document = replace(document, values=laid)
+    configuration = parse(document, named).in_home(home)
+    for position, listener in enumerate(configuration.listeners):
+        if listener.socket is not None:
+            length = len(os.fsencode(listener.socket))
+            if length > SOCKETS_PATH_BYTES_MAX:
+                raise explain.blame(
+                    document,
+                    named,
+                    ("listeners", position, "socket"),
+                    f"the path of the socket has {length} bytes, "
+                    f"the system takes {SOCKETS_PATH_BYTES_MAX}",
+                    "use a shorter path, such as one below /run",
+                )
+    return Reading(configuration, document, named)
+
+
+def load(home: Path, environment: Mapping[str, str] | None = None) -> Configuration:
+    """Gives the configuration alone; otherwise as `read`."""
+    return read(home, environment).configuration
+
+
+def parse(document: Document, named: Variables | None = None) -> Configuration:
+    """Checks a document that was read already; paths stay as they were written.
+
+    Args:
+        document: With what the environment says laid over it.
+        named: The variables that were.
+
+    Raises:
+        ConfigurationError: As for `read`.
+    """
+    if not document.values.get("listeners"):
+        raise document.wrong(("listeners",), "no listener is declared", hint=NO_LISTENER_HINT)
+    try:
+        return Configuration.model_validate(document.values)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        raise explain.first(document, problems, shape.sections(), named or {}) from error
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
