@@ -15,6 +15,7 @@ import typer
 
 from casemate import __version__
 from casemate.cli import (
+    config,
     connection,
     console,
     device,
@@ -44,6 +45,7 @@ app.command()(up.up)
 app.command()(run.run)
 app.command()(reload.reload)
 app.command()(status.status)
+app.add_typer(config.app)
 app.add_typer(device.app)
 app.add_typer(user.app)
 app.command(context_settings=connection.CONTEXT)(pub.pub)

@@ -16,6 +16,7 @@ from casemate.config.limits import Limits
 from casemate.config.listener import SOCKETS_PATH_BYTES_MAX, Listener
 from casemate.config.log import Log
 from casemate.config.reading import Reading, Setting, Source, load, parse, read
+from casemate.config.schema import schema_text
 from casemate.config.section import REASON_CHARACTERS_MAX, REASON_CHARACTERS_MIN
 from casemate.config.weakening import weakenings
 from casemate.config.web import WS_PATH
@@ -39,5 +40,6 @@ __all__ = [
     "load",
     "parse",
     "read",
+    "schema_text",
     "weakenings",
 ]

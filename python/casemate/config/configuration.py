@@ -133,6 +133,9 @@ def _in_home(listener: Listener, home: Path) -> Listener:
 
 
 _DEFAULT_TEXT = """\
+#:schema ./casemate.schema.json
+# Editors that know this line help once "casemate config schema > casemate.schema.json" was run.
+
 # The configuration of this broker. Every option that is not set here has a safe value.
 # What weakens the broker is spelled insecure_* and needs a written reason.
 

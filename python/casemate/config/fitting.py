@@ -37,6 +37,11 @@ _REQUIRED = {
 """Options without a default: the kinds that need them, and how they are written."""
 
 
+def fits(kind: str, option: str) -> bool:
+    """Tells whether listeners of a kind have an option."""
+    return kind in _FITTING.get(option, (_ALL, ""))[0]
+
+
 def refuse_misfits(kind: str, said: set[str]) -> None:
     """Refuses an option that this kind of listener would ignore, and the lack of one it needs.
 

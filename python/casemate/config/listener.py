@@ -282,6 +282,10 @@ class Listener(Section):
         """Gives the defaults that depend on the kind of the listener."""
         return _usual(self.kind)
 
+    def has(self, option: str) -> bool:
+        """Tells whether a listener of this kind has an option."""
+        return fitting.fits(self.kind, option)
+
     @property
     def is_loopback(self) -> bool:
         """Tells whether only this machine can reach the listener."""

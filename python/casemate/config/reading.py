@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from casemate.config import explain, shape, variables
 from casemate.config.configuration import FILE_NAME, NO_LISTENER_HINT, Configuration
-from casemate.config.listener import SOCKETS_PATH_BYTES_MAX
+from casemate.config.listener import SOCKETS_PATH_BYTES_MAX, Listener
 from casemate.config.variables import Variables
 from casemate.document import Document, Place
 from casemate.errors import ConfigurationError
@@ -81,20 +81,26 @@ class Reading:
         return Source("default")
 
     def settings(self) -> Iterator[Setting]:
-        """Yields every option: of the whole, then of each table, in the order of the models."""
-        for option in shape.options():
-            if not option.section:
-                yield self._setting((option.name,), self.configuration, option.default)
-        for section in [name for name in shape.sections() if name]:
-            value = getattr(self.configuration, section)
-            tables = enumerate(value) if isinstance(value, tuple) else [(None, value)]
-            for position, table in tables:
-                middle: Place = () if position is None else (position,)
-                usual = table.usual() if hasattr(table, "usual") else {}
+        """Yields every option that could be set: of the whole, then of each table, in order."""
+        for section in shape.sections():
+            for position, table in self._tables(section):
+                usual = table.usual() if isinstance(table, Listener) else {}
+                place: Place = (section,) if section else ()
+                place = place if position is None else (*place, position)
                 for option in shape.options():
-                    if option.section == section:
-                        default = usual.get(option.name, option.default)
-                        yield self._setting((section, *middle, option.name), table, default)
+                    if option.section != section:
+                        continue
+                    if isinstance(table, Listener) and not table.has(option.name):
+                        continue
+                    default = usual.get(option.name, option.default)
+                    yield self._setting((*place, option.name), table, default)
+
+    def _tables(self, section: str) -> Iterator[tuple[int | None, object]]:
+        value = getattr(self.configuration, section) if section else self.configuration
+        if isinstance(value, tuple):
+            yield from enumerate(value)
+        else:
+            yield None, value
 
     def _setting(self, place: Place, table: object, default: object) -> Setting:
         value = getattr(table, str(place[-1]))
