@@ -19,10 +19,12 @@ from casemate.cli import (
     connection,
     console,
     device,
+    doctor,
     init,
     lab,
     pub,
     reload,
+    renew,
     run,
     status,
     sub,
@@ -44,7 +46,9 @@ app.command()(init.init)
 app.command()(up.up)
 app.command()(run.run)
 app.command()(reload.reload)
+app.command()(renew.renew)
 app.command()(status.status)
+app.command()(doctor.doctor)
 app.add_typer(config.app)
 app.add_typer(device.app)
 app.add_typer(user.app)
