@@ -115,7 +115,8 @@ async def test_a_unix_socket_that_is_not_there_or_not_open_is_said_in_words(tmp_
         one.bind(str(closed))
         with pytest.raises(Unreachable, match="nothing listens on"):
             await Client(unix_socket=closed).connect()
-    with pytest.raises(Unreachable, match="cannot be reached"):
+    # asyncio says that the path is too long, uvloop that there is none.
+    with pytest.raises(Unreachable, match=r"cannot be reached|there is no socket"):
         await Client(unix_socket=tmp_path / ("x" * 200)).connect()
 
 
