@@ -218,8 +218,8 @@ fn packet_over_the_announced_maximum_ends_the_connection() {
     }
 }
 
-/// Goal: a packet that trickles in keeps nobody alive (SlowTT). Method: a byte a second of a PUBLISH
-/// that never ends, and beside it a client whose whole packets come as slowly.
+/// Goal: a packet that trickles in keeps nobody alive (SlowTT). Method: a byte a second of a
+/// PUBLISH that never ends, and beside it a client whose whole packets come as slowly.
 #[test]
 fn bytes_of_an_unfinished_packet_keep_nobody_alive() {
     // [MQTT-3.1.2-22] [MQTT-3.1.1 3.1.2-24]

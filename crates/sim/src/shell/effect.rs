@@ -1,6 +1,6 @@
 //! Effects: what a shard asks of the shell, carried out and checked against the door.
 
-use casemate_engine::{ConnectionId, Credentials, Effect, EventKind, Millis};
+use casemate_engine::{ConnectionId, Credentials, Effect, Event, EventKind, Millis};
 
 use super::turn::gather;
 use super::{Item, Report, Shell, Side};
@@ -62,13 +62,7 @@ impl Shell {
             Effect::Resume { id } => self.pause(shard, now, id, false),
             Effect::Close { id } => self.close(shard, now, id),
             Effect::Event(event) => {
-                let seats = &self.stations[shard].seats;
-                let link = event.id.and_then(|id| seats.get(&id)).copied();
-                if let (Some(link), EventKind::Disconnected { .. }) = (link, &event.kind) {
-                    // Its last words may be written in the same moment.
-                    self.links[link].stalled_at = self.links[link].written_at;
-                }
-                self.reports.push(Report::Told { link, event });
+                self.tell(shard, event);
                 Ok(())
             }
             Effect::Settled => {
@@ -86,6 +80,17 @@ impl Shell {
                 Ok(())
             }
         }
+    }
+
+    /// Passes on what a shard tells, with the link that it is about.
+    fn tell(&mut self, shard: usize, event: Box<Event>) {
+        let seats = &self.stations[shard].seats;
+        let link = event.id.and_then(|id| seats.get(&id)).copied();
+        if let (Some(link), EventKind::Disconnected { .. }) = (link, &event.kind) {
+            // Its last words may be written in the same moment.
+            self.links[link].stalled_at = self.links[link].written_at;
+        }
+        self.reports.push(Report::Told { link, event });
     }
 
     /// The link behind the id of an effect, which must be alive.
