@@ -92,9 +92,10 @@ def test_an_account_without_a_password_is_proven_by_none(store: Accounts) -> Non
 
 def test_a_password_longer_than_the_bound_is_refused_before_it_is_hashed(store: Accounts) -> None:
     store.add("ann", "user", ["a"], SECRET)
-    begun = time.monotonic()
+    # Of this thread's work, not of the clock: hashing would be a hundred times as much.
+    begun = time.thread_time()
     refused(store, "ann", b"x" * 50_000_000)
-    assert time.monotonic() - begun < 0.5
+    assert time.thread_time() - begun < 0.5
 
 
 HOSTILE = ["", "#", "+", "a/b", "' OR 1=1 --", 'ann"; DROP TABLE account; --', "%", "_", "_nn",
@@ -121,7 +122,9 @@ def test_a_hostile_name_is_refused_everywhere(store: Accounts, name: str) -> Non
     assert [account.name for account in store.list()] == ["ann"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None
+)
 @given(st.text(max_size=20), st.text(max_size=20) | st.binary(max_size=20) | st.none())
 def test_no_name_and_password_do_more_than_be_refused(
     store: Accounts, name: str, password: str | bytes | None
