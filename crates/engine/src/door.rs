@@ -188,7 +188,8 @@ pub enum Input<'a> {
         /// As in [`Effect::Persist`].
         seq: u64,
     },
-    /// A new policy; in force when [`Effect::PolicyInForce`] says so.
+    /// A new policy; in force when [`Effect::PolicyInForce`] says so. One of an earlier epoch than
+    /// that which is in force changes nothing.
     Policy(Arc<Policy>),
     /// Closes every connection of a principal, and ends its sessions where asked.
     Expel {

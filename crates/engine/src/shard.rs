@@ -253,6 +253,10 @@ impl Shard {
 
     fn obey(&mut self, policy: Arc<Policy>) {
         let epoch = policy.epoch();
+        if epoch < self.policy.epoch() {
+            // It was overtaken on its way: the newer one holds.
+            return;
+        }
         for (_, session) in self.sessions.iter_mut() {
             session.roles = policy.resolve(&session.principal.roles);
         }

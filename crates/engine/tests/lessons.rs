@@ -347,3 +347,23 @@ fn mosquitto_3702_an_exchange_survives_or_ends_with_its_session_at_every_stage()
         }
     }
 }
+
+/// Goal: whatever order letters take, the newest policy holds. Method: an older one comes late,
+/// once with more rights and once with fewer.
+#[test]
+fn a_policy_that_was_overtaken_on_its_way_changes_nothing() {
+    for version in BOTH {
+        let mut lab = Lab::new();
+        let reader = lab.client(version, "reader");
+        let writer = lab.client(version, "writer");
+        lab.subscribe(reader, "t", Q0);
+        lab.obey(harness::policy(3));
+        lab.obey(Policy::deny_all(2));
+        lab.say(writer, &fresh("t", b"allowed", Q0, 0));
+        assert_eq!(payloads(&mut lab, reader, version), [b"allowed"]);
+        lab.obey(Policy::deny_all(5));
+        lab.obey(harness::policy(4));
+        lab.say(writer, &fresh("t", b"denied", Q0, 0));
+        assert!(payloads(&mut lab, reader, version).is_empty());
+    }
+}
