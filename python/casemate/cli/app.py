@@ -1,7 +1,9 @@
 """The program `casemate`: joins the commands and turns every end into an exit code.
 
 0: done. 1: refused or failed. 2: the command line is wrong. 3: configuration, policy or home is
-wrong. 130: ended by Ctrl-C.
+wrong. 130: ended by Ctrl-C. `doctor` alone weighs what it finds with 0, 1 and 2.
+
+A command's module imports what it needs when it runs: `--help` reads them all.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from casemate.cli import (
     pub,
     reload,
     renew,
+    role,
     run,
     status,
     sub,
@@ -37,24 +40,26 @@ app = typer.Typer(
     name="casemate",
     help="A secure MQTT broker, its devices and its clients.",
     no_args_is_help=True,
-    add_completion=False,
+    # Plain help: a table drawn by rich costs more time than all the rest of it.
+    rich_markup_mode=None,
     # A traceback with its variables would show passwords.
     pretty_exceptions_enable=False,
 )
 
-app.command()(init.init)
-app.command()(up.up)
-app.command()(run.run)
-app.command()(reload.reload)
-app.command()(renew.renew)
-app.command()(status.status)
-app.command()(doctor.doctor)
+app.command(short_help="Make a home: authority, certificate, operator, policy.")(init.init)
+app.command(short_help="Make a home if there is none, and serve it.")(up.up)
+app.command(short_help="Serve an existing home until a signal.")(run.run)
+app.command(short_help="Have a running broker take its files anew.")(reload.reload)
+app.command(short_help="Renew the certificate of the home's own broker.")(renew.renew)
+app.command(short_help="Say how the broker of a home is doing.")(status.status)
+app.command(short_help="Find what is not safe, and say what mends it.")(doctor.doctor)
 app.add_typer(config.app)
 app.add_typer(device.app)
 app.add_typer(user.app)
-app.command(context_settings=connection.CONTEXT)(pub.pub)
+app.add_typer(role.app)
+app.command(short_help="Publish messages.", context_settings=connection.CONTEXT)(pub.pub)
 app.command(context_settings=connection.CONTEXT)(sub.sub)
-app.command()(lab.lab)
+app.command(short_help="Run a throw-away broker on loopback, for tests.")(lab.lab)
 
 
 def _print_version(wanted: bool) -> None:

@@ -18,6 +18,7 @@ app = typer.Typer(
     name="config",
     help="The configuration: casemate.toml and CASEMATE_… variables.",
     no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 _DIFFERENT = 1
@@ -25,7 +26,7 @@ _WIDTH = 60
 """Column at which sources stand, unless a value is longer."""
 
 
-@app.command()
+@app.command(short_help="Check casemate.toml and the variables over it.")
 def check(
     draft: Annotated[
         Path | None,
@@ -63,7 +64,7 @@ def check(
     )
 
 
-@app.command()
+@app.command(short_help="Show each option, its value and where it comes from.")
 def show(
     everything: Annotated[bool, typer.Option("--all", help="Options without a value too.")] = False,
     home: HomeOption = None,
@@ -83,7 +84,7 @@ def show(
     _print(settings, as_json=as_json)
 
 
-@app.command()
+@app.command(short_help="Show what differs from defaults, or from the broker.")
 def diff(
     running: Annotated[
         bool, typer.Option("--running", help="Against what the home's running broker does.")

@@ -9,7 +9,12 @@ import typer
 from casemate.cli import console
 from casemate.cli.console import HomeOption, JsonOption, PassphraseFile
 
-app = typer.Typer(name="device", help="Devices and their certificates.", no_args_is_help=True)
+app = typer.Typer(
+    name="device",
+    help="Devices and their certificates.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 Name = Annotated[str, typer.Argument(help="1-128 letters, digits, '.', '_', '@' or '-'.")]
 
@@ -53,7 +58,7 @@ def add(
     )
 
 
-@app.command("list")
+@app.command("list", short_help="List the devices and their certificates.")
 def list_devices(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the devices, their roles and the end of their certificates."""
     with console.open_home(home).accounts() as store:
@@ -73,7 +78,7 @@ def list_devices(home: HomeOption = None, as_json: JsonOption = False) -> None:
     console.answer_table(("name", "roles", "disabled", "certificate ends"), rows, as_json=as_json)
 
 
-@app.command()
+@app.command(short_help="Remove a device and close its connections.")
 def remove(name: Name, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Remove a device; a running broker closes its connection within a second."""
     console.open_home(home).remove_device(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -62,6 +61,8 @@ def pub(
         raise typer.BadParameter(f"{rest[0]!r} is one word too many; quote the message")
     payload = _payload(message, file, lines, null, stdin)
     work = _publish(reach.arguments(), topic, payload, qos, retain, repeat, repeat_delay)
+    import asyncio
+
     asyncio.run(_within(0.0 if lines else timeout, work))
 
 
@@ -92,6 +93,8 @@ def _payload(
 
 
 async def _within(timeout_s: float, work: Coroutine[Any, Any, None]) -> None:
+    import asyncio
+
     try:
         async with asyncio.timeout(timeout_s or None):
             await work
@@ -108,6 +111,8 @@ async def _publish(
     repeat: int,
     repeat_delay_s: float,
 ) -> None:
+    import asyncio
+
     from casemate.client import Client
 
     # A message either leaves or the command fails; it does not wait for a broker to return.
@@ -123,6 +128,8 @@ async def _publish(
 
 async def _publish_lines(client: Client, topic: str, qos: int, retain: bool) -> None:
     """Sends stdin line by line, in order, some acknowledgements awaited at a time."""
+    import asyncio
+
     waiting: set[asyncio.Task[int]] = set()
     lines = _lines()
     while (line := await asyncio.to_thread(next, lines, None)) is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import re
@@ -71,6 +70,8 @@ def sub(
     elif form is None:
         form = "%t %p" if verbose else "%p"
     end = b"" if no_newline else b"\n"
+    import asyncio
+
     try:
         asyncio.run(
             _subscribe(reach.arguments(), filters, qos, count, timeout, form, end, no_retained)
@@ -90,6 +91,8 @@ async def _subscribe(
     end: bytes,
     no_retained: bool,
 ) -> None:
+    import asyncio
+
     from casemate.client import Client
 
     # What is piped on must arrive as it was published; what a person looks at must be safe.

@@ -14,7 +14,9 @@ import typer
 from casemate.cli import console
 from casemate.cli.console import HomeOption, JsonOption
 
-app = typer.Typer(name="user", help="Users and their passwords.", no_args_is_help=True)
+app = typer.Typer(
+    name="user", help="Users and their passwords.", no_args_is_help=True, rich_markup_mode=None
+)
 
 Name = Annotated[str, typer.Argument(help="1-128 letters, digits, '.', '_', '@' or '-'.")]
 PasswordFile = Annotated[
@@ -26,7 +28,7 @@ PasswordStdin = Annotated[
 Generate = Annotated[bool, typer.Option("--generate", help="Choose a password; printed once.")]
 
 
-@app.command()
+@app.command(short_help="Add a user with a password.")
 def add(
     name: Name,
     roles: Annotated[list[str], typer.Option("--role", help="A role; may be repeated.")],
@@ -86,7 +88,7 @@ def passwd(
     _answer({"name": name}, f"user      {name} has a new password", shown, as_json)
 
 
-@app.command()
+@app.command(short_help="Remove a user and close their connections.")
 def remove(name: Name, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Remove a user; a running broker closes their connections within a second."""
     console.open_home(home).remove_user(name)

@@ -1,0 +1,162 @@
+"""What holds for the whole command line: exit codes, completion, what its start loads."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from casemate.cli import app
+from casemate.home import Home
+from tests.unit.python.commands import MAIN, PATIENCE_S, ROOT, environment
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("role") / "home"
+    Home.init(folder)
+    Home.open(folder).add_device("t7", "sensor")
+    return folder
+
+
+def interrupted(**_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+ENDS: dict[int, Callable[[Path, pytest.MonkeyPatch], int]] = {
+    0: lambda _home, _: app.execute(["--version"]),
+    1: lambda home, _: app.execute(["status", "--home", str(home)]),
+    2: lambda _home, _: app.execute(["status", "--no-such-option"]),
+    3: lambda home, _: app.execute(["status", "--home", str(home / "nowhere")]),
+    130: lambda _home, patch: patch.setattr(app, "app", interrupted) or app.execute(["status"]),
+}
+
+
+@pytest.mark.parametrize("code", ENDS)
+def test_each_end_has_its_exit_code(code: int, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ENDS[code](home, monkeypatch) == code
+
+
+def test_the_guide_lists_these_exit_codes_and_no_other() -> None:
+    guide = (ROOT / "docs/guides/command-line.md").read_text(encoding="utf-8")
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", guide, re.MULTILINE)] == list(ENDS)
+
+
+@pytest.mark.parametrize("words", [[], ["config"], ["device"], ["user"], ["role"]])
+def test_no_help_of_a_command_is_cut_short(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.execute([*words, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "..." not in said.partition("Commands:")[2]
+
+
+def test_a_role_is_listed_with_who_holds_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.execute(["role", "list", "--home", str(home), "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["sensor"] == {"name": "sensor", "rules": 2, "held by": ["t7"]}
+    # One line allows both to publish and to subscribe.
+    assert rows["operator"]["rules"] == 3
+    assert rows["console"]["held by"] == []
+
+
+def test_a_role_is_shown_with_the_line_of_each_rule(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.execute(["role", "show", "sensor", "--home", str(home)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        r"publish +devices/%u/#  \(QoS up to 1, may retain; policy\.toml:\d+\)", said[0]
+    )
+    assert said[-1] == "held by    t7"
+    assert app.execute(["role", "show", "console", "--home", str(home), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["held_by"] == []
+    assert {rule["operation"] for rule in shown["rules"]} == {"publish", "subscribe"}
+
+
+def test_an_unknown_role_is_refused_with_the_nearest_one(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.execute(["role", "show", "senser", "--home", str(home)]) == 3
+    assert 'did you mean "sensor"?' in capsys.readouterr().err
+
+
+def shell(script: str, home: Path, *variables: tuple[str, str]) -> str:
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script],
+        env={**environment(), "HOME": str(home), **dict(variables)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
+    said = shell(
+        'eval "$(casemate --show-completion; true)"\n'
+        "try() { COMP_WORDS=(casemate $1 $2); COMP_CWORD=$3; COMPREPLY=()\n"
+        '  _casemate_completion casemate; echo "${COMPREPLY[*]}"; }\n'
+        'try doc "" 1; try role "" 2; try doctor --j 2',
+        tmp_path,
+    )
+    assert said.splitlines() == ["doctor", "list show", "--json"]
+
+
+def test_completion_is_installed_for_the_shell_that_asks(tmp_path: Path) -> None:
+    shell("casemate --install-completion; true", tmp_path)
+    (script,) = (tmp_path / ".bash_completions").iterdir()
+    assert "_CASEMATE_COMPLETE=complete_bash" in script.read_text()
+    assert f"source '{script}'" in (tmp_path / ".bashrc").read_text()
+
+
+def test_zsh_gets_its_script_and_its_answers(tmp_path: Path) -> None:
+    script = shell("casemate", tmp_path, ("_CASEMATE_COMPLETE", "source_zsh"))
+    assert "#compdef casemate" in script
+    answer = shell(
+        "casemate",
+        tmp_path,
+        ("_CASEMATE_COMPLETE", "complete_zsh"),
+        ("_TYPER_COMPLETE_ARGS", "casemate dev"),
+    )
+    assert '"device":"Devices and their certificates."' in answer
+
+
+# What costs time at a start, or opens what a look at the version has no business with.
+HEAVY = ("argon2", "asyncio", "cryptography", "pydantic", "rich", "sqlite3", "ssl", "tomllib")
+HEAVY += ("websockets", "zxcvbn", "casemate._engine", "casemate.home", "casemate.config")
+
+LOADED = """
+casemate casemate.cli casemate.cli.app casemate.cli.config casemate.cli.connection
+casemate.cli.console casemate.cli.device casemate.cli.doctor casemate.cli.init casemate.cli.lab
+casemate.cli.pub casemate.cli.reload casemate.cli.renew casemate.cli.role casemate.cli.run
+casemate.cli.status casemate.cli.sub casemate.cli.up casemate.cli.user casemate.errors
+"""
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_a_start_loads_the_commands_and_nothing_that_they_run_with(option: str) -> None:
+    script = MAIN[-1].replace("; main()", "") + (
+        f"\nimport sys\nfrom casemate.cli.app import execute\nexecute([{option!r}])\n"
+        "print('\\n' + ' '.join(sys.modules))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
+    ).stdout
+    loaded = set(said.splitlines()[-1].split())
+    assert sorted(one for one in loaded if one.split(".")[0] == "casemate") == LOADED.split()
+    assert [one for one in HEAVY if one in loaded] == []
