@@ -29,6 +29,7 @@ from casemate.cli import (
     renew,
     role,
     run,
+    simulate,
     status,
     sub,
     up,
@@ -59,6 +60,7 @@ app.add_typer(user.app)
 app.add_typer(role.app)
 app.command(short_help="Publish messages.", context_settings=connection.CONTEXT)(pub.pub)
 app.command(context_settings=connection.CONTEXT)(sub.sub)
+app.command(short_help="Run a fleet of devices, for demos and tests.")(simulate.simulate)
 app.command(short_help="Run a throw-away broker on loopback, for tests.")(lab.lab)
 
 

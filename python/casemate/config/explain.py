@@ -8,26 +8,27 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from casemate.config.shape import model_of
 from casemate.config.variables import Variables, variable
 from casemate.document import Document, Place, nearest
 from casemate.errors import ConfigurationError
 
-Sections = Mapping[str, type[BaseModel]]
-"""The sections of a document by their keys; under "" the document itself."""
-
 
 def first(
-    document: Document, problems: list[ErrorDetails], sections: Sections, named: Variables
+    document: Document,
+    problems: list[ErrorDetails],
+    whole: type[BaseModel],
+    named: Variables | None = None,
 ) -> ConfigurationError:
     """Makes one error of the first problem: of the variables, then of the file.
 
     Args:
         document: That was checked.
         problems: What is wrong in it, at least one.
-        sections: What may stand in it.
+        whole: What may stand in it.
         named: The variables whose values were laid over it.
     """
-    described = [_describe(document, problem, sections, named) for problem in problems]
+    described = [_describe(document, problem, whole, named or {}) for problem in problems]
     described.sort(key=lambda error: error.line or 0)
     error = described[0]
     if len(described) > 1:
@@ -64,16 +65,16 @@ def _variable(document: Document, named: Variables, place: Place) -> str | None:
 
 
 def _describe(
-    document: Document, problem: ErrorDetails, sections: Sections, named: Variables
+    document: Document, problem: ErrorDetails, whole: type[BaseModel], named: Variables
 ) -> ConfigurationError:
     context = problem.get("ctx", {})
     place = (*problem["loc"], *context.get("place", ()))
     # An element of a list has no key of its own; it goes by the list's.
     key = next((one for one in reversed(place) if isinstance(one, str)), "listeners")
-    section = _section(place, document.file.name, sections)
+    model, section = _table(place, document.file.name, whole)
     kind = problem["type"]
     if kind == "extra_forbidden":
-        keys = list(_model(place[:-1], sections).model_fields)
+        keys = list(model.model_fields)
         known = nearest(key, keys)
         return blame(
             document,
@@ -146,11 +147,19 @@ def _found(value: object) -> str:
     return shown if len(shown) <= 48 else f"{shown[:47]}…"
 
 
-def _model(place: tuple[str | int, ...], sections: Sections) -> type[BaseModel]:
-    return sections.get(str(place[0]), sections[""]) if place else sections[""]
-
-
-def _section(place: tuple[str | int, ...], whole: str, sections: Sections) -> str:
-    if len(place) < 2 or place[0] not in sections:
-        return whole
-    return f"[[{place[0]}]]" if isinstance(place[1], int) else f"[{place[0]}]"
+def _table(place: Place, file: str, whole: type[BaseModel]) -> tuple[type[BaseModel], str]:
+    """Finds the model of the table that a place is in, and how its heading is written."""
+    model, names, is_repeated = whole, list[str](), False
+    for key in place[:-1]:
+        if isinstance(key, int):
+            continue
+        field = model.model_fields.get(key)
+        inner, many = (None, False) if field is None else model_of(field.annotation)
+        if inner is None:
+            break
+        model, is_repeated = inner, many
+        names.append(key)
+    heading = ".".join(names)
+    if not names:
+        return model, file
+    return model, f"[[{heading}]]" if is_repeated else f"[{heading}]"

@@ -164,7 +164,7 @@ def parse(document: Document, named: Variables | None = None) -> Configuration:
         return Configuration.model_validate(document.values)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        raise explain.first(document, problems, shape.sections(), named or {}) from error
+        raise explain.first(document, problems, Configuration, named) from error
 
 
 def _plain(value: object) -> object:

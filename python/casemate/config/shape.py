@@ -52,7 +52,7 @@ def sections() -> dict[str, type[BaseModel]]:
     """Gives the model of each table by its key; under "" the whole configuration."""
     found: dict[str, type[BaseModel]] = {"": Configuration}
     for name, field in Configuration.model_fields.items():
-        model, _ = _model(field.annotation)
+        model, _ = model_of(field.annotation)
         if model is not None:
             found[name] = model
     return found
@@ -75,20 +75,22 @@ def meanings(model: type[BaseModel]) -> dict[str, str]:
 
 def _options() -> Iterator[Option]:
     for name, model in sections().items():
-        repeated = name != "" and _model(Configuration.model_fields[name].annotation)[1]
+        repeated = name != "" and model_of(Configuration.model_fields[name].annotation)[1]
         explained = meanings(model)
         for key, field in model.model_fields.items():
-            if name == "" and _model(field.annotation)[0] is not None:
+            if name == "" and model_of(field.annotation)[0] is not None:
                 continue
             default = None if field.is_required() else field.default
             kind = _kind(field.annotation)
             yield Option(name, key, repeated, kind, default, explained.get(key, ""))
 
 
-def _model(annotation: object) -> tuple[type[BaseModel] | None, bool]:
+def model_of(annotation: object) -> tuple[type[BaseModel] | None, bool]:
     """Finds the model of a table, or of the tables of a list; says whether it is a list."""
     if get_origin(annotation) is tuple:
-        return _model(get_args(annotation)[0])[0], True
+        return model_of(get_args(annotation)[0])[0], True
+    if get_origin(annotation) is Annotated:
+        return model_of(get_args(annotation)[0])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, False
     return None, False

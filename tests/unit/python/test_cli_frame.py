@@ -139,7 +139,8 @@ LOADED = """
 casemate casemate.cli casemate.cli.app casemate.cli.config casemate.cli.connection
 casemate.cli.console casemate.cli.device casemate.cli.doctor casemate.cli.init casemate.cli.lab
 casemate.cli.pub casemate.cli.reload casemate.cli.renew casemate.cli.role casemate.cli.run
-casemate.cli.status casemate.cli.sub casemate.cli.up casemate.cli.user casemate.errors
+casemate.cli.simulate casemate.cli.status casemate.cli.sub casemate.cli.up casemate.cli.user
+casemate.errors
 """
 
 
