@@ -94,7 +94,8 @@ def diff(
 ) -> int:
     """Show what is set otherwise than by default; with --running what the broker does otherwise.
 
-    With --running it ends with 1 where there are differences, or where no broker runs.
+    With --running it ends with 1 where there are differences, or where no broker runs. What the
+    broker got from variables of its own is a difference, unless this process has them too.
     """
     from casemate import config
 
@@ -105,9 +106,10 @@ def diff(
         _print(changed, as_json=as_json, compared=True)
         return 0
     from casemate.broker import read_status
-    from casemate.cli.drift import drift
+    from casemate.cli.drift import drift, unconfigured
 
-    found = list(drift(reading.configuration, read_status(folder)))
+    status = read_status(folder)
+    found = [*drift(reading.configuration, status), *unconfigured(reading.configuration, status)]
     lines = found or ["the broker listens as configured"]
     console.answer({"differences": found}, lines, as_json=as_json)
     return _DIFFERENT if found else 0

@@ -13,7 +13,7 @@ import typer
 
 from casemate.cli import console
 from casemate.cli.console import HomeOption, JsonOption
-from casemate.errors import CasemateError, FileExposed, HomeMissing
+from casemate.errors import CasemateError, FileExposed, HomeError, HomeMissing
 
 if TYPE_CHECKING:
     from casemate.cli.finding import Finding
@@ -65,13 +65,19 @@ def examine(
 
     Raises:
         HomeMissing: There is no home.
+        HomeError: The folder cannot be looked at.
     """
     from casemate import config
     from casemate.cli import access, upkeep
     from casemate.cli.finding import Finding
+    from casemate.files import reason
     from casemate.policy import FILE_NAME, Policy
 
-    if not (home / config.FILE_NAME).is_file():
+    try:
+        is_home = (home / config.FILE_NAME).is_file()
+    except OSError as error:
+        raise HomeError(f"{home} cannot be looked at", cause=reason(error)) from error
+    if not is_home:
         raise HomeMissing(
             f"there is no home in {home}", hint="name its folder with --home or CASEMATE_HOME"
         )

@@ -29,16 +29,23 @@ def drift(wanted: Configuration, running: Status) -> Iterator[str]:
     for name in listening:
         if name not in configured:
             yield f"listener {name} listens, and is not configured"
-    said = weakenings(wanted)
-    for weakening in running.weakenings:
-        if weakening not in said:
-            yield f"in force, and not configured: {weakening}"
-    for weakening in said:
+    for weakening in weakenings(wanted):
         if weakening not in running.weakenings:
             yield f"configured, and not in force: {weakening}"
     if running.reload is not None:
         for option in running.reload.needs_restart:
             yield f"{option} has changed, and counts from the next start"
+
+
+def unconfigured(wanted: Configuration, running: Status) -> Iterator[str]:
+    """Yields each weakening that is in force and that the configuration does not say.
+
+    It was taken back and waits for a reload, or a variable of the broker's own process sets it.
+    """
+    said = weakenings(wanted)
+    for weakening in running.weakenings:
+        if weakening not in said:
+            yield f"in force, and not configured: {weakening}"
 
 
 def _fits(wanted: Listener, running: Listening) -> bool:

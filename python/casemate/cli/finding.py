@@ -44,7 +44,8 @@ RISKS: dict[str, tuple[Weight, str]] = {
     "authority-key": ("note", "Whoever copies the home can make a certificate for any name."),
     "broker-problem": ("warning", "A change on disk is not in force in the running broker."),
     "broker-silent": ("danger", "It has stopped to report, and may hang."),
-    "not-in-force": ("warning", "The broker still does what its files said before."),
+    "not-in-force": ("warning", "What the home says is not what the broker does."),
+    "weakened-in-force": ("danger", "The broker allows what nobody finds in its files."),
 }
 """Each check: what it weighs, and the risk in one sentence."""
 

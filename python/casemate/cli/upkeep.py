@@ -9,7 +9,7 @@ from pathlib import Path
 
 from casemate import config, files, identity, pki, policy
 from casemate.broker import is_served, read_status
-from casemate.cli.drift import drift
+from casemate.cli.drift import drift, unconfigured
 from casemate.cli.finding import Finding
 from casemate.config import Listener, Reading
 from casemate.errors import CasemateError, FileExposed
@@ -39,7 +39,7 @@ def modes(home: Path) -> Iterator[Finding]:
     keys = [home / PKI / pki.ROOT_KEY, home / PKI / pki.ISSUER_KEY]
     keys += sorted((home / IDENTITIES).glob(f"*/{CLIENT_KEY}"))
     for path in keys:
-        if path.exists():
+        if _is_there(path):
             yield from _mode(path, files.require_private)
 
 
@@ -132,8 +132,13 @@ def broker(home: Path, reading: Reading | None, now: datetime) -> Iterator[Findi
     if silent_s > _SILENT_S:
         words = f"the broker (pid {status.pid}) has said nothing for {silent_s:,} s"
         yield Finding("broker-silent", words, "look at its log, and restart it")
-    for difference in () if reading is None else drift(reading.configuration, status):
-        yield Finding("not-in-force", difference, f'run "casemate reload --home {at}", or restart')
+    if reading is None:
+        return
+    mend = f'run "casemate reload --home {at}"; what variables of its process set needs a restart'
+    for difference in drift(reading.configuration, status):
+        yield Finding("not-in-force", difference, mend)
+    for weakening in unconfigured(reading.configuration, status):
+        yield Finding("weakened-in-force", weakening, mend)
 
 
 def _mode(path: Path, require: Callable[[Path], None]) -> Iterator[Finding]:
@@ -144,6 +149,14 @@ def _mode(path: Path, require: Callable[[Path], None]) -> Iterator[Finding]:
     except CasemateError as error:
         mend = "restore it from a copy of the home"
         yield Finding("file-missing", str(error), mend)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        # Of a folder that may not be looked into, its own mode has been said.
+        return False
 
 
 def _shown(listener: Listener) -> list[Path]:

@@ -14,8 +14,8 @@ import pytest
 from casemate import Broker, config
 from casemate.broker import Listening, Reload, Status
 from casemate.cli.app import execute
-from casemate.cli.drift import drift
-from casemate.config import shape
+from casemate.cli.drift import drift, unconfigured
+from casemate.config import shape, variables
 from casemate.config.schema import FILE_NAME
 from casemate.home import Home
 from tests.unit.python.commands import ROOT
@@ -134,6 +134,37 @@ def test_diff_finds_what_a_running_broker_does_not_do_yet(
 
 
 REASON = "the network is a cable"
+
+
+def test_a_broker_keeps_its_variables_through_a_reload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    Home.init(home)
+    for position in range(2):
+        monkeypatch.setenv(f"CASEMATE_LISTENERS__{position}__PORT", "0")
+        monkeypatch.setenv(f"CASEMATE_LISTENERS__{position}__HOST", "127.0.0.1")
+    with Broker(home) as broker:
+        ports = [one.port for one in broker.addresses]
+        assert 8_883 not in ports
+        outcome = broker.reload()
+        assert (outcome.changed, outcome.refused) == ((), ())
+        assert [one.port for one in broker.addresses] == ports
+        monkeypatch.setenv("CASEMATE_SHARD", "1")
+        (refusal,) = broker.reload().refused
+        assert "CASEMATE_SHARD: no such option" in refusal
+
+
+def test_the_example_of_the_guide_is_admitted() -> None:
+    guide = (ROOT / "docs/guides/configuration.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    assert len(config.Configuration.model_validate(tomllib.loads(example)).listeners) == 4
+    for name, value in re.findall(r"^\| `(CASEMATE_\w+)=(\S+)`", guide, re.MULTILINE):
+        laid, named = variables.overlay(tomllib.loads(example), {name: value})
+        assert list(named.values()) == [name]
+        assert laid
+
+
 RUNNING = (
     Listening("tls", "tls", "127.0.0.1", 8883, "optional"),
     Listening("wss", "wss", "127.0.0.1", 8084, "optional", "/mqtt"),
@@ -163,7 +194,8 @@ def test_each_difference_is_said_and_nothing_else(
 ) -> None:
     values = {"listeners": RUNNING, "counters": {}, "problems": (), "weakenings": (), **status}
     wanted = config.Configuration.model_validate(tomllib.loads(text)).in_home(Path("/h"))
-    said = list(drift(wanted, Status("1", 1, 1, 1, **values)))
+    running = Status("1", 1, 1, 1, **values)
+    said = [*drift(wanted, running), *unconfigured(wanted, running)]
     assert len(said) == len(found)
     for words, beginning in zip(said, found, strict=True):
         assert words.startswith(beginning)

@@ -232,7 +232,7 @@ def test_every_weakening_that_a_configuration_lists_is_a_finding(home: Path) -> 
     assert set(by_option.values()) <= fired
 
 
-RUNNING = {"broker-problem", "broker-silent", "not-in-force"}
+RUNNING = {"broker-problem", "broker-silent", "not-in-force", "weakened-in-force"}
 
 
 def test_a_running_broker_is_asked_too(home: Path) -> None:
@@ -249,6 +249,34 @@ def test_a_running_broker_is_asked_too(home: Path) -> None:
         shutil.copy(home / "status.json", home / "kept.json")
         silent = [one for one in found(home, 1) if one.check == "broker-silent"]
         assert "has said nothing for" in silent[0].words
+
+
+def test_what_a_variable_of_the_broker_weakens_is_a_danger_that_no_file_explains(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(TLS)(home)
+    variables = {"CASEMATE_LISTENERS__0__INSECURE_TLS12": REASON}
+    with monkeypatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        broker = Broker(home)
+        broker.start()
+    try:
+        assert [one.check for one in found(home)] == ["weakened-in-force"]
+        assert [one.check for one in found(home, **variables)] == ["tls12"]
+    finally:
+        broker.stop()
+
+
+def test_a_folder_that_cannot_be_looked_at_is_an_error_and_no_traceback(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert execute(["doctor", "--home", str(home)]) == 3
+    assert "permission denied" in capsys.readouterr().err
 
 
 def test_the_tests_make_every_check_fire_and_the_guide_names_each() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from casemate.cli.app import execute
 from casemate.cli.fleet import Payload, payloads, read_fleet
 from casemate.errors import ConfigurationError
 from casemate.home import Home
-from tests.unit.python.commands import running
+from tests.unit.python.commands import ROOT, running
 
 FLEET = """\
 [[devices]]
@@ -126,6 +127,22 @@ def _listeners(home: Path) -> tuple[Any, ...]:
     from casemate.broker import read_status
 
     return read_status(home).listeners
+
+
+def test_a_fleet_that_nobody_answers_ends_at_once(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Home.open(home).add_device("a", "sensor")
+    code, tally = ran(capsys, home, f'host = "127.0.0.1"\nport = 1\n{ONE}')
+    assert (code, tally["failed"], tally["connected"]) == (1, 1, 0)
+
+
+def test_the_example_of_the_guide_is_a_fleet(tmp_path: Path) -> None:
+    guide = (ROOT / "docs/guides/simulate.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    file = tmp_path / "fleet.toml"
+    file.write_text(example)
+    assert len(list(read_fleet(file).members())) == 21
 
 
 def test_ctrl_c_ends_a_fleet_in_order(home: Path) -> None:
