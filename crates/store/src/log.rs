@@ -11,9 +11,6 @@ use crate::segment::{opening, SegmentId, START};
 /// How many fresh segments one commit tries before it fails.
 const ATTEMPTS: usize = 2;
 
-/// What is appended to the name of a file that is kept for an operator to look at.
-pub(crate) const ASIDE: &str = ".damaged";
-
 /// How a log writes.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -192,7 +189,7 @@ impl<D: Disk> Log<D> {
             let Sealed { id, is_damaged } = self.sealed[0];
             let name = id.name();
             let outcome = match is_damaged {
-                true => self.disk.rename(&name, &format!("{name}{ASIDE}")),
+                true => self.disk.rename(&name, &id.name_aside()),
                 false => self.disk.remove(&name),
             };
             outcome.map_err(StoreError::disk("an old segment cannot be removed"))?;

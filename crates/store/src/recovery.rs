@@ -2,7 +2,6 @@
 
 use crate::disk::Disk;
 use crate::error::StoreError;
-use crate::log::ASIDE;
 use crate::segment::{read_opening, Opening, SegmentId, Step, Walk, FORMAT};
 
 /// Where the body of a commit is on disk.
@@ -175,7 +174,7 @@ fn openings<D: Disk>(disk: &D, report: &mut Report) -> Result<Vec<Opened<D::File
         disk.remove(&id.name()).map_err(fail)?;
     }
     for id in unreadable {
-        let name = format!("{}{ASIDE}", id.name());
+        let name = id.name_aside();
         let fail = StoreError::disk("a damaged segment cannot be set aside");
         disk.rename(&id.name(), &name).map_err(fail)?;
         report.damage.push(Damage::SetAside { name });

@@ -41,6 +41,11 @@ impl SegmentId {
         format!("{:016x}-{:04x}.log", self.first, self.attempt)
     }
 
+    /// The name under which a damaged one is kept for an operator to look at.
+    pub fn name_aside(self) -> String {
+        format!("{}.damaged", self.name())
+    }
+
     /// Reads a name; nothing where it is none of a segment.
     pub fn of_name(name: &str) -> Option<SegmentId> {
         let (first, attempt) = name.strip_suffix(".log")?.split_once('-')?;
