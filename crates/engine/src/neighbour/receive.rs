@@ -10,7 +10,7 @@ use super::{
 };
 use crate::acknowledge::Stake;
 use crate::door::ShardIndex;
-use crate::message::Message;
+use crate::message::{Draft, Message};
 use crate::outbox::GroupRef;
 use crate::policy::Permit;
 use crate::route::Entry;
@@ -76,7 +76,10 @@ impl Shard {
                 let group = GroupRef(reader.long()?);
                 let attempts = reader.byte()?;
                 let draft = reader.message()?;
-                self.share_returned(group, attempts, &draft)
+                match self.has_expired(&draft) {
+                    true => Stake::default(),
+                    false => self.share_returned(group, attempts, &draft),
+                }
             }
             _ => return None,
         };
@@ -91,13 +94,21 @@ impl Shard {
         if purpose & STORE != 0 {
             stake = self.retain_here(&draft);
         }
-        if purpose & ROUTE != 0 {
+        if purpose & ROUTE != 0 && !self.has_expired(&draft) {
             let route = self.route(draft.tenant, draft.topic);
             // The publisher's shard has judged the right to publish; recipients are judged here.
             let permit = Permit::for_the_broker();
             stake = stake.and(self.deliver_here(permit, &draft, &route));
         }
         Some(stake)
+    }
+
+    /// True where a message has expired in the pipe: nobody has been sent it yet, so nobody is
+    /// (MQTT 5.0 §3.3.2.3.3).
+    fn has_expired(&mut self, draft: &Draft<'_>) -> bool {
+        let expired = draft.is_expired(self.now);
+        self.counters.dropped_expired += u64::from(expired);
+        expired
     }
 
     fn interest_received(&mut self, from: ShardIndex, reader: &mut Reader<'_>) -> Option<Stake> {
@@ -144,6 +155,9 @@ impl Shard {
         let group = GroupRef(reader.long()?);
         let attempts = reader.byte()?;
         let draft = reader.message()?;
+        if self.has_expired(&draft) {
+            return Some(Stake::default());
+        }
         let shard = self.place.index;
         let member = Member {
             shard,
