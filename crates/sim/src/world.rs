@@ -192,6 +192,10 @@ impl World {
                 self.history
                     .note(self.now, || format!("the operator posts the law {epoch}"));
                 self.shell.install(self.now, &mut self.chance, &policy);
+                if self.chance.percent(30) {
+                    // Whoever mends a law posts the next one before the first is in force.
+                    self.operator_at = self.now + self.chance.between(0, 40);
+                }
             }
             2 if features.has(Feature::Expulsion) => self.expel(),
             3 | 4 if features.has(Feature::Announcements) => self.announce(),

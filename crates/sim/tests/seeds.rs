@@ -25,23 +25,6 @@ fn run_seeds(seeds: impl IntoIterator<Item = u64>, ticks: u64) {
     }
 }
 
-/// Seeds with their length in ticks at which the engine, or the simulator, was once wrong.
-const ONCE_FAILED: [(u64, u64); 3] = [
-    // A retained message followed a newer live one that had come before the SUBACK.
-    (795_616_822_113, 3_000),
-    // A policy that was overtaken on its way took the place of the newer one.
-    (795_618_007_869, 3_000),
-    // A message that expired on its way between two shards was delivered all the same.
-    (795_618_571_908, 3_000),
-];
-
-#[test]
-fn seeds_that_once_failed_do_not_fail_again() {
-    for (seed, ticks) in ONCE_FAILED {
-        run_seeds([seed], ticks);
-    }
-}
-
 #[test]
 fn the_first_seeds_keep_every_promise() {
     run_seeds(0..60, 3_000);

@@ -10,6 +10,8 @@
     reason = "each file of tests includes this room and uses its own part of it"
 )]
 
+#[path = "build.rs"]
+pub mod build;
 #[path = "judge.rs"]
 pub mod judge;
 
@@ -17,11 +19,8 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use casemate_codec::{
-    decode, encode, frame, Connack, ConnackProperties, Connect, ConnectProperties, Disconnect,
-    Filters, Packet, PacketId, Publish, PublishProperties, QoS, Reason, RetainHandling, Sender,
-    Subscribe, SubscribeFilter, UserProperties, Version,
-};
+pub use build::*;
+use casemate_codec::{decode, frame, Connect, Packet, QoS, Reason, Sender, Version};
 use casemate_engine::policy::Policy;
 use casemate_engine::{
     ConnectionId, Credentials, Effect, EventKind, Input, Loss, Millis, Origin, Place, Settings,
@@ -64,6 +63,9 @@ pub struct Lab {
     judge: Judge,
     /// While true, nothing becomes durable.
     pub store_holds: bool,
+    /// Pipes between two shards, from and to, that carry nothing for now.
+    pub held_pipes: Vec<(usize, usize)>,
+    in_held_pipes: Vec<((usize, usize), Vec<u8>)>,
     /// While true, a transport that the broker has closed still carries bytes both ways.
     pub lingers: bool,
     owed: Vec<(usize, u64)>,
@@ -97,6 +99,8 @@ impl Lab {
             now: 1_000,
             judge: Box::new(by_name),
             store_holds: false,
+            held_pipes: Vec::new(),
+            in_held_pipes: Vec::new(),
             lingers: false,
             owed: Vec::new(),
             events: Vec::new(),
@@ -291,6 +295,19 @@ impl Lab {
         panic!("a deadline is never kept");
     }
 
+    /// Lets a pipe carry again, what waits in it first.
+    pub fn release_pipe(&mut self, from: usize, to: usize) {
+        let is_it = |pipe: &(usize, usize)| *pipe == (from, to);
+        self.held_pipes.retain(|pipe| !is_it(pipe));
+        let held = std::mem::take(&mut self.in_held_pipes);
+        let (free, rest): (Vec<_>, Vec<_>) = held.into_iter().partition(|(pipe, _)| is_it(pipe));
+        self.in_held_pipes = rest;
+        for (pipe, batch) in free {
+            self.carry(pipe, &batch);
+        }
+        self.run();
+    }
+
     /// Answers every Persist that was held back.
     pub fn release_store(&mut self) {
         self.store_holds = false;
@@ -374,10 +391,13 @@ impl Lab {
                 self.put(usize::from(to), Input::Adopted { id, parcel });
             }
             Effect::Forward { to, batch } => {
-                let (from, batch, bytes) = (shard as ShardIndex, &*batch, batch.len());
-                self.batch_bytes_most = self.batch_bytes_most.max(bytes);
-                self.put(usize::from(to), Input::Forwarded { from, batch });
-                self.put(shard, Input::Drained { to, bytes });
+                let pipe = (shard, usize::from(to));
+                self.batch_bytes_most = self.batch_bytes_most.max(batch.len());
+                if self.held_pipes.contains(&pipe) {
+                    self.in_held_pipes.push((pipe, batch));
+                } else {
+                    self.carry(pipe, &batch);
+                }
             }
             Effect::Persist { seq } if self.store_holds => self.owed.push((shard, seq)),
             Effect::Persist { seq } => self.put(shard, Input::Persisted { seq }),
@@ -388,6 +408,17 @@ impl Lab {
             Effect::Settled => self.settled += 1,
             Effect::Flush { .. } | Effect::PolicyInForce { .. } => {}
         }
+    }
+
+    /// Takes a batch from one shard to another.
+    fn carry(&mut self, (from, to): (usize, usize), batch: &[u8]) {
+        let (sender, reader, bytes) = (from as ShardIndex, to as ShardIndex, batch.len());
+        let input = Input::Forwarded {
+            from: sender,
+            batch,
+        };
+        self.put(to, input);
+        self.put(from, Input::Drained { to: reader, bytes });
     }
 
     fn line(&self, shard: usize, id: ConnectionId) -> Option<usize> {
@@ -483,118 +514,5 @@ pub fn words_of<'a, 'b>(packet: &'b mut Packet<'a>) -> Option<&'b mut Option<&'a
         Packet::Disconnect(found) => Some(&mut found.reason_string),
         Packet::Auth(found) => Some(&mut found.reason_string),
         _ => None,
-    }
-}
-
-/// One packet as bytes.
-pub fn bytes_of(version: Version, packet: &Packet<'_>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    encode(version, packet, u32::MAX, &mut bytes).expect("a test sends what has a form");
-    bytes
-}
-
-/// A packet id.
-pub fn id(packet_id: u16) -> PacketId {
-    PacketId::new(packet_id).expect("not zero")
-}
-
-/// A CONNECT with a clean session, keep alive of 60 s, no will, nobody's name.
-pub fn hello(version: Version, client_id: &str) -> Connect<'_> {
-    Connect {
-        version,
-        clean_start: true,
-        keep_alive_s: 60,
-        properties: ConnectProperties::default(),
-        client_id,
-        will: None,
-        username: None,
-        password: None,
-    }
-}
-
-/// A CONNECT of a session that is kept: for an hour in 5.0, for the default before.
-pub fn lasting(version: Version, client_id: &str) -> Connect<'_> {
-    let expiry = (version == Version::V5).then_some(3_600);
-    Connect {
-        clean_start: false,
-        properties: ConnectProperties {
-            session_expiry_s: expiry,
-            ..ConnectProperties::default()
-        },
-        ..hello(version, client_id)
-    }
-}
-
-/// The CONNACK of a success with default settings, for a client that asked for no more than it.
-pub fn welcome(version: Version, session_present: bool) -> Packet<'static> {
-    let settings = Settings::default();
-    let properties = ConnackProperties {
-        receive_max: std::num::NonZeroU16::new(settings.receive_max),
-        packet_bytes_max: std::num::NonZeroU32::new(settings.packet_bytes_max),
-        topic_alias_max: Some(settings.topic_alias_max),
-        ..ConnackProperties::default()
-    };
-    Packet::Connack(Connack {
-        session_present,
-        reason: Reason::Success,
-        properties: if version == Version::V5 {
-            properties
-        } else {
-            ConnackProperties::default()
-        },
-    })
-}
-
-/// A PUBLISH without DUP, RETAIN or properties; `packet_id` 0 stands for none.
-pub fn message<'a>(topic: &'a str, payload: &'a [u8], qos: QoS, packet_id: u16) -> Publish<'a> {
-    Publish {
-        dup: false,
-        qos,
-        retain: false,
-        topic,
-        packet_id: PacketId::new(packet_id),
-        properties: PublishProperties::default(),
-        payload,
-    }
-}
-
-/// A DISCONNECT of a server, or of a client that says no more than why.
-pub fn goodbye(reason: Reason) -> Packet<'static> {
-    Packet::Disconnect(Disconnect {
-        reason,
-        session_expiry_s: None,
-        reason_string: None,
-        user: UserProperties::default(),
-        server_reference: None,
-    })
-}
-
-/// A CONNACK that refuses.
-pub fn refusal(reason: Reason) -> Packet<'static> {
-    Packet::Connack(Connack {
-        session_present: false,
-        reason,
-        properties: ConnackProperties::default(),
-    })
-}
-
-/// A SUBSCRIBE without properties.
-pub fn subscribe<'a>(packet_id: u16, lines: &'a [SubscribeFilter<'a>]) -> Packet<'a> {
-    Packet::Subscribe(Subscribe {
-        packet_id: id(packet_id),
-        subscription_id: None,
-        user: UserProperties::default(),
-        filters: Filters::List(lines),
-    })
-}
-
-/// A line of a SUBSCRIBE without options.
-pub fn plain(filter: &str, qos: QoS) -> SubscribeFilter<'_> {
-    SubscribeFilter {
-        filter,
-        qos,
-        no_local: false,
-        retain_as_published: false,
-        retain_handling: RetainHandling::Send,
     }
 }

@@ -8,8 +8,12 @@ use super::{store, Effects, Shell, Side, LOST};
 use crate::chance::Chance;
 use crate::history::{ensure, Violation};
 
-/// Rounds of writing in one turn, and ticks at one moment, before it counts as spinning.
+/// Rounds of writing in one turn before it counts as spinning.
 const ROUNDS_MAX: u32 = 1_000;
+
+/// Turns of one shard in one moment without a word from a client. Questions about retained messages
+/// take a turn each, and neighbours may answer at once; more than this is for ever.
+const MOMENT_TURNS_MAX: u32 = 100_000;
 
 impl Shell {
     /// Runs one turn of one shard.
@@ -73,7 +77,7 @@ impl Shell {
         }
         station.ticked.1 += 1;
         ensure!(
-            station.ticked.1 < ROUNDS_MAX,
+            station.ticked.1 < MOMENT_TURNS_MAX,
             Door,
             "shard {shard} asks for {now} ms for ever"
         );

@@ -1,0 +1,110 @@
+//! Messages that are held up between shards: what may come late, and what must not come at all.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "conformance/harness.rs"]
+mod harness;
+#[path = "conformance/word.rs"]
+mod word;
+
+use casemate_codec::{Packet, Publish, PublishProperties, Version};
+use casemate_engine::Settings;
+
+use harness::{hello, message, packets, plain, subscribe, Lab, Peer};
+use word::*;
+
+/// A client whose session lives in this shard.
+fn client_in(lab: &mut Lab, shard: usize, name: &str) -> Peer {
+    for number in 0..1_000 {
+        let peer = lab.joined(&hello(Version::V5, &format!("{name}-{number}")));
+        if lab.shard_of(peer) == shard {
+            return peer;
+        }
+        lab.cut(peer);
+    }
+    panic!("no name of a thousand has its home in shard {shard}");
+}
+
+/// What a client has been sent: payload and retain flag of messages, nothing for other packets.
+fn heard(lab: &mut Lab, peer: Peer) -> Vec<Option<(Vec<u8>, bool)>> {
+    let bytes = lab.take(peer);
+    packets(Version::V5, &bytes)
+        .into_iter()
+        .map(|packet| match packet {
+            Packet::Publish(publish) => Some((publish.payload.to_vec(), publish.retain)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Goal: time in a pipe is time. Method: a pipe that is held for less and for more than a message
+/// may live, for a subscription of its own and for a shared one.
+#[test]
+fn a_message_that_expires_between_shards_is_not_delivered() {
+    for filter in ["t", "$share/g/t"] {
+        for (held_ms, arrives) in [(900, true), (1_100, false)] {
+            let mut lab = Lab::with(Settings::default(), 2);
+            let reader = client_in(&mut lab, 1, "reader");
+            let writer = client_in(&mut lab, 0, "writer");
+            lab.say(reader, &subscribe(1, &[plain(filter, Q1)]));
+            lab.take(reader);
+            lab.held_pipes = vec![(0, 1), (1, 0)];
+            let publish = Publish {
+                properties: PublishProperties {
+                    message_expiry_s: Some(1),
+                    ..PublishProperties::default()
+                },
+                ..message("t", b"brief", Q0, 0)
+            };
+            lab.say(writer, &Packet::Publish(publish));
+            lab.pass(held_ms);
+            lab.release_pipe(0, 1);
+            lab.release_pipe(1, 0);
+            lab.pass(1);
+            let found = heard(&mut lab, reader);
+            assert_eq!(
+                found.len(),
+                usize::from(arrives),
+                "{filter} after {held_ms} ms"
+            );
+        }
+    }
+}
+
+/// Goal: an older retained message never follows a newer live one. Method: the writer's shard
+/// reaches the reader's at once and the store's not at all, while the SUBACK waits for the store's;
+/// topics of every home.
+#[test]
+fn a_newer_live_message_waits_behind_the_replay_of_an_older_one() {
+    let (writers, readers, stores) = (0, 1, 2);
+    let mut replayed = 0;
+    for number in 0..20 {
+        let topic = format!("t/{number}");
+        let mut lab = Lab::with(Settings::default(), 3);
+        let writer = client_in(&mut lab, writers, "writer");
+        let reader = client_in(&mut lab, readers, "reader");
+        lab.say(writer, &kept(&topic, b"old", Q0, 0));
+        lab.held_pipes = vec![(writers, stores), (stores, readers)];
+        lab.say(reader, &subscribe(1, &[plain(&topic, Q0)]));
+        lab.say(writer, &kept(&topic, b"new", Q0, 0));
+        lab.expect_open(reader, &[]);
+        lab.release_pipe(stores, readers);
+        let found: Vec<_> = heard(&mut lab, reader).into_iter().flatten().collect();
+        let place = |payload: &[u8], retain| {
+            found
+                .iter()
+                .position(|one| one.0 == payload && one.1 == retain)
+        };
+        let live = place(b"new", false).expect("the live message arrives");
+        if let Some(old) = place(b"old", true) {
+            assert!(old < live, "{topic}: {found:?}");
+            replayed += 1;
+        }
+        lab.release_pipe(writers, stores);
+    }
+    assert!(replayed > 0, "some topic has its home in the third shard");
+}
