@@ -11,8 +11,8 @@ use crate::history::{ensure, Violation};
 /// Rounds of writing in one turn before it counts as spinning.
 const ROUNDS_MAX: u32 = 1_000;
 
-/// Turns of one shard in one moment without a word from a client. Questions about retained messages
-/// take a turn each, and neighbours may answer at once; more than this is for ever.
+/// What one shard may do in one moment without a word from a client: a question about retained
+/// messages takes a turn each, and a store may answer thousands of turns together. More is for ever.
 const MOMENT_TURNS_MAX: u32 = 100_000;
 
 impl Shell {
@@ -180,7 +180,11 @@ impl Shell {
         chance: &mut Chance,
     ) -> Result<(), Violation> {
         for round in 0.. {
-            ensure!(round < ROUNDS_MAX, Bound, "shard {shard} persists for ever");
+            ensure!(
+                round < MOMENT_TURNS_MAX,
+                Bound,
+                "shard {shard} persists for ever"
+            );
             let Some(answer) = self.stations[shard].store.answer(now, chance) else {
                 break;
             };
