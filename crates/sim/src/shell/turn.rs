@@ -12,7 +12,7 @@ use crate::history::{ensure, Violation};
 const ROUNDS_MAX: u32 = 1_000;
 
 /// What one shard may do in one moment without a word from a client: a question about retained
-/// messages takes a turn each, and a store may answer thousands of turns together. More is for ever.
+/// messages takes a turn each, and a store may answer thousands together. More is for ever.
 const MOMENT_TURNS_MAX: u32 = 100_000;
 
 impl Shell {
