@@ -169,6 +169,29 @@ fn a_handover_at_every_byte_loses_nothing() {
     }
 }
 
+/// Goal and method as above, at every byte with every number of shards and over both.
+#[test]
+fn a_handover_at_every_byte_in_every_number_of_shards_loses_nothing() {
+    let authority = Authority::new("test");
+    let config = authority.trusted_by(None);
+    let (request, packets) = conversation("handover");
+    let run = [request, frame(BINARY, &packets)].concat();
+    for shards in [1, 2, 4] {
+        let house = house(&authority, shards);
+        for (cut, secure) in (0..run.len()).flat_map(|cut| [(cut, false), (cut, true)]) {
+            let mut wire = match secure {
+                false => Wire::plain(house.address("ws")),
+                true => Wire::tls(house.address("wss"), &config),
+            };
+            for piece in [&run[..cut], &run[cut..]] {
+                wire.write_all(piece).unwrap();
+                wire.flush().unwrap();
+            }
+            expect_conversation(wire, &format!("TLS {secure}, {shards} shards, cut {cut}"));
+        }
+    }
+}
+
 /// Goal: packets and frames have nothing to do with each other. Method: the same packets in frames
 /// of every size, whole and as fragments of one message, with pings between them.
 /// [MQTT-6.0.0-2] [MQTT-3.1.1 6.0.0-2]
