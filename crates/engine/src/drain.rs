@@ -15,7 +15,7 @@ use crate::connection::Phase;
 use crate::door::{Effect, Millis};
 use crate::event::Loss;
 use crate::shard::Shard;
-use crate::wording::{words, Goodbye};
+use crate::wording::Goodbye;
 
 /// How far a shard that drains has come.
 pub(crate) struct Drain {
@@ -85,11 +85,9 @@ impl Shard {
         let Some(drain) = self.drain.take() else {
             return self.close(slot, Reason::ServerShuttingDown, Loss::Stopping);
         };
-        let reason = drain.reason();
         let why = Goodbye {
-            reason,
-            words: words(reason),
             server_reference: drain.server_reference.as_deref(),
+            ..drain.reason().into()
         };
         self.close(slot, why, Loss::Stopping);
         self.drain = Some(drain);

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
@@ -31,7 +32,28 @@ Draft = tuple[str, bytes] | tuple[str, bytes, int] | tuple[str, bytes, int, bool
 """Topic and payload, and where it is not 0 and False, QoS and retain."""
 
 
-class Publisher:
+class _Guest(ABC):
+    """Is in from the start, and leaves at the end of `async with`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leaves; idempotent."""
+
+    async def __aenter__(self) -> Self:
+        """Is in already."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leaves."""
+        self.close()
+
+
+class Publisher(_Guest):
     """Publishes lists of messages; used by one task or thread at a time."""
 
     def __init__(self, enter: Enter) -> None:
@@ -100,21 +122,8 @@ class Publisher:
         """Leaves."""
         self.close()
 
-    async def __aenter__(self) -> Self:
-        """Is in already."""
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leaves."""
-        self.close()
-
-
-class Subscriber:
+class Subscriber(_Guest):
     """Receives lists of messages, or one after another, in the event loop that iterates.
 
     A message of QoS 1 or 2 counts as taken when the program has asked for what comes after it.
@@ -200,19 +209,6 @@ class Subscriber:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
             self._thread = None
-
-    async def __aenter__(self) -> Self:
-        """Is in already."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leaves."""
-        self.close()
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is None:
