@@ -288,8 +288,7 @@ impl Link {
                 _ => None,
             };
             if let Some(answer) = answer {
-                encode(Version::V5, &answer, u32::MAX, &mut self.outbound)
-                    .map_err(|error| LinkError::Unsayable(error.to_string()))?;
+                write(&answer, u32::MAX, &mut self.outbound)?;
             }
             self.used = end;
         }
@@ -329,13 +328,7 @@ impl Link {
     }
 
     fn put(&mut self, packet: &Packet<'_>) -> Result<(), LinkError> {
-        encode(
-            Version::V5,
-            packet,
-            self.packet_bytes_max,
-            &mut self.outbound,
-        )
-        .map_err(|error| LinkError::Unsayable(error.to_string()))
+        write(packet, self.packet_bytes_max, &mut self.outbound)
     }
 
     fn flush(&mut self) -> Result<(), LinkError> {
@@ -368,8 +361,7 @@ impl Link {
                     }
                 }
                 if let Some(answer) = answer {
-                    encode(Version::V5, &answer, u32::MAX, &mut self.outbound)
-                        .map_err(|error| LinkError::Unsayable(error.to_string()))?;
+                    write(&answer, u32::MAX, &mut self.outbound)?;
                 }
                 self.used = end;
             }
@@ -444,6 +436,11 @@ impl Link {
             },
         }
     }
+}
+
+/// Appends a packet to what is to be written.
+fn write(packet: &Packet<'_>, max: u32, out: &mut Vec<u8>) -> Result<(), LinkError> {
+    encode(Version::V5, packet, max, out).map_err(|error| LinkError::Unsayable(error.to_string()))
 }
 
 fn ack(packet_id: PacketId) -> Ack<'static> {
