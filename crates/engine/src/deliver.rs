@@ -548,7 +548,7 @@ impl Shard {
         // [MQTT-3.3.4-9] [MQTT-4.9.0-2]
         let has_quota = found.outbox.counted() < quota && found.outbox.has_packet_id();
         let may_launch = has_quota && found.outbox.is_resumed();
-        if !found.replays.is_empty() {
+        if found.is_replaying() {
             return self.replay_one(slot, session, may_launch);
         }
         let Some(item) = found.outbox.pop(may_launch) else {

@@ -5,6 +5,7 @@
 //! which it has. An acknowledgement that waits for a number waits for every neighbour that still
 //! owes a lower one.
 
+mod question;
 mod receive;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -19,6 +20,7 @@ use crate::session::SessionRef;
 use crate::shard::Shard;
 use crate::share::{Member, MemberChange};
 use crate::wire::{put_bytes, put_message, put_text};
+use question::Question;
 
 const PUBLISH: u8 = 1;
 const RECEIPT: u8 = 2;
@@ -64,6 +66,13 @@ pub(crate) struct Peer {
     asking: bool,
     /// Sessions with a question, in line; each at most once.
     askers: VecDeque<SessionRef>,
+    /// Number of the last message that came from it.
+    received: u64,
+    /// Its question, where that must wait for what others have under way to this shard.
+    question: Option<Question>,
+    /// For each shard, the number of its newest message for this neighbour's store that this shard
+    /// has seen too: what a subscriber here may know already.
+    news: Vec<u64>,
 }
 
 impl Peer {
@@ -185,6 +194,9 @@ impl Shard {
         }
         let home = self.retained_home(draft.tenant, draft.topic);
         let number = self.number_for(peers);
+        if draft.retain {
+            self.note_news(self.place.index, home, number);
+        }
         self.counters.forwarded += u64::from(peers.count_ones());
         for (index, peer) in self.peers.iter_mut().enumerate() {
             if peers & 1 << index == 0 {
@@ -332,6 +344,22 @@ impl Shard {
         put_text(out, &replay.filter);
         out.push(u8::from(replay.after.is_some()));
         put_text(out, replay.after.as_deref().unwrap_or(""));
+        for origin in 0..usize::from(self.place.count) {
+            let number = peer.news.get(origin).copied().unwrap_or(0);
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    /// A message that `home` is to retain was seen here: no answer of that store may be older.
+    fn note_news(&mut self, origin: ShardIndex, home: ShardIndex, number: u64) {
+        if home == self.place.index || home == origin {
+            return;
+        }
+        let news = &mut self.peers[usize::from(home)].news;
+        if news.is_empty() {
+            news.resize(usize::from(self.place.count), 0);
+        }
+        news[usize::from(origin)] = number;
     }
 
     /// A neighbour has answered: the next in line may ask it.

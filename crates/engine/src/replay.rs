@@ -35,7 +35,7 @@ pub(crate) struct Replay {
     pub asked: u32,
     /// The neighbour has said that there is no more.
     pub exhausted: bool,
-    /// The SUBSCRIBE whose SUBACK must leave first; live messages queue behind it all the same.
+    /// The SUBSCRIBE whose SUBACK must leave first; live messages do not wait for that.
     pub suback: Option<PacketId>,
 }
 
@@ -96,8 +96,7 @@ impl Shard {
         self.touch_store()
     }
 
-    /// Puts a replay in line, from the SUBSCRIBE on: a newer message may come from one neighbour
-    /// while the store of another has not heard of it yet, and must not be followed by the older.
+    /// Puts a replay in line.
     pub(crate) fn await_replay(&mut self, session: u32, replay: Replay) {
         if let Some(found) = self.sessions.get_mut(session) {
             // The same filter anew starts anew; so there are never more than subscriptions.
@@ -155,9 +154,6 @@ impl Shard {
             return false;
         };
         let (qos, no_local) = (replay.qos, replay.no_local);
-        if replay.suback.is_some() {
-            return false;
-        }
         if qos > QoS::AtMostOnce && !has_quota {
             return false;
         }

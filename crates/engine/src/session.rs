@@ -73,7 +73,14 @@ impl Session {
 
     /// True where a message may pass the queues: none waits, none is being resumed or replayed.
     pub fn is_direct(&self) -> bool {
-        self.online && self.replays.is_empty() && self.outbox.is_clear()
+        self.online && !self.is_replaying() && self.outbox.is_clear()
+    }
+
+    /// True where retained messages come first. SUBACKs leave in order: a replay that still waits
+    /// for its own has only such behind it.
+    pub fn is_replaying(&self) -> bool {
+        let first = self.replays.front();
+        first.is_some_and(|replay| replay.suback.is_none())
     }
 
     /// True where what is promised to it must survive a restart.

@@ -8,7 +8,7 @@ mod receive;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use casemate_codec::{encode, Packet, PacketId, Version};
+use casemate_codec::{encode, Packet, PacketId, QoS, Version};
 use casemate_engine::Millis;
 
 use crate::chance::Chance;
@@ -132,6 +132,8 @@ pub struct Client {
     clean: bool,
     session_expiry_s: u32,
     will: Option<u64>,
+    /// Topic, QoS and retain of the message that it last published.
+    kind: Option<(String, QoS, bool)>,
     /// A connection has already been refused for the will.
     will_refused: bool,
     /// The client waits for the end of a re-authentication.
@@ -178,6 +180,7 @@ impl Client {
             clean: false,
             session_expiry_s: 0,
             will: None,
+            kind: None,
             will_refused: false,
             is_proving: false,
             is_retired: false,

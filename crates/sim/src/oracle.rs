@@ -125,9 +125,12 @@ impl Oracle {
         }
     }
 
-    /// The engine has all of a message.
-    pub fn handed(&mut self, serial: u64, issued: Seqs) {
+    /// The engine has all of a message, and has surely looked at it by `now`.
+    pub fn handed(&mut self, now: Option<Millis>, serial: u64, issued: Seqs) {
         if let Some(message) = self.message_mut(serial) {
+            if message.issued.is_none() {
+                message.taken_at = now;
+            }
             message.issued.get_or_insert(issued);
         }
     }

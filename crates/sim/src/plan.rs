@@ -9,6 +9,7 @@ use crate::chance::Chance;
 use crate::feature::{Feature, Features};
 use crate::law::Asker;
 use crate::stream::Weather;
+use crate::topic::TAILS_MAX;
 
 /// How often something answers late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +94,8 @@ pub struct Plan {
     pub gate: Promptness,
     /// Longest way of a batch between shards, ms.
     pub pipe_ms_max: u64,
+    /// Of 1,000 batches between shards, how many find the pipe standing still.
+    pub pipe_stands_permille: u64,
     /// Most bytes that the shell reads from one connection in a turn.
     pub read_bytes_max: usize,
     /// Of 100 messages, how many are large.
@@ -101,10 +104,16 @@ pub struct Plan {
     pub large_bytes: [usize; 3],
     /// Of 100 messages, how many are to be retained.
     pub retain_percent: u64,
+    /// Of 100 messages, how many are of the kind of the author's last: topic, QoS and retain.
+    pub constancy_percent: u64,
     /// Of 100 subscriptions, how many are shared; where that is most, many of them end soon.
     pub share_percent: u64,
     /// Of 100 filters, how many have wildcards wherever they can.
     pub wide_percent: u64,
+    /// How many last parts topics have.
+    pub tails: usize,
+    /// Clients have one subscription at a time: what comes after its end is a stranger.
+    pub is_sparing: bool,
     /// Messages that are published at a time.
     pub burst: u64,
     /// The run ends with a drain; the server that clients are sent to, if any.
@@ -153,6 +162,7 @@ impl Plan {
             store_failures_permille: if fails { chance.between(1, 20) } else { 0 },
             gate: late(chance, Feature::LateGate, 600),
             pipe_ms_max: *chance.pick(&[0, 1, 5, 50, 100]),
+            pipe_stands_permille: *chance.pick(&[0, 0, 5, 30]),
             read_bytes_max: match features.has(Feature::Splitting) {
                 true => *chance.pick(&[1 << 18, 4096, 100, 7]),
                 false => 1 << 18,
@@ -160,8 +170,11 @@ impl Plan {
             large_percent: *chance.pick(&[2, 5, 5, 5, 60]),
             large_bytes: [2_000, 2_000, 30_000],
             retain_percent: 25,
+            constancy_percent: *chance.pick(&[0, 0, 30, 80]),
             share_percent: *chance.pick(&[20, 20, 20, 60]),
             wide_percent: 15,
+            tails: TAILS_MAX,
+            is_sparing: false,
             burst: 1,
             drain: (features.has(Feature::Drain) && chance.percent(15))
                 .then(|| *chance.pick(&[None, Some("other.example:8883")])),
@@ -171,6 +184,11 @@ impl Plan {
             // Groups hear late of their members, who mostly have nothing else that matches.
             plan.pipe_ms_max = 150;
             plan.wide_percent = 0;
+            if chance.percent(50) {
+                plan.is_sparing = true;
+                plan.share_percent = 90;
+                plan.tails = 1;
+            }
         }
         if chance.percent(16) {
             plan.flood(chance);

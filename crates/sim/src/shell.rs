@@ -148,7 +148,7 @@ impl Shell {
             received: 0,
             sent: 0,
         };
-        let pipe = Pipe::new(plan.pipe_ms_max, &plan.settings);
+        let pipe = Pipe::new(plan.pipe_ms_max, plan.pipe_stands_permille, &plan.settings);
         Shell {
             stations: (0..plan.shards).map(station).collect(),
             pipes: vec![vec![pipe; plan.shards]; plan.shards],

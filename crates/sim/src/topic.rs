@@ -28,9 +28,13 @@ pub fn matches(filter: &str, topic: &str) -> bool {
 /// The last parts of topics; together with a head they make the topics of the world.
 const TAILS: [&str; 8] = ["a", "b", "a/b", "a/b/c", "b//c", "a/é", "c/d/e/f", "/x"];
 
-/// A topic for a client whose proven name and client id are given.
-pub fn topic(chance: &mut Chance, user: &str, client_id: &str) -> String {
-    let tail = *chance.pick(&TAILS);
+/// How many tails there are.
+pub const TAILS_MAX: usize = TAILS.len();
+
+/// A topic with one of the first `tails` tails, for a client whose proven name and client id are
+/// given.
+pub fn topic(chance: &mut Chance, tails: usize, user: &str, client_id: &str) -> String {
+    let tail = TAILS[chance.index(tails)];
     match chance.below(20) {
         0..=12 => format!("g/{tail}"),
         13..=15 => format!("p/{tail}"),
@@ -41,14 +45,19 @@ pub fn topic(chance: &mut Chance, user: &str, client_id: &str) -> String {
 }
 
 /// A filter that often matches some of the topics of [`topic`].
-pub fn filter(chance: &mut Chance, wide_percent: u64, user: &str, client_id: &str) -> String {
+pub fn filter(
+    chance: &mut Chance,
+    (tails, wide_percent): (usize, u64),
+    user: &str,
+    client_id: &str,
+) -> String {
     if chance.percent(wide_percent) {
         let wide = [
             "#", "g/#", "g/+", "+/a", "+/+", "$x/#", "p/#", "+/a/#", "g/a/#", "/#",
         ];
         return (*chance.pick(&wide)).to_owned();
     }
-    let topic = topic(chance, user, client_id);
+    let topic = topic(chance, tails, user, client_id);
     let mut levels: Vec<String> = topic.split('/').map(str::to_owned).collect();
     for level in levels.iter_mut().skip(1) {
         if chance.percent(15) {

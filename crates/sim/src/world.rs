@@ -251,6 +251,7 @@ impl World {
             luggage: Luggage::default(),
             expiry_s: None,
             sent_at: self.now,
+            taken_at: None,
             issued: None,
             done_at: None,
             transmissions: 1,

@@ -4,23 +4,21 @@ use std::collections::VecDeque;
 
 use casemate_codec::QoS;
 
+use super::question::Question;
 use super::{
-    put_session, ASK, DEFER, INTEREST, MEMBER, PUBLISH, RECEIPT, RECEIPT_APART, RETURN, ROUTE,
-    SHARE, STORE, TELL,
+    ASK, DEFER, INTEREST, MEMBER, PUBLISH, RECEIPT, RECEIPT_APART, RETURN, ROUTE, SHARE, STORE,
+    TELL,
 };
 use crate::acknowledge::Stake;
 use crate::door::ShardIndex;
-use crate::message::{Draft, Message};
+use crate::message::Draft;
 use crate::outbox::GroupRef;
 use crate::policy::Permit;
 use crate::route::Entry;
 use crate::session::SessionRef;
 use crate::shard::Shard;
 use crate::share::{Member, MemberChange};
-use crate::wire::{put_message, put_text, Reader};
-
-/// About how much of the retained store one answer carries, bytes.
-const TELL_BYTES: usize = 32 * 1024;
+use crate::wire::Reader;
 
 impl Shard {
     /// Takes a batch of a neighbour in.
@@ -34,13 +32,16 @@ impl Shard {
                 "a batch between shards does not read as it was written"
             );
         }
+        self.answer_questions();
         self.settle();
     }
 
     fn message_received(&mut self, from: ShardIndex, reader: &mut Reader<'_>) -> Option<()> {
         let kind = reader.byte()?;
         if kind == ASK {
-            return self.retained_asked(from, reader);
+            let question = Question::read(reader, self.place.count)?;
+            self.peers[usize::from(from)].question = Some(question);
+            return Some(());
         }
         if kind == TELL {
             self.retained_told(reader)?;
@@ -68,7 +69,7 @@ impl Shard {
             return Some(());
         }
         let stake = match kind {
-            PUBLISH => self.publish_forwarded(reader)?,
+            PUBLISH => self.publish_forwarded(from, number, reader)?,
             INTEREST => self.interest_received(from, reader)?,
             MEMBER => self.member_received(from, reader)?,
             SHARE => self.share_received(reader)?,
@@ -83,13 +84,23 @@ impl Shard {
             }
             _ => return None,
         };
+        self.peers[usize::from(from)].received = number;
         self.owe(from, number, stake);
         Some(())
     }
 
-    fn publish_forwarded(&mut self, reader: &mut Reader<'_>) -> Option<Stake> {
+    fn publish_forwarded(
+        &mut self,
+        from: ShardIndex,
+        number: u64,
+        reader: &mut Reader<'_>,
+    ) -> Option<Stake> {
         let purpose = reader.byte()?;
         let draft = reader.message()?;
+        if draft.retain {
+            let home = self.retained_home(draft.tenant, draft.topic);
+            self.note_news(from, home, number);
+        }
         let mut stake = Stake::default();
         if purpose & STORE != 0 {
             stake = self.retain_here(&draft);
@@ -171,30 +182,6 @@ impl Shard {
         Some(kept.unwrap_or_else(|| self.return_share(group, attempts + 1, &draft)))
     }
 
-    fn retained_asked(&mut self, from: ShardIndex, reader: &mut Reader<'_>) -> Option<()> {
-        let session = read_session(reader)?;
-        let asked = reader.int()?;
-        let tenant = reader.int()?;
-        let filter = reader.text()?;
-        let has_after = reader.byte()? != 0;
-        let after = reader.text()?;
-        let after = has_after.then_some(after);
-        let mut messages: Vec<Message> = Vec::new();
-        let next = self.walk_for_neighbour(tenant, filter, after, TELL_BYTES, &mut messages);
-        let out = &mut self.peers[usize::from(from)].staged;
-        out.push(TELL);
-        put_session(out, session);
-        out.extend_from_slice(&asked.to_le_bytes());
-        out.push(u8::from(next.is_some()));
-        put_text(out, next.as_deref().unwrap_or(""));
-        // Cannot truncate: one answer looks at no more than the walk's budget of keys.
-        out.extend_from_slice(&(messages.len() as u32).to_le_bytes());
-        for message in &messages {
-            put_message(out, &message.draft(tenant));
-        }
-        Some(())
-    }
-
     fn retained_told(&mut self, reader: &mut Reader<'_>) -> Option<()> {
         let session = read_session(reader)?;
         let asked = reader.int()?;
@@ -228,7 +215,7 @@ impl Shard {
     }
 }
 
-fn read_session(reader: &mut Reader<'_>) -> Option<SessionRef> {
+pub(super) fn read_session(reader: &mut Reader<'_>) -> Option<SessionRef> {
     Some(SessionRef {
         slot: reader.int()?,
         serial: reader.int()?,

@@ -87,17 +87,14 @@ impl Client {
 
     /// PUBLISH of something new.
     fn publish(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
-        let mut qos = self.choose_qos(scene);
+        let (topic, mut qos, retain) = self.choose_kind(scene);
         if qos > QoS::AtMostOnce && self.in_flight() >= self.limits.receive_max {
             qos = QoS::AtMostOnce;
         }
         let features = self.plan.features;
         let modern = self.is_modern();
-        let asker = self.plan.asker(&self.persona);
-        let topic = topic::topic(scene.chance, &asker.principal.name, &self.persona.client_id);
+        let tenant = self.plan.asker(&self.persona).principal.tenant;
         let serial = scene.oracle.next_serial();
-        let retain =
-            features.has(Feature::Retained) && scene.chance.percent(self.plan.retain_percent);
         let empties = retain && features.has(Feature::EmptyPayloads);
         let large = scene.chance.percent(self.plan.large_percent);
         let payload = match scene.chance.below(100) {
@@ -112,7 +109,7 @@ impl Client {
         let expires = modern && features.has(Feature::Expiry) && scene.chance.percent(20);
         let message = Message {
             serial,
-            tenant: asker.principal.tenant,
+            tenant,
             author: Author::Client(self.index),
             incarnation: self.incarnation(),
             topic,
@@ -126,6 +123,7 @@ impl Client {
             },
             expiry_s: expires.then(|| *scene.chance.pick(&[1, 3, 8, 100_000])),
             sent_at: scene.now,
+            taken_at: None,
             issued: None,
             done_at: None,
             transmissions: 0,
@@ -148,6 +146,25 @@ impl Client {
         };
         self.exchanges.insert(packet_id.get(), exchange);
         self.write_publish(scene, serial, packet_id.get(), false)
+    }
+
+    /// Topic, QoS and retain of the next message: often those of the last.
+    fn choose_kind(&mut self, scene: &mut Scene<'_>) -> (String, QoS, bool) {
+        let again = scene.chance.percent(self.plan.constancy_percent);
+        if let Some(kind) = self.kind.as_ref().filter(|_| again) {
+            return kind.clone();
+        }
+        let qos = self.choose_qos(scene);
+        let asker = self.plan.asker(&self.persona);
+        let topic = topic::topic(
+            scene.chance,
+            self.plan.tails,
+            &asker.principal.name,
+            &self.persona.client_id,
+        );
+        let retain = self.plan.features.has(Feature::Retained)
+            && scene.chance.percent(self.plan.retain_percent);
+        self.kind.insert((topic, qos, retain)).clone()
     }
 
     /// Writes a PUBLISH, for the first time or again.
@@ -230,8 +247,13 @@ impl Client {
     /// SUBSCRIBE to one or a few filters.
     fn subscribe(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
         let modern = self.is_modern();
+        let slots = &scene.oracle.sessions[self.index].slots;
+        if self.plan.is_sparing && slots.iter().any(|slot| slot.ended_at.is_none()) {
+            return self.unsubscribe(scene);
+        }
         let mut wishes: Vec<Wish> = Vec::new();
-        for _ in 0..scene.chance.between(1, 3) {
+        let most = if self.plan.is_sparing { 1 } else { 3 };
+        for _ in 0..scene.chance.between(1, most) {
             let wish = self.wish(scene);
             let same = |one: &Wish| one.filter == wish.filter && one.share == wish.share;
             if !wishes.iter().any(same) {
@@ -329,7 +351,7 @@ impl Client {
             share,
             filter: topic::filter(
                 scene.chance,
-                self.plan.wide_percent,
+                (self.plan.tails, self.plan.wide_percent),
                 &asker.principal.name,
                 &self.persona.client_id,
             ),

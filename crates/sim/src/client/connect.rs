@@ -78,7 +78,12 @@ impl Client {
         let serial = scene.oracle.next_serial();
         let modern = self.is_modern();
         let asker = self.plan.asker(&self.persona);
-        let topic = topic::topic(scene.chance, &asker.principal.name, &self.persona.client_id);
+        let topic = topic::topic(
+            scene.chance,
+            self.plan.tails,
+            &asker.principal.name,
+            &self.persona.client_id,
+        );
         let expires = modern && self.plan.features.has(Feature::Expiry);
         let message = Message {
             serial,
@@ -97,6 +102,7 @@ impl Client {
             },
             expiry_s: (expires && scene.chance.percent(20)).then_some(5),
             sent_at: scene.now,
+            taken_at: None,
             issued: None,
             done_at: None,
             transmissions: 1,

@@ -499,6 +499,19 @@ fn check_expiry(
         message.serial,
         delivery.client
     );
+    let ends_at = message.taken_at.map(|taken_at| taken_at + life);
+    let late = ends_at
+        .zip(delivery.formed_at)
+        .is_some_and(|(ends_at, at)| at > ends_at);
+    ensure!(
+        !late || delivery.dup || message.transmissions > 1,
+        Expiry,
+        "message {} of {expiry_s} s, with the broker since {:?}, was written to client {} at {:?}",
+        message.serial,
+        message.taken_at,
+        delivery.client,
+        delivery.formed_at
+    );
     if session.version != Version::V5 {
         return Ok(());
     }

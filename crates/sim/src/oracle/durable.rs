@@ -60,7 +60,11 @@ impl Oracle {
     fn must_keep(&self, session: &Session, message: &Message, now: Millis, links: &[Link]) -> bool {
         let window = (message.sent_at, now);
         let asker = &session.asker;
-        session.tenant() == message.tenant
+        // What expires on its way is nobody's.
+        let life = |expiry_s: u32| Millis::from(expiry_s) * 1_000;
+        let lives = |expiry_s| message.sent_at + life(expiry_s) > now;
+        message.expiry_s.is_none_or(lives)
+            && session.tenant() == message.tenant
             && message.qos > QoS::AtMostOnce
             && !session.overflowed
             && session.surely_outlasts(message.sent_at, now, links)

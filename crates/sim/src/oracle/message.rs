@@ -156,6 +156,8 @@ pub struct Message {
     pub expiry_s: Option<u32>,
     /// When its author first wrote it.
     pub sent_at: Millis,
+    /// When the engine first had all of it, where it surely looked at it then.
+    pub taken_at: Option<Millis>,
     /// What each shard had asked to persist when the engine first had all of it.
     pub issued: Option<Seqs>,
     /// When its author learnt of its fate.

@@ -8,10 +8,15 @@ use crate::history::{ensure, Violation};
 /// Room beyond the setting, bytes.
 const RESERVE_BYTES: usize = 40 * 1024;
 
+/// How long a pipe may stand still, ms: longer than the shortest life of a message, and within what
+/// the oracle allows everybody.
+const STANDS_MS: [u64; 2] = [1_000, 2_000];
+
 /// One direction between two shards.
 #[derive(Clone, Debug)]
 pub struct Pipe {
     delay_ms_max: u64,
+    stands_permille: u64,
     capacity: usize,
     /// Written and not taken: what a pipe must have room for, bytes.
     untaken: usize,
@@ -23,13 +28,14 @@ pub struct Pipe {
 
 impl Pipe {
     /// An empty pipe.
-    pub fn new(delay_ms_max: u64, settings: &Settings) -> Pipe {
+    pub fn new(delay_ms_max: u64, stands_permille: u64, settings: &Settings) -> Pipe {
         // The largest packet fits even where the setting is smaller; answers about retained
         // messages and the small messages that nobody waits for have room of their own.
         let packet_bytes = settings.packet_bytes_max as usize;
         let capacity = settings.pipe_bytes.max(2 * packet_bytes) + RESERVE_BYTES + packet_bytes;
         Pipe {
             delay_ms_max,
+            stands_permille,
             capacity,
             untaken: 0,
             inside: 0,
@@ -58,9 +64,11 @@ impl Pipe {
             self.untaken,
             self.capacity
         );
-        self.arrives_at = self
-            .arrives_at
-            .max(now + chance.between(0, self.delay_ms_max));
+        let delay_ms = match chance.below(1_000) < self.stands_permille {
+            true => chance.between(STANDS_MS[0], STANDS_MS[1]),
+            false => chance.between(0, self.delay_ms_max),
+        };
+        self.arrives_at = self.arrives_at.max(now + delay_ms);
         Ok(self.arrives_at)
     }
 
@@ -86,5 +94,6 @@ impl Pipe {
     /// No delay from now on; what is under way keeps its time.
     pub fn heal(&mut self) {
         self.delay_ms_max = 0;
+        self.stands_permille = 0;
     }
 }

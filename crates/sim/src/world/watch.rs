@@ -12,8 +12,10 @@ impl World {
     pub(super) fn look(&mut self) -> Result<(), Violation> {
         for place in 0..self.shell.live.len() {
             let link = self.shell.live[place];
+            // A paused engine may have more than it has looked at.
+            let looked_at = (!self.shell.links[link].paused).then_some(self.now);
             for (serial, issued) in std::mem::take(&mut self.shell.links[link].handed) {
-                self.oracle.handed(serial, issued);
+                self.oracle.handed(looked_at, serial, issued);
             }
         }
         for report in std::mem::take(&mut self.shell.reports) {
