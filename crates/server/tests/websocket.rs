@@ -148,32 +148,6 @@ fn expect_conversation(mut wire: Wire, context: &str) {
 fn a_handover_at_every_byte_loses_nothing() {
     let authority = Authority::new("test");
     let config = authority.trusted_by(None);
-    for shards in [1, 2, 4] {
-        let house = house(&authority, shards);
-        let (request, packets) = conversation("handover");
-        let run = [request, frame(BINARY, &packets)].concat();
-        // Over TLS a cut is a record's end; every third suffices there.
-        for (kind, step) in [("ws", 1), ("wss", 3)] {
-            for cut in (0..run.len()).step_by(step * shards) {
-                let mut wire = match kind {
-                    "ws" => Wire::plain(house.address("ws")),
-                    _ => Wire::tls(house.address("wss"), &config),
-                };
-                wire.write_all(&run[..cut]).unwrap();
-                wire.flush().unwrap();
-                wire.write_all(&run[cut..]).unwrap();
-                wire.flush().unwrap();
-                expect_conversation(wire, &format!("{kind}, {shards} shards, cut {cut}"));
-            }
-        }
-    }
-}
-
-/// Goal and method as above, at every byte with every number of shards and over both.
-#[test]
-fn a_handover_at_every_byte_in_every_number_of_shards_loses_nothing() {
-    let authority = Authority::new("test");
-    let config = authority.trusted_by(None);
     let (request, packets) = conversation("handover");
     let run = [request, frame(BINARY, &packets)].concat();
     for shards in [1, 2, 4] {
