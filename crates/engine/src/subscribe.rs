@@ -246,7 +246,13 @@ impl Shard {
                     stake = stake.and(needs);
                     Reason::Success
                 }
-                None => Reason::NoSubscriptionExisted,
+                None => {
+                    if share(filter).is_some() {
+                        // An earlier connection may have left the group and never heard so.
+                        stake = stake.and(self.all_numbers());
+                    }
+                    Reason::NoSubscriptionExisted
+                }
             });
         }
         let durable = self

@@ -14,19 +14,25 @@ mod word;
 use casemate_codec::{Packet, Publish, PublishProperties, Version};
 use casemate_engine::Settings;
 
-use harness::{hello, message, packets, plain, subscribe, Lab, Peer};
+use harness::{lasting, message, packets, plain, subscribe, Lab, Peer};
 use word::*;
 
-/// A client whose session lives in this shard.
-fn client_in(lab: &mut Lab, shard: usize, name: &str) -> Peer {
+/// A client whose session lives in this shard, and its client id.
+fn named_client_in(lab: &mut Lab, shard: usize, name: &str) -> (Peer, String) {
     for number in 0..1_000 {
-        let peer = lab.joined(&hello(Version::V5, &format!("{name}-{number}")));
+        let client_id = format!("{name}-{number}");
+        let peer = lab.joined(&lasting(Version::V5, &client_id));
         if lab.shard_of(peer) == shard {
-            return peer;
+            return (peer, client_id);
         }
         lab.cut(peer);
     }
     panic!("no name of a thousand has its home in shard {shard}");
+}
+
+/// A client whose session lives in this shard.
+fn client_in(lab: &mut Lab, shard: usize, name: &str) -> Peer {
+    named_client_in(lab, shard, name).0
 }
 
 /// What a client has been sent: payload and retain flag of messages, nothing for other packets.
@@ -113,4 +119,28 @@ fn a_store_that_has_not_heard_of_a_newer_message_does_not_answer() {
         );
     }
     assert!(waited > 0, "some topic has its home in the third shard");
+}
+
+/// Goal: after UNSUBACK nothing new comes. Method: a member leaves its group, is cut before it
+/// hears so, and asks again; the pipe to the other shard stands still; groups of both homes.
+#[test]
+fn unsuback_waits_for_the_groups_home_when_it_is_asked_again_after_a_cut() {
+    for number in 0..20 {
+        let filter = format!("$share/g{number}/t");
+        let mut lab = Lab::with(Settings::default(), 2);
+        let (reader, client_id) = named_client_in(&mut lab, 1, "reader");
+        lab.say(reader, &subscribe(1, &[plain(&filter, Q0)]));
+        lab.take(reader);
+        lab.held_pipes = vec![(1, 0)];
+        lab.say(reader, &unsubscribe(2, &[&filter]));
+        lab.cut(reader);
+        let reader = lab.joined(&lasting(Version::V5, &client_id));
+        lab.say(reader, &unsubscribe(3, &[&filter]));
+        let bytes = lab.take(reader);
+        let early = packets(Version::V5, &bytes).len();
+        lab.release_pipe(1, 0);
+        let bytes = lab.take(reader);
+        let late = packets(Version::V5, &bytes).len();
+        assert_eq!((early, late), (0, 1), "{filter}");
+    }
 }
