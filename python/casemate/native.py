@@ -5,6 +5,7 @@ from __future__ import annotations
 from casemate._engine import (
     VERSION,
     Ack,
+    Admission,
     Auth,
     Connack,
     Decoder,
@@ -41,6 +42,7 @@ from casemate._engine import (
 __all__ = [
     "VERSION",
     "Ack",
+    "Admission",
     "Auth",
     "Connack",
     "Decoder",

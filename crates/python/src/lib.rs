@@ -47,7 +47,7 @@ mod _engine {
     #[pymodule_export]
     use crate::report::Event;
     #[pymodule_export]
-    use crate::server::{Question, Server};
+    use crate::server::{Admission, Question, Server};
 
     use super::*;
 

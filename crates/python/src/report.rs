@@ -1,6 +1,6 @@
 //! What the server tells: events and counters.
 
-use casemate_engine::{Counters, EventKind as EngineKind};
+use casemate_engine::{Counters, EventKind as EngineKind, Loss};
 use casemate_server::{self as server, EventKind, ServerCounters, ShellCounters};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -21,6 +21,8 @@ pub struct Event {
     pub kind: &'static str,
     /// What belongs to the kind, such as the topic; may be empty.
     pub detail: String,
+    /// The reason code of a refusal, where there was one.
+    pub reason: Option<u8>,
 }
 
 impl Event {
@@ -36,7 +38,20 @@ impl Event {
             principal: event.principal.to_string(),
             kind,
             detail,
+            reason: reason(&event.kind),
         }
+    }
+}
+
+fn reason(kind: &EventKind) -> Option<u8> {
+    match kind {
+        EventKind::Engine(
+            EngineKind::AuthenticationRefused { reason }
+            | EngineKind::Disconnected {
+                loss: Loss::Refused(reason),
+            },
+        ) => Some(*reason as u8),
+        _ => None,
     }
 }
 
@@ -127,6 +142,9 @@ fn shell_counters(dict: &Bound<'_, PyDict>, counted: &ShellCounters) -> PyResult
         questions,
         questions_refused,
         questions_now,
+        admissions,
+        admissions_refused,
+        admissions_now,
         accounts_gone,
         handed_over,
         adoptions_refused,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use casemate_codec::Reason;
 use casemate_server::{
-    self as server, Address, Answer, Inherited, InheritedSocket, Options, StartError,
+    self as server, Address, Answer, Inherited, InheritedSocket, Options, ProvenBy, StartError,
 };
 use listenfd::ListenFd;
 use pyo3::exceptions::PyValueError;
@@ -66,6 +66,67 @@ impl Question {
     }
 }
 
+/// Somebody who has proven who it is and asks to be let in.
+#[pyclass(frozen, module = "casemate._engine")]
+pub struct Admission {
+    inner: server::Admission,
+}
+
+#[pymethods]
+impl Admission {
+    /// To be given back with the answer.
+    #[getter]
+    fn id(&self) -> u64 {
+        self.inner.id
+    }
+
+    /// Name of the listener.
+    #[getter]
+    fn listener(&self) -> &str {
+        &self.inner.listener
+    }
+
+    /// The peer's address as `host:port`.
+    #[getter]
+    fn address(&self) -> Option<String> {
+        self.inner.address.map(|address| address.to_string())
+    }
+
+    /// As the client wrote it; may be empty.
+    #[getter]
+    fn client_id(&self) -> &str {
+        &self.inner.client_id
+    }
+
+    /// Who it has proven to be.
+    #[getter]
+    fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Names of its roles.
+    #[getter]
+    fn roles(&self) -> Vec<String> {
+        self.inner.roles.clone()
+    }
+
+    /// What it has proven itself by: certificate, password or nothing.
+    #[getter]
+    fn proven_by(&self) -> &'static str {
+        match self.inner.proven_by {
+            ProvenBy::Certificate => "certificate",
+            ProvenBy::Password => "password",
+            ProvenBy::Nothing => "nothing",
+        }
+    }
+
+    /// The version of MQTT it speaks: 3, 4 or 5.
+    #[getter]
+    fn version(&self) -> u8 {
+        self.inner.version as u8
+    }
+}
+
 /// A running server; dropping it stops it.
 #[pyclass(frozen, module = "casemate._engine")]
 pub struct Server {
@@ -79,7 +140,7 @@ impl Server {
     /// sockets that systemd has handed over: (name of the listener, descriptor).
     #[staticmethod]
     #[pyo3(signature = (listeners, accounts, policy, *, limits, shards=1, question_max=1024,
-        events_max=16384, sys_interval_s=10, inherited=vec![]))]
+        consult=false, admissions_max=1024, events_max=16384, sys_interval_s=10, inherited=vec![]))]
     #[allow(
         clippy::too_many_arguments,
         reason = "keyword arguments, one for each option"
@@ -92,6 +153,8 @@ impl Server {
         limits: &Bound<'_, PyDict>,
         shards: usize,
         question_max: usize,
+        consult: bool,
+        admissions_max: usize,
         events_max: usize,
         sys_interval_s: u32,
         inherited: Vec<(String, i32)>,
@@ -105,6 +168,8 @@ impl Server {
             settings: settings(limits)?,
             policy: policy.get().inner.clone(),
             question_max,
+            is_consulted: consult,
+            admissions_max,
             events_max,
             sys_interval_s,
             ..Options::default()
@@ -184,10 +249,35 @@ impl Server {
     /// Says that the password is wrong, or why else not; False where nobody waits any more.
     #[pyo3(signature = (question, reason))]
     fn refuse(&self, py: Python<'_>, question: u64, reason: u8) -> PyResult<bool> {
-        let reason = Reason::from_byte(reason)
-            .filter(|reason| reason.is_refusal())
-            .ok_or_else(|| PyValueError::new_err("a refusal has a reason code of 0x80 or above"))?;
+        let reason = refusal(reason)?;
         Ok(py.detach(|| self.inner.answer(question, Answer::Refuse { reason })))
+    }
+
+    /// Asks about everybody who would be let in from now on, or no longer.
+    #[pyo3(signature = (is_wanted))]
+    fn consult(&self, is_wanted: bool) {
+        self.inner.consult(is_wanted);
+    }
+
+    /// Waits for somebody to let in; None when the time is over or the server stops.
+    #[pyo3(signature = (timeout_s))]
+    fn next_admission(&self, py: Python<'_>, timeout_s: f64) -> PyResult<Option<Admission>> {
+        let timeout = seconds(timeout_s)?;
+        let admission = py.detach(|| self.inner.next_admission(timeout));
+        Ok(admission.map(|inner| Admission { inner }))
+    }
+
+    /// Lets somebody in; False where it no longer waits.
+    #[pyo3(signature = (admission))]
+    fn admit(&self, py: Python<'_>, admission: u64) -> bool {
+        py.detach(|| self.inner.settle_admission(admission, None))
+    }
+
+    /// Turns somebody away; False where it no longer waits.
+    #[pyo3(signature = (admission, reason))]
+    fn turn_away(&self, py: Python<'_>, admission: u64, reason: u8) -> PyResult<bool> {
+        let reason = refusal(reason)?;
+        Ok(py.detach(|| self.inner.settle_admission(admission, Some(reason))))
     }
 
     /// Replaces all accounts with certificates; who is gone is disconnected.
@@ -298,6 +388,12 @@ fn take_socket(handed_over: &mut ListenFd, place: usize) -> io::Result<Option<In
     }
     let socket = handed_over.take_unix_listener(place)?;
     Ok(socket.map(InheritedSocket::Unix))
+}
+
+fn refusal(reason: u8) -> PyResult<Reason> {
+    Reason::from_byte(reason)
+        .filter(|reason| reason.is_refusal())
+        .ok_or_else(|| PyValueError::new_err("a refusal has a reason code of 0x80 or above"))
 }
 
 fn seconds(seconds: f64) -> PyResult<Duration> {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use casemate_engine::{Counters, Millis, Settings, ShardIndex};
 use mio::Registry;
 
+use crate::admission::Admissions;
 use crate::clock::Clock;
 use crate::counters::{add, ServerCounters, Tally};
 use crate::entrance::Entrances;
@@ -16,7 +17,7 @@ use crate::expulsion::Expulsions;
 use crate::gate::Gate;
 use crate::inbox::{Inbox, Letter};
 use crate::lock::lock;
-use crate::question::Questions;
+use crate::question::{Question, QuestionId, Questions, Suspect};
 use crate::ring::Ring;
 
 /// Addresses that are remembered as told about; beyond them the memory starts anew.
@@ -33,7 +34,9 @@ pub(crate) struct Broker {
     /// Who comes in.
     pub gate: Gate,
     /// Password checks.
-    pub questions: Questions,
+    pub questions: Questions<Question, Suspect>,
+    /// Who is proven and waits to be let in.
+    pub admissions: Admissions,
     /// Who was expelled lately.
     pub expulsions: Expulsions,
     /// What is told.
@@ -52,6 +55,8 @@ pub(crate) struct Broker {
     pub sys_interval_s: u32,
     /// Seeds of keyed hashing, the same for all shards.
     pub seeds: [u64; 4],
+    /// Somebody wants to be asked about everybody who is let in.
+    is_consulted: AtomicBool,
     is_stopping: AtomicBool,
     progress: Mutex<Progress>,
     progressed: Condvar,
@@ -124,7 +129,9 @@ pub(crate) enum Oddity {
 pub(crate) struct Parts {
     pub clock: Clock,
     pub gate: Gate,
-    pub questions: Questions,
+    pub questions: Questions<Question, Suspect>,
+    pub is_consulted: bool,
+    pub admissions: Admissions,
     pub ring: Ring,
     pub posts: Vec<(Inbox, Registry)>,
     pub settings: Settings,
@@ -146,6 +153,7 @@ impl Broker {
             clock: parts.clock,
             gate: parts.gate,
             questions: parts.questions,
+            admissions: parts.admissions,
             expulsions: Expulsions::default(),
             ring: parts.ring,
             tally: Tally::default(),
@@ -155,6 +163,7 @@ impl Broker {
             handshakes_per_turn: parts.handshakes_per_turn,
             sys_interval_s: parts.sys_interval_s,
             seeds: parts.seeds,
+            is_consulted: AtomicBool::new(parts.is_consulted),
             is_stopping: AtomicBool::new(false),
             progress: Mutex::new(Progress {
                 epochs: vec![None; shards],
@@ -260,7 +269,7 @@ impl Broker {
     /// Makes every shard take no new promise, and waits until they have kept those they made.
     pub fn drain(&self, server_reference: Option<&str>, timeout: Duration) -> bool {
         self.is_stopping.store(true, Ordering::SeqCst);
-        self.questions.close();
+        self.close_questions();
         let server_reference: Option<Arc<str>> = server_reference.map(Into::into);
         self.post_all(|| Letter::Drain {
             server_reference: server_reference.clone(),
@@ -365,8 +374,31 @@ impl Broker {
     /// Orders every shard to say good-bye and to end at `until` at the latest.
     pub fn stop_by(&self, until: Millis) {
         self.is_stopping.store(true, Ordering::SeqCst);
-        self.questions.close();
+        self.close_questions();
         self.post_all(|| Letter::Stop { until });
+    }
+
+    /// Lets those go who wait for a question; nothing more can be asked.
+    fn close_questions(&self) {
+        self.questions.close();
+        self.admissions.close();
+    }
+
+    /// A connection waits no longer for the answer to its question, of whichever kind.
+    pub fn forget_question(&self, id: QuestionId) {
+        if self.questions.settle(id).is_none() {
+            self.admissions.settle(id);
+        }
+    }
+
+    /// Asks from now on about everybody who is let in, or no longer.
+    pub fn consult(&self, is_wanted: bool) {
+        self.is_consulted.store(is_wanted, Ordering::SeqCst);
+    }
+
+    /// True where somebody wants to be asked about everybody who is let in.
+    pub fn is_consulted(&self) -> bool {
+        self.is_consulted.load(Ordering::SeqCst)
     }
 
     /// True once nobody new is wanted.
@@ -393,6 +425,7 @@ impl Broker {
         }
         let mut shell = self.tally.snapshot();
         shell.questions_now = self.questions.len() as u64;
+        shell.admissions_now = self.admissions.len() as u64;
         ServerCounters { engine, shell }
     }
 }
@@ -403,6 +436,7 @@ mod tests {
     use mio::{Poll, Waker};
 
     use super::*;
+    use crate::question::Numbers;
     use crate::token;
 
     /// Goal: a shard that hangs is seen, and is not asked again and again. Method: two shards of
@@ -418,7 +452,9 @@ mod tests {
         let broker = Broker::new(Parts {
             clock,
             gate: Gate::new(Vec::new(), clock),
-            questions: Questions::new(1),
+            questions: Questions::new(1, Numbers::Odd),
+            is_consulted: false,
+            admissions: Questions::new(1, Numbers::Even),
             ring: Ring::new(1),
             posts: posts.collect(),
             settings: Settings::default(),

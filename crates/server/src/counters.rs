@@ -84,6 +84,12 @@ tally! {
     questions_refused,
     /// Password checks that wait now.
     questions_now,
+    /// Proven clients about which somebody was asked.
+    admissions,
+    /// Proven clients refused as too many waited to be let in.
+    admissions_refused,
+    /// Proven clients that wait to be let in now.
+    admissions_now,
     /// Live connections closed because their certificate's account is gone or has changed.
     accounts_gone,
     /// Connections handed to another shard.

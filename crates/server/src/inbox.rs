@@ -5,6 +5,7 @@ use std::sync::Arc;
 use casemate_engine::policy::Policy;
 use casemate_engine::{Batch, ConnectionId, ListenerId, Millis, ShardIndex, Verdict};
 
+use crate::admission::Visit;
 use crate::connection::Moved;
 use crate::entrance::Doorway;
 use crate::expulsion::Expulsion;
@@ -14,7 +15,18 @@ use crate::worker::Door;
 
 /// Something for a shard.
 pub(crate) enum Letter {
-    /// The answer to a question.
+    /// The answer to a password check.
+    Proven {
+        /// Whose.
+        id: ConnectionId,
+        /// The engine's number of the question.
+        step: u32,
+        /// The answer.
+        verdict: Verdict,
+        /// How it came.
+        visit: Box<Visit>,
+    },
+    /// Somebody is let in or turned away.
     Decided {
         /// Whose.
         id: ConnectionId,

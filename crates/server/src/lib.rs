@@ -12,12 +12,15 @@
 //!    one shape.
 //! 4. `gate` decides who a CONNECT is from: by certificate at once, by password through a
 //!    [`Question`] that a thread of the caller answers.
+//!    With [`Server::consult`] the caller is asked about everybody whom it lets in, by an
+//!    [`Admission`].
 //! 5. `inbox` is how everything else reaches a shard: decisions, neighbours' batches, connections
 //!    handed over, new policies, the order to stop; a `mailbox` wakes the shard for them.
 //!
 //! Nothing here waits for a peer, and nothing a peer sends makes anything here grow without bound.
 
 mod address;
+mod admission;
 mod announcer;
 mod broker;
 mod clock;
@@ -51,6 +54,7 @@ mod trust;
 mod worker;
 
 pub use address::{Address, UnixAddress};
+pub use admission::{Admission, ProvenBy};
 pub use casemate_codec::Reason;
 pub use casemate_engine::policy::Policy;
 pub use casemate_engine::{Counters, Secret, Settings};

@@ -24,6 +24,11 @@ pub struct Options {
     pub policy: Arc<Policy>,
     /// Password checks that may wait at a time; what comes beyond is refused as busy.
     pub question_max: usize,
+    /// Ask about everybody who would be let in, from the first on; see
+    /// [`crate::Server::consult`].
+    pub is_consulted: bool,
+    /// Proven clients about which somebody is asked and that wait to be let in, at most.
+    pub admissions_max: usize,
     /// Events that are kept until somebody fetches them; the oldest make room.
     pub events_max: usize,
     /// Seconds between two announcements under `$SYS/broker/`; 0 announces nothing.
@@ -42,6 +47,8 @@ impl Default for Options {
             settings: Settings::default(),
             policy: Arc::new(Policy::deny_all(0)),
             question_max: 1024,
+            is_consulted: false,
+            admissions_max: 1024,
             events_max: 16_384,
             sys_interval_s: 10,
             handshakes_per_turn: 16,

@@ -1,4 +1,4 @@
-//! Password checks that wait for an answer: bounded, and dropped with their connection.
+//! Questions about clients that wait for an answer: bounded, and dropped with their connection.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use casemate_codec::{Reason, Version};
 use casemate_engine::{ConnectionId, Secret, ShardIndex};
 
+use crate::admission::Visit;
 use crate::lock::lock;
 
 /// A question's number; never used twice.
@@ -54,7 +55,7 @@ pub enum Answer {
 }
 
 /// Who waits for an answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Asker {
     /// The shard.
     pub shard: ShardIndex,
@@ -64,61 +65,87 @@ pub(crate) struct Asker {
     pub step: u32,
 }
 
-/// Questions on their way to whoever answers.
-pub(crate) struct Questions {
+/// Who waits for a password check, and what there is to know of it once that is done.
+#[derive(Debug)]
+pub(crate) struct Suspect {
+    /// Whom to tell.
+    pub asker: Asker,
+    /// As it came.
+    pub visit: Box<Visit>,
+}
+
+/// Which numbers the questions of one kind get: a connection remembers one number and need not
+/// know of which kind it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Numbers {
+    /// 1, 3, 5 …
+    Odd,
+    /// 2, 4, 6 …
+    Even,
+}
+
+/// Questions `Q` on their way to whoever answers, each with whom it is about, `A`.
+pub(crate) struct Questions<Q, A> {
     question_max: usize,
-    state: Mutex<State>,
+    state: Mutex<State<Q, A>>,
     arrival: Condvar,
 }
 
-#[derive(Default)]
-struct State {
+struct State<Q, A> {
     next: QuestionId,
-    waiting: HashMap<QuestionId, Waiting>,
+    waiting: HashMap<QuestionId, Waiting<Q, A>>,
     /// In the order of arrival; ids that no longer wait are skipped.
     queue: VecDeque<QuestionId>,
     closed: bool,
 }
 
-struct Waiting {
-    asker: Asker,
+struct Waiting<Q, A> {
+    about: A,
     /// Gone once somebody has taken it to answer it.
-    question: Option<Box<Question>>,
+    question: Option<Box<Q>>,
 }
 
-/// As many questions wait as may.
+/// As many questions wait as may, or nobody answers any more.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Full;
+pub(crate) struct Full<A>(pub A);
 
-impl Questions {
+impl<Q, A> Questions<Q, A> {
     /// At most `question_max` wait at a time, those that are being answered included.
-    pub fn new(question_max: usize) -> Questions {
+    pub fn new(question_max: usize, numbers: Numbers) -> Questions<Q, A> {
+        let next = match numbers {
+            Numbers::Odd => 1,
+            Numbers::Even => 2,
+        };
+        let state = State {
+            next,
+            waiting: HashMap::new(),
+            queue: VecDeque::new(),
+            closed: false,
+        };
         Questions {
             question_max,
-            state: Mutex::new(State::default()),
+            state: Mutex::new(state),
             arrival: Condvar::new(),
         }
     }
 
-    /// Asks; the question's `id` is given here.
+    /// Asks about somebody the question that `ask` makes of its number.
     ///
     /// # Errors
-    /// [`Full`].
-    pub fn ask(&self, asker: Asker, mut question: Question) -> Result<QuestionId, Full> {
+    /// [`Full`], with whom it was about.
+    pub fn ask(
+        &self,
+        about: A,
+        ask: impl FnOnce(QuestionId, &A) -> Q,
+    ) -> Result<QuestionId, Full<A>> {
         let mut state = lock(&self.state);
         if state.closed || state.waiting.len() >= self.question_max {
-            return Err(Full);
+            return Err(Full(about));
         }
-        state.next += 1;
         let id = state.next;
-        question.id = id;
-        state.waiting.insert(
-            id,
-            Waiting {
-                asker,
-                question: Some(Box::new(question)),
-            },
-        );
+        state.next += 2;
+        let question = Some(Box::new(ask(id, &about)));
+        state.waiting.insert(id, Waiting { about, question });
         // Those who leave unanswered stay in the queue until it is as long again as it may be.
         if state.queue.len() >= self.question_max.saturating_mul(2) {
             let State { queue, waiting, .. } = &mut *state;
@@ -131,7 +158,7 @@ impl Questions {
     }
 
     /// The oldest question that nobody has taken; waits for one at most `timeout`.
-    pub fn next(&self, timeout: Duration) -> Option<Question> {
+    pub fn next(&self, timeout: Duration) -> Option<Q> {
         let until = Instant::now().checked_add(timeout);
         let mut state = lock(&self.state);
         loop {
@@ -157,9 +184,9 @@ impl Questions {
         }
     }
 
-    /// Takes a question off; `None` where nobody waits for it any more.
-    pub fn settle(&self, id: QuestionId) -> Option<Asker> {
-        lock(&self.state).waiting.remove(&id).map(|row| row.asker)
+    /// Takes a question off; `None` where nobody waits for it any more, or it is of another kind.
+    pub fn settle(&self, id: QuestionId) -> Option<A> {
+        lock(&self.state).waiting.remove(&id).map(|row| row.about)
     }
 
     /// How many wait.
@@ -191,9 +218,9 @@ mod tests {
         }
     }
 
-    fn question(username: &str) -> Question {
+    fn question(id: QuestionId, username: &str) -> Question {
         Question {
-            id: 0,
+            id,
             listener: "main".into(),
             address: None,
             client_id: String::new(),
@@ -203,11 +230,22 @@ mod tests {
         }
     }
 
+    fn questions(question_max: usize) -> Questions<Question, Asker> {
+        Questions::new(question_max, Numbers::Odd)
+    }
+
+    fn ask(
+        questions: &Questions<Question, Asker>,
+        username: &str,
+    ) -> Result<QuestionId, Full<Asker>> {
+        questions.ask(asker(), |id, _| question(id, username))
+    }
+
     #[test]
     fn questions_come_in_order_and_are_answered_once() {
-        let questions = Questions::new(10);
-        let first = questions.ask(asker(), question("a")).unwrap();
-        questions.ask(asker(), question("b")).unwrap();
+        let questions = questions(10);
+        let first = ask(&questions, "a").unwrap();
+        ask(&questions, "b").unwrap();
         assert_eq!(questions.next(Duration::ZERO).unwrap().username, "a");
         assert!(questions.settle(first).is_some());
         assert!(questions.settle(first).is_none());
@@ -218,28 +256,41 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_and_those_being_answered_count() {
-        let questions = Questions::new(2);
-        questions.ask(asker(), question("a")).unwrap();
-        let second = questions.ask(asker(), question("b")).unwrap();
+        let questions = questions(2);
+        ask(&questions, "a").unwrap();
+        let second = ask(&questions, "b").unwrap();
         questions.next(Duration::ZERO).unwrap();
-        assert_eq!(questions.ask(asker(), question("c")), Err(Full));
+        assert!(ask(&questions, "c").is_err());
         questions.settle(second);
-        assert!(questions.ask(asker(), question("c")).is_ok());
+        assert!(ask(&questions, "c").is_ok());
         assert_eq!(questions.next(Duration::ZERO).unwrap().username, "c");
     }
 
     #[test]
     fn a_storm_of_clients_that_leave_does_not_grow_the_queue() {
-        let questions = Questions::new(4);
+        let questions = questions(4);
         for _ in 0..10_000 {
-            let id = questions.ask(asker(), question("a")).unwrap();
+            let id = ask(&questions, "a").unwrap();
             questions.settle(id);
         }
         assert!(lock(&questions.state).queue.len() <= 9);
     }
 
     #[test]
+    fn numbers_of_two_kinds_are_never_the_same() {
+        let passwords = questions(8);
+        let others: Questions<(), ()> = Questions::new(8, Numbers::Even);
+        for _ in 0..8 {
+            let id = ask(&passwords, "a").unwrap();
+            assert!(others.settle(id).is_none());
+            let id = others.ask((), |_, ()| ()).unwrap();
+            assert!(passwords.settle(id).is_none());
+        }
+        assert_eq!((passwords.len(), others.len()), (8, 8));
+    }
+
+    #[test]
     fn a_question_never_shows_its_password() {
-        assert!(!format!("{:?}", question("a")).contains("canary"));
+        assert!(!format!("{:?}", question(1, "a")).contains("canary"));
     }
 }

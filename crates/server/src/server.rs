@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use casemate_codec::Reason;
 use casemate_engine::policy::Policy;
-use casemate_engine::ShardIndex;
+use casemate_engine::{ShardIndex, Verdict};
 use mio::{Poll, Waker};
 
 use crate::address::Address;
+use crate::admission::Admission;
 use crate::broker::{Broker, Parts};
 use crate::clock::Clock;
 use crate::counters::ServerCounters;
@@ -24,7 +26,7 @@ use crate::inbox::{Inbox, Letter};
 use crate::inside::{Insider, Link, LinkError};
 use crate::lock::lock;
 use crate::options::{Account, Inherited, Listener, Options};
-use crate::question::{Answer, Question, Questions};
+use crate::question::{Answer, Asker, Numbers, Question, Questions};
 use crate::random;
 use crate::ring::Ring;
 use crate::socket::Socket;
@@ -95,7 +97,9 @@ impl Server {
         let broker = Arc::new(Broker::new(Parts {
             clock,
             gate: Gate::new(accounts, clock),
-            questions: Questions::new(options.question_max),
+            questions: Questions::new(options.question_max, Numbers::Odd),
+            is_consulted: options.is_consulted,
+            admissions: Questions::new(options.admissions_max, Numbers::Even),
             ring: Ring::new(options.events_max),
             posts,
             settings: options.settings,
@@ -187,18 +191,50 @@ impl Server {
 
     /// Answers a question; false where nobody waits for it any more.
     pub fn answer(&self, question: u64, answer: Answer) -> bool {
-        let Some(asker) = self.broker.questions.settle(question) else {
+        let Some(suspect) = self.broker.questions.settle(question) else {
             return false;
         };
         let verdict = self.broker.gate.verdict(answer);
-        self.broker.post(
-            asker.shard,
-            Letter::Decided {
-                id: asker.id,
-                step: asker.step,
-                verdict,
-            },
-        );
+        let Asker { shard, id, step } = suspect.asker;
+        let visit = suspect.visit;
+        let letter = Letter::Proven {
+            id,
+            step,
+            verdict,
+            visit,
+        };
+        self.broker.post(shard, letter);
+        true
+    }
+
+    /// Asks about everybody who has proven who it is and would be let in from now on, by
+    /// [`Server::next_admission`], or no longer. Nobody is let in unasked meanwhile: who cannot be
+    /// asked about is refused. Programs of this process are not asked about.
+    pub fn consult(&self, is_wanted: bool) {
+        self.broker.consult(is_wanted);
+    }
+
+    /// The one who has waited longest to be let in and that nobody has looked at yet.
+    ///
+    /// Waits as [`Server::next_question`].
+    pub fn next_admission(&self, timeout: Duration) -> Option<Admission> {
+        self.broker.admissions.next(timeout)
+    }
+
+    /// Lets somebody in, or turns it away with this reason; false where it no longer waits.
+    pub fn settle_admission(&self, admission: u64, refusal: Option<Reason>) -> bool {
+        let Some(candidate) = self.broker.admissions.settle(admission) else {
+            return false;
+        };
+        let Asker { shard, id, step } = candidate.asker;
+        let verdict = match refusal {
+            None => Verdict::Granted(candidate.grant),
+            Some(reason) if reason.is_refusal() => Verdict::Refused(reason),
+            // A refusal with a reason that means success is still a refusal.
+            Some(_) => Verdict::Refused(Reason::NotAuthorized),
+        };
+        self.broker
+            .post(shard, Letter::Decided { id, step, verdict });
         true
     }
 

@@ -67,7 +67,7 @@ impl Worker {
             return;
         };
         if let Some(question) = connection.question.take() {
-            self.broker.questions.settle(question.get());
+            self.broker.forget_question(question.get());
         }
         connection.phase = Phase::Draining(Box::new(Drain {
             bytes,
@@ -108,7 +108,7 @@ impl Worker {
         self.say_closed(id, loss);
         if let Some(connection) = self.connections.remove(id) {
             if let Some(question) = connection.question {
-                self.broker.questions.settle(question.get());
+                self.broker.forget_question(question.get());
             }
         }
     }

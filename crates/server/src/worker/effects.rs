@@ -6,12 +6,14 @@ use casemate_codec::Reason;
 use casemate_engine::{ConnectionId, Credentials, Effect, Input, Parcel, ShardIndex, Verdict};
 
 use super::{InHand, Worker};
+use crate::admission::{Admission, Candidate, ProvenBy, Visit};
 use crate::clock::wall_unix_ms;
 use crate::connection::Moved;
+use crate::entrance::Entrance;
 use crate::event::{Event, EventKind};
 use crate::gate::Decision;
 use crate::inbox::Letter;
-use crate::question::{Asker, Question};
+use crate::question::{Asker, Question, QuestionId, Suspect};
 
 impl Worker {
     /// Serves one effect; what comes of it is appended to the effects.
@@ -82,7 +84,7 @@ impl Worker {
         let decision = self.broker.gate.decide(credentials, &entrance);
         connection.expulsions_seen = expulsions_seen;
         if let Some(question) = connection.question.take() {
-            self.broker.questions.settle(question.get());
+            self.broker.forget_question(question.get());
         }
         match decision {
             Decision::Settled(verdict) => {
@@ -90,37 +92,83 @@ impl Worker {
                 if matches!(verdict, Verdict::Granted(_)) {
                     connection.entry.note_anonymous(&entrance);
                 }
-                self.decided(id, step, verdict);
+                let visit = visit(credentials, &entrance, ProvenBy::Nothing);
+                self.proven(id, step, verdict, visit);
             }
             Decision::Certified(verdict, account) => {
                 connection.account = Some(account);
-                self.decided(id, step, verdict);
+                let visit = visit(credentials, &entrance, ProvenBy::Certificate);
+                self.proven(id, step, verdict, visit);
             }
             Decision::Vouched(verdict) => self.decided(id, step, verdict),
-            Decision::Ask(question) => self.ask(id, step, *question),
+            Decision::Ask(question) => {
+                let visit = visit(credentials, &entrance, ProvenBy::Password);
+                self.ask(id, step, *question, visit);
+            }
         }
     }
 
-    fn ask(&mut self, id: ConnectionId, step: u32, question: Question) {
+    fn ask(&mut self, id: ConnectionId, step: u32, question: Question, visit: Visit) {
         self.count(|tally| &tally.questions);
-        match self.broker.questions.ask(
-            Asker {
-                shard: self.index,
-                id,
-                step,
-            },
-            question,
-        ) {
-            Ok(number) => {
-                if let Some(connection) = self.connections.get_mut(id) {
-                    // Numbers begin at 1.
-                    connection.question = NonZeroU64::new(number);
-                }
-            }
+        let suspect = Suspect {
+            asker: self.asker(id, step),
+            visit: Box::new(visit),
+        };
+        let ask = |number, _: &Suspect| Question {
+            id: number,
+            ..question
+        };
+        match self.broker.questions.ask(suspect, ask) {
+            Ok(number) => self.note_question(id, number),
             Err(_) => {
                 self.count(|tally| &tally.questions_refused);
                 self.decided(id, step, Verdict::Refused(Reason::ServerBusy));
             }
+        }
+    }
+
+    /// It is known who somebody is, or that it is nobody. Where a program of this process wants to
+    /// be asked about those who would be let in, it is asked now: before CONNACK, and before a
+    /// session is touched.
+    pub(super) fn proven(&mut self, id: ConnectionId, step: u32, verdict: Verdict, visit: Visit) {
+        let grant = match verdict {
+            Verdict::Granted(grant) if self.broker.is_consulted() => grant,
+            verdict => {
+                self.decided(id, step, verdict);
+                return;
+            }
+        };
+        if self.connections.get_mut(id).is_none() {
+            return;
+        }
+        self.count(|tally| &tally.admissions);
+        let candidate = Candidate {
+            asker: self.asker(id, step),
+            grant,
+        };
+        let ask = |number, candidate: &Candidate| Admission::new(number, visit, &candidate.grant);
+        match self.broker.admissions.ask(candidate, ask) {
+            Ok(number) => self.note_question(id, number),
+            Err(_) => {
+                self.count(|tally| &tally.admissions_refused);
+                self.decided(id, step, Verdict::Refused(Reason::ServerBusy));
+            }
+        }
+    }
+
+    fn asker(&self, id: ConnectionId, step: u32) -> Asker {
+        Asker {
+            shard: self.index,
+            id,
+            step,
+        }
+    }
+
+    /// Remembers what a connection waits for, so that the question goes when it goes.
+    fn note_question(&mut self, id: ConnectionId, number: QuestionId) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            // Numbers begin at 1.
+            connection.question = NonZeroU64::new(number);
         }
     }
 
@@ -195,5 +243,16 @@ impl Worker {
             parcel,
         };
         self.broker.post(to, Letter::Adopted(Box::new(moved)));
+    }
+}
+
+/// How somebody came, for whoever is asked about it later.
+fn visit(credentials: &Credentials, entrance: &Entrance, proven_by: ProvenBy) -> Visit {
+    Visit {
+        listener: entrance.name.to_string(),
+        address: credentials.origin.address,
+        client_id: credentials.client_id.to_string(),
+        version: credentials.version,
+        proven_by,
     }
 }

@@ -26,6 +26,12 @@ impl Worker {
 
     fn open_letter(&mut self, letter: Letter) {
         match letter {
+            Letter::Proven {
+                id,
+                step,
+                verdict,
+                visit,
+            } => self.proven(id, step, verdict, *visit),
             Letter::Decided { id, step, verdict } => self.decided(id, step, verdict),
             Letter::Adopted(moved) => self.adopt(*moved),
             Letter::Forwarded { from, batch } => self.take_batch(from, &batch),
