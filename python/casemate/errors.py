@@ -25,6 +25,7 @@ CasemateError
 ├── BrokerError             the broker cannot run
 │   ├── PortInUse           another program listens there: choose another port
 │   ├── BrokerStopped       the broker is not running: start it first
+│   ├── ConnectRefused      a hook does not want a client: raise it in on_connect
 │   └── EngineFailed        the engine ended by itself: read the cause, restart
 └── ClientError             the client cannot go on
     ├── Refused             the broker said no, with an MQTT reason code: do not just retry
@@ -239,6 +240,32 @@ class BrokerStopped(BrokerError):
     """Says that the broker does not run, or not in this process."""
 
     code = "broker-stopped"
+
+
+class ConnectRefused(BrokerError):
+    """Says that a program does not want a client in its broker; hooks raise it in `on_connect`.
+
+    Args:
+        message: Why, in one line, for events and the log; the client hears the reason code alone.
+        reason_code: What an MQTT 5.0 client sees, one of `REASON_CODES`; 0x87, Not authorized, is
+            the default because it promises nothing.
+
+    Raises:
+        ValueError: The reason code is no refusal that a broker may give to a CONNECT.
+    """
+
+    code = "connect-refused"
+
+    REASON_CODES: ClassVar[frozenset[int]] = frozenset(
+        {0x80, 0x83, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x97, 0x9F}
+    )
+
+    def __init__(self, message: str, *, reason_code: int = 0x87) -> None:
+        super().__init__(message)
+        if reason_code not in self.REASON_CODES:
+            known = ", ".join(f"0x{one:02X}" for one in sorted(self.REASON_CODES))
+            raise ValueError(f"0x{reason_code:02X} refuses no CONNECT: use one of {known}")
+        self.reason_code = reason_code
 
 
 class EngineFailed(BrokerError):

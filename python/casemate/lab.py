@@ -135,7 +135,7 @@ class Lab:
 
         Args:
             options: What is wanted.
-            on_event: As for `Broker`.
+            on_event: As `raw_events` of `Broker`.
 
         Raises:
             ConfigurationError: A setting is unknown, no number, or out of range.
@@ -174,7 +174,7 @@ class Lab:
                 configuration=self._configuration(home),
                 password_cost=self._cost,
                 password_threads=_PASSWORD_THREADS,
-                on_event=self._on_event,
+                raw_events=self._on_event,
             )
             self._broker.start()
             self._keep()

@@ -82,7 +82,7 @@ class Front:
         return [
             {
                 one.address.rpartition(":")[0]
-                for one in broker.events
+                for one in broker.recent_events
                 if one.client_id and one.address
             }
             for broker in self.brokers

@@ -58,14 +58,16 @@ class Answers:
             thread = threading.Thread(
                 target=self._run, args=(server,), name=f"casemate-password-{number}", daemon=True
             )
-            thread.start()
             self._threads.append(thread)
+            thread.start()
 
     def stop(self) -> None:
         """Ends the threads, after the check that each is at."""
         self._stopping.set()
         for thread in self._threads:
-            thread.join()
+            # One that was never begun has nothing to end.
+            if thread.ident is not None:
+                thread.join()
         self._threads.clear()
 
     def _run(self, server: native.Server) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from casemate import config, files, native, pki
-from casemate.broker import assemble
+from casemate.broker import assemble, material
+from casemate.broker.material import Material
 from casemate.config import Configuration, Listener
 from casemate.errors import BrokerError, CasemateError
 from casemate.home import PKI, Home
@@ -26,23 +27,33 @@ class Arrangement:
     the configuration itself has changed or not.
     """
 
-    def __init__(self, home: Home, given: Configuration | None = None) -> None:
+    def __init__(
+        self,
+        home: Home,
+        given: Configuration | None = None,
+        material: Material | None = None,
+    ) -> None:
         """Reads the configuration as it is now.
 
         Args:
             home: Whose.
             given: Used in place of the home's; its paths are absolute.
+            material: Stands in place of what its listeners name; None for nothing.
 
         Raises:
             ConfigurationError: It is wrong, so that there is nothing to start with.
+            BrokerError: No listener would use the material.
         """
         self._home = home
         self._given = given
+        self._material = material or Material()
+        self._wanted_material: Material | None = None
         self.current = self._read()
+        self._material.require_of_use(self.current)
         # Taken before the material: what changes in between is seen next time.
         self._seen = self._signatures(self.current)
         self._tried = self._seen
-        self._materials: dict[str, bytes] = {}
+        self._marks: dict[str, bytes] = {}
 
     def listeners(self) -> list[native.Listener]:
         """Gives the listeners for the engine's start.
@@ -50,12 +61,21 @@ class Arrangement:
         Raises:
             BrokerError: Certificate, key or authorities cannot be read.
         """
-        assembled, self._materials = self._assemble(self.current)
+        assembled, self._marks = self._assemble(self.current, self._material)
         return assembled
 
     def give(self, given: Configuration) -> None:
         """Replaces the configuration that was given; `install` puts it in force."""
         self._given = given
+
+    @property
+    def material(self) -> Material:
+        """What stands in place of what the listeners name."""
+        return self._material
+
+    def give_material(self, material: Material) -> None:
+        """Replaces the material; the next `install` puts it in force, or leaves what was."""
+        self._wanted_material = material
 
     def is_news(self) -> bool:
         """Says whether files have changed since they were last tried, and are at rest by now.
@@ -77,22 +97,24 @@ class Arrangement:
             CasemateError: Something cannot be; everything is as it was.
         """
         self._tried = self._signatures(self.current)
+        given, self._wanted_material = self._wanted_material or self._material, None
         wanted = self._read()
         self._require_trustworthy(wanted)
-        assembled, materials = self._assemble(wanted)
+        given.require_of_use(wanted)
+        assembled, marks = self._assemble(wanted, given)
         for name, described in wanted.named():
             # What was there before is no reason to keep anything else from being in force.
-            if self._materials.get(name) != materials[name]:
-                _require_current(name, described)
+            if self._marks.get(name) != marks[name]:
+                _require_current(name, described, given)
         try:
             is_obeyed = server.install_listeners(assembled)
         except native.StartRefused as error:
             raise assemble.start_error(error, "the listeners cannot be changed") from error
-        changed = list(_changes(self._materials, materials))
+        changed = list(_changes(self._marks, marks))
         fixed = list(_fixed(self.current, wanted))
         kept = (*_FIXED_SECTIONS, *_FIXED_OPTIONS)
         self.current = wanted.model_copy(update={one: getattr(self.current, one) for one in kept})
-        self._materials = materials
+        self._marks, self._material = marks, given
         # The files that count may be others now.
         self._seen = self._tried = self._signatures(self.current)
         if not is_obeyed:
@@ -111,16 +133,21 @@ class Arrangement:
         for name in (pki.ROOT_CERTIFICATE, pki.ISSUER_CERTIFICATE):
             files.require_unwritable_by_others(self._home.path / PKI / name)
         own_key = self._home.path / config.SERVER_KEY
-        if any(listener.key == own_key for listener in wanted.listeners):
+        if self._material.key is None and any(
+            listener.key == own_key for listener in wanted.listeners
+        ):
             files.require_private(own_key)
 
-    def _assemble(self, wanted: Configuration) -> tuple[list[native.Listener], dict[str, bytes]]:
+    def _assemble(
+        self, wanted: Configuration, given: Material
+    ) -> tuple[list[native.Listener], dict[str, bytes]]:
+        """Gives the listeners, and for each a mark that changes with anything it is made of."""
         trusted = self._home.client_authorities()
-        assembled, materials = [], {}
+        assembled, marks = [], {}
         for name, described in wanted.named():
-            assembled.append(assemble.listener(name, described, trusted))
-            materials[name] = _material(described, trusted)
-        return assembled, materials
+            assembled.append(assemble.listener(name, described, trusted, given))
+            marks[name] = _mark(described, trusted, given)
+        return assembled, marks
 
     def _signatures(self, wanted: Configuration) -> dict[Path, Signature]:
         """Gives what changes with any file that decides what the listeners are."""
@@ -129,17 +156,19 @@ class Arrangement:
         if self._given is None:
             read.append(self._home.path / config.FILE_NAME)
         for described in wanted.listeners:
-            read += _files(described)
+            sources = self._material.of_listener(described)
+            read += [source for source in sources if isinstance(source, Path)]
         return {path: signature(path) for path in read}
 
 
-def _require_current(name: str, described: Listener) -> None:
+def _require_current(name: str, described: Listener, given: Material) -> None:
     """Refuses a new certificate that every client would refuse."""
-    if described.certificate is None or not described.is_encrypted:
+    certificate = given.certificate_of(described)
+    if certificate is None or not described.is_encrypted:
         return
     try:
-        begin, end = pki.validity(files.read_bounded(described.certificate))
-    except (OSError, CasemateError, ValueError):
+        begin, end = pki.validity(material.read(certificate))
+    except (CasemateError, ValueError):
         # What it is instead of a certificate, the engine says.
         return
     now = pki.utc_now()
@@ -164,29 +193,22 @@ def signature(path: Path) -> Signature:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _files(described: Listener) -> list[Path]:
-    named = (described.certificate, described.key, described.client_ca)
-    return [path for path in named if path is not None]
-
-
-def _material(described: Listener, trusted: bytes) -> bytes:
+def _mark(described: Listener, trusted: bytes, given: Material) -> bytes:
     """Names everything that a listener is made of, to tell whether it has changed."""
     digest = hashlib.sha256(repr(described).encode())
     digest.update(trusted)
-    for path in _files(described):
-        try:
-            content = files.read_bounded(path)
-        except (OSError, CasemateError) as error:
-            raise BrokerError(f"{path} cannot be read", cause=str(error)) from error
+    sources = given.of_listener(described) if described.is_encrypted else []
+    for source in sources:
+        content = material.read(source)
         digest.update(len(content).to_bytes(8) + content)
     return digest.digest()
 
 
 def _changes(before: dict[str, bytes], after: dict[str, bytes]) -> Iterator[str]:
-    for name, material in after.items():
+    for name, mark in after.items():
         if name not in before:
             yield f"listener {name} added"
-        elif before[name] != material:
+        elif before[name] != mark:
             yield f"listener {name} changed"
     for name in before:
         if name not in after:

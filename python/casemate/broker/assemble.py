@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
-from casemate import files, native
+from casemate import native
+from casemate.broker import material
+from casemate.broker.material import Material
 from casemate.config import Configuration, Limits, Listener
-from casemate.errors import BrokerError, CasemateError, PolicyError, PortInUse
+from casemate.errors import BrokerError, PolicyError, PortInUse
 from casemate.identity import Accounts
 from casemate.policy import Policy
 
@@ -30,18 +31,22 @@ def shard_count(configuration: Configuration) -> int:
     return min(max(wanted, 1), SHARDS_MAX)
 
 
-def listener(name: str, described: Listener, client_ca_pem: bytes) -> native.Listener:
+def listener(
+    name: str, described: Listener, client_ca_pem: bytes, given: Material
+) -> native.Listener:
     """Makes a listener; the files of its certificate are read now.
 
     Args:
         name: Unique among the listeners.
         described: Valid, with absolute paths.
         client_ca_pem: Authorities whose client certificates count, where it names none itself.
+        given: Stands in place of what it names itself.
 
     Raises:
         BrokerError: Certificate, key or authorities cannot be read.
     """
-    encryption = _encryption(name, described, client_ca_pem) if described.is_encrypted else {}
+    is_encrypted = described.is_encrypted
+    encryption = _encryption(name, described, client_ca_pem, given) if is_encrypted else {}
     is_unix = described.socket is not None
     return native.Listener(
         name,
@@ -58,14 +63,18 @@ def listener(name: str, described: Listener, client_ca_pem: bytes) -> native.Lis
     )
 
 
-def _encryption(name: str, described: Listener, client_ca_pem: bytes) -> dict[str, Any]:
+def _encryption(
+    name: str, described: Listener, client_ca_pem: bytes, given: Material
+) -> dict[str, Any]:
     """Gives what TLS needs; a file that is missing refuses, and never opens a plaintext door."""
-    if described.certificate is None or described.key is None:
+    certificate, key = given.certificate_of(described), given.key_of(described)
+    if certificate is None or key is None:
         raise BrokerError(f"the listener {name} has no certificate")
-    trusted = client_ca_pem if described.client_ca is None else _read(described.client_ca)
+    authorities = given.client_ca_of(described)
+    trusted = client_ca_pem if authorities is None else material.read(authorities)
     return {
-        "certificate_pem": _read(described.certificate),
-        "key_pem": _read(described.key),
+        "certificate_pem": material.read(certificate),
+        "key_pem": material.read_key(key),
         "client_ca_pem": None if described.client_certificates == "none" else trusted,
         "client_certificates": described.client_certificates,
         "tls12": described.insecure_tls12 is not None,
@@ -128,14 +137,7 @@ _START_HINTS = {
     "socket-file": "use a path in a folder that exists, where nothing else stands",
     "listen": "use an address of this machine, or a path in a folder that exists",
     "client-ca": "client_ca names a PEM file with the certificates of authorities",
+    "certificate": "a certificate is PEM, the server's own first, then its chain",
+    "key": "a private key is PEM (PKCS #8, SEC1 or PKCS #1), not encrypted",
     "descriptor-limit": "raise the limit of open files (ulimit -n)",
 }
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return files.read_bounded(path)
-    except OSError as error:
-        raise BrokerError(f"{path} cannot be read", cause=files.reason(error)) from error
-    except CasemateError as error:
-        raise BrokerError(str(error), hint=error.hint) from error

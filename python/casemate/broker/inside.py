@@ -12,7 +12,7 @@ import contextlib
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -38,6 +38,19 @@ class _Guest(ABC):
     @abstractmethod
     def close(self) -> None:
         """Leaves; idempotent."""
+
+    def __enter__(self) -> Self:
+        """Is in already."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leaves."""
+        self.close()
 
     async def __aenter__(self) -> Self:
         """Is in already."""
@@ -109,32 +122,18 @@ class Publisher(_Guest):
         """Leaves; idempotent."""
         self._link.close()
 
-    def __enter__(self) -> Self:
-        """Is in already."""
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+class _Listener(_Guest):
+    """Has subscribed, and receives."""
+
+    def __init__(
+        self, enter: Enter, filters: Sequence[str | tuple[str, int]], batch_max: int
     ) -> None:
-        """Leaves."""
-        self.close()
-
-
-class Subscriber(_Guest):
-    """Receives lists of messages, or one after another, in the event loop that iterates.
-
-    A message of QoS 1 or 2 counts as taken when the program has asked for what comes after it.
-    """
-
-    def __init__(self, enter: Enter, filters: Sequence[tuple[str, int]], batch_max: int) -> None:
         """Comes in and subscribes.
 
         Args:
             enter: Opens a link under the subscriber's name.
-            filters: Pairs of topic filter and highest QoS.
+            filters: Topic filters, alone at QoS 0 or as pairs with the highest QoS.
             batch_max: Messages in one list, at least 1.
 
         Raises:
@@ -145,16 +144,10 @@ class Subscriber(_Guest):
         if batch_max < 1:
             raise ValueError("batch_max is at least 1")
         self._batch_max = batch_max
-        self._link = _entered(enter)
-        self._ready: deque[list[native.Publish]] = deque()
-        self._room = threading.Semaphore(BATCHES_AHEAD)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._arrived = asyncio.Event()
-        self._end: Exception | None = None
         self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._link = _entered(enter)
         try:
-            self._subscribe(list(filters))
+            self._subscribe([(one, 0) if isinstance(one, str) else one for one in filters])
         except BaseException:
             self._link.close()
             raise
@@ -169,6 +162,32 @@ class Subscriber(_Guest):
                 raise Refused(
                     f"{topic_filter!r} was refused: {native.reason_name(code)}", reason_code=code
                 )
+
+    def _receive_some(self) -> list[native.Publish]:
+        """Waits for messages; an empty list where it was closed meanwhile."""
+        batch: list[native.Publish] = []
+        while not batch and not self._closing.is_set():
+            batch = self._link.receive(self._batch_max, _WAIT_S)
+        return batch
+
+
+class Subscriber(_Listener):
+    """Receives lists of messages, or one after another, in the event loop that iterates.
+
+    A message of QoS 1 or 2 counts as taken when the program has asked for what comes after it.
+    """
+
+    def __init__(
+        self, enter: Enter, filters: Sequence[str | tuple[str, int]], batch_max: int
+    ) -> None:
+        """Comes in and subscribes; arguments and errors as of the class before."""
+        super().__init__(enter, filters, batch_max)
+        self._ready: deque[list[native.Publish]] = deque()
+        self._room = threading.Semaphore(BATCHES_AHEAD)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._arrived = asyncio.Event()
+        self._end: Exception | None = None
+        self._thread: threading.Thread | None = None
 
     @property
     async def batches(self) -> AsyncIterator[list[native.Publish]]:
@@ -225,9 +244,7 @@ class Subscriber(_Guest):
         try:
             while not self._closing.is_set():
                 self._room.acquire()
-                batch: list[native.Publish] = []
-                while not batch and not self._closing.is_set():
-                    batch = self._link.receive(self._batch_max, _WAIT_S)
+                batch = self._receive_some()
                 if batch:
                     self._ready.append(batch)
                     self._wake()
@@ -243,6 +260,45 @@ class Subscriber(_Guest):
             # A loop that has been closed has nobody who waits.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._arrived.set)
+
+
+class BlockingSubscriber(_Listener):
+    """Receives lists of messages, or one after another, in the thread that iterates.
+
+    A message of QoS 1 or 2 counts as taken when the program has asked for what comes after it.
+    """
+
+    @property
+    def batches(self) -> Iterator[list[native.Publish]]:
+        """The messages as they arrive, in lists of at most `batch_max`.
+
+        Raises:
+            BrokerStopped: The broker has ended the link.
+        """
+        while True:
+            try:
+                batch = self._receive_some()
+            except native.LinkLost as error:
+                if self._closing.is_set():
+                    return
+                raise _stopped(error) from error
+            if not batch:
+                return
+            yield batch
+
+    def __iter__(self) -> Iterator[native.Publish]:
+        """The messages one by one.
+
+        Raises:
+            BrokerStopped: The broker has ended the link.
+        """
+        for batch in self.batches:
+            yield from batch
+
+    def close(self) -> None:
+        """Leaves, and ends what iterates in another thread; idempotent."""
+        self._closing.set()
+        self._link.close()
 
 
 def _entered(enter: Enter) -> native.Link:

@@ -91,6 +91,11 @@ class Watch:
         """What keeps the engine from the state of the disk, by what it concerns."""
         return dict(self._problems)
 
+    def roles_of(self, name: str) -> tuple[str, ...]:
+        """Gives the roles of an account as last read; none for who has none."""
+        account = self._known.get(name)
+        return () if account is None else account.roles
+
     def compiled(self) -> native.Policy:
         """Gives the policy for the engine's start.
 
@@ -109,7 +114,7 @@ class Watch:
     def stop(self) -> None:
         """Ends looking."""
         self._stopping.set()
-        if self._thread is not None:
+        if self._thread is not None and self._thread.ident is not None:
             self._thread.join()
             self._thread = None
 

@@ -26,7 +26,7 @@ def run(
     opened = console.open_home(home)
     asked = journal.settings(opened.configuration().log, log_format, log_level, verbose=verbose)
     with journal.begun(asked) as events:
-        broker = Broker(opened.path, on_event=events.take, inherited=systemd.inherited)
+        broker = Broker(opened.path, raw_events=events.take, inherited=systemd.inherited)
 
         def ready() -> None:
             journal.say_listening(broker, events)

@@ -64,7 +64,7 @@ def up(
     configured = console.open_home(folder).configuration().log
     asked = journal.settings(configured, log_format, log_level, verbose=verbose)
     with journal.begun(asked) as events:
-        broker = Broker(folder, on_event=events.take, inherited=systemd.inherited)
+        broker = Broker(folder, raw_events=events.take, inherited=systemd.inherited)
 
         def ready() -> None:
             journal.say_listening(broker, events)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from casemate import files, native, policy
+from casemate import files, policy
 from casemate.broker import Broker
 from casemate.broker.status import Listening
 from casemate.client import Client
@@ -48,7 +48,7 @@ class ThrowAwayBroker(Broker):
         policy: str | None = None,
         kinds: Iterable[Kind] = ("tls",),
         limits: Limits | None = None,
-        on_event: Callable[[native.Event], None] | None = None,
+        **options: Any,  # noqa: ANN401 - as for Broker.
     ) -> None:
         """Makes its home; nothing listens yet.
 
@@ -58,7 +58,7 @@ class ThrowAwayBroker(Broker):
             kinds: A listener for each: `tls`, `tcp`, `wss`, `ws`, `unix`. Without TLS a password
                 is the only proof.
             limits: As in `casemate.toml`.
-            on_event: As for `Broker`.
+            options: As for `Broker`, such as its hooks.
 
         Raises:
             PolicyError: The policy is wrong.
@@ -79,7 +79,7 @@ class ThrowAwayBroker(Broker):
                 home,
                 configuration=configuration,
                 password_cost=_CHEAP,
-                on_event=on_event,
+                **options,
             )
         except BaseException:
             self._remove()
@@ -202,7 +202,7 @@ class ThrowAwayBroker(Broker):
 
     def _look(self) -> None:
         """Puts what was changed in force, where the broker runs already."""
-        if self._server is None:
+        if not self.is_running:
             return
         refused = self.reload().refused
         if refused:

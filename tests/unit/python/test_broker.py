@@ -389,11 +389,11 @@ async def test_a_storm_of_wrong_passwords_does_not_shut_out_the_right_one(
 
 async def test_refusals_are_events(home: Path) -> None:
     seen: list[str] = []
-    with serving(home, on_event=lambda event: seen.append(event.kind)) as one:
+    with serving(home, raw_events=lambda event: seen.append(event.kind)) as one:
         with pytest.raises(Refused):
             await by_password(one, "nobody", "nothing").connect()
         eventually(lambda: "authentication-refused" in seen)
-        assert any(event.kind == "authentication-refused" for event in one.events)
+        assert any(event.kind == "authentication-refused" for event in one.recent_events)
 
 
 async def test_a_listener_for_events_that_fails_harms_nobody(home: Path) -> None:
@@ -402,7 +402,7 @@ async def test_a_listener_for_events_that_fails_harms_nobody(home: Path) -> None
 
     with accounts(home) as store:
         store.add("ann", "user", ["console"], SECRET)
-    with serving(home, on_event=fail) as one:
+    with serving(home, raw_events=fail) as one:
         for _ in range(2):
             async with by_password(one, "ann", SECRET):
                 pass

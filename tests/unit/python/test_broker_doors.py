@@ -174,7 +174,7 @@ def test_a_load_balancer_names_the_address_and_nobody_else_does(home: Path) -> N
         plain + 'name = "balanced"\nproxy_from = ["127.0.0.1"]',
         plain + 'name = "other"\nproxy_from = ["10.0.0.5"]',
     )
-    with serving(home, *tables, on_event=seen.append) as broker:
+    with serving(home, *tables, raw_events=seen.append) as broker:
         for name, opening, answer in (
             ("balanced", header, REFUSED),
             ("balanced", b"", b""),
