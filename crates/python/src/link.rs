@@ -22,6 +22,9 @@ type DraftTuple = (PyBackedStr, PyBackedBytes, u8, bool);
 pub struct Link {
     inner: Mutex<server::Link>,
     ender: UnixStream,
+    /// A forked child has the same socket: what it said would stand between the words of its
+    /// parent, and closing it would end the parent's link.
+    process: u32,
 }
 
 impl Link {
@@ -31,11 +34,20 @@ impl Link {
         Ok(Link {
             inner: Mutex::new(inner),
             ender,
+            process: std::process::id(),
         })
+    }
+
+    fn is_own(&self) -> bool {
+        self.process == std::process::id()
     }
 
     /// The link, unless another thread has it: waiting for that one would stop the interpreter.
     fn take(&self) -> PyResult<MutexGuard<'_, server::Link>> {
+        if !self.is_own() {
+            let message = "this link belongs to the process that made this one";
+            return Err(LinkLost::new_err((message, None::<u8>)));
+        }
         self.inner
             .try_lock()
             .map_err(|_| PyRuntimeError::new_err("another thread uses this link"))
@@ -108,10 +120,13 @@ impl Link {
         Ok(self.take()?.is_silent())
     }
 
-    /// Ends the link; a call that waits in another thread raises `LinkLost`.
+    /// Ends the link; a call that waits in another thread raises `LinkLost`. In a forked child it
+    /// does nothing.
     fn close(&self) {
-        // It may have ended already.
-        let _ = self.ender.shutdown(Shutdown::Both);
+        if self.is_own() {
+            // It may have ended already.
+            let _ = self.ender.shutdown(Shutdown::Both);
+        }
     }
 }
 

@@ -51,13 +51,17 @@ const CUT_OFF_GRACE: Duration = Duration::from_secs(2);
 
 /// A running server.
 ///
-/// Every method may be called from any thread, several at a time. Dropping it stops it.
+/// Every method may be called from any thread, several at a time. Dropping it stops it, but in a
+/// forked child, where no method may be called any more: dropping it there does nothing.
 pub struct Server {
     broker: Arc<Broker>,
     installed: Mutex<Installed>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Programs of this process that came in: they are spread over the shards.
     entered: AtomicUsize,
+    /// The process that started it. In a forked child there are none of its threads, and a lock
+    /// that one of them held will never be given back.
+    process: u32,
 }
 
 impl Server {
@@ -115,6 +119,7 @@ impl Server {
             installed: Mutex::new(installed),
             threads: Mutex::default(),
             entered: AtomicUsize::new(0),
+            process: std::process::id(),
         };
         for (index, (poll, doors)) in polls.into_iter().zip(doors).enumerate() {
             let thread = start_shard(&broker, index, poll, doors, Arc::clone(&options.policy));
@@ -343,8 +348,16 @@ impl Server {
 }
 
 impl Drop for Server {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "to detach a thread that is not there may detach one that took its place"
+    )]
     fn drop(&mut self) {
-        self.stop(DROP_DEADLINE);
+        if std::process::id() == self.process {
+            self.stop(DROP_DEADLINE);
+        } else if let Ok(threads) = self.threads.get_mut() {
+            std::mem::forget(std::mem::take(threads));
+        }
     }
 }
 

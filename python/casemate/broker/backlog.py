@@ -77,6 +77,11 @@ class Backlog:
             self._ended = True
             self._changed.notify_all()
 
+    def forget_after_fork(self) -> None:
+        """Ends in a forked child, where another thread may have held its lock for ever."""
+        self._changed = threading.Condition()
+        self._ended = True
+
     @property
     def has_ended(self) -> bool:
         """Whether nothing more will come."""

@@ -123,6 +123,7 @@ class Broker(Observed):
         )
         self._inherited = inherited
         self._last: Serving | None = None
+        self._is_dead = False
         if on_connect is not None:
             self.on_connect(on_connect)
         kinds: list[tuple[Callable[..., Any] | None, type[Event]]] = [
@@ -298,9 +299,8 @@ class Broker(Observed):
         Returns:
             Whether every promise was kept and every client told.
         """
-        if self._pid != os.getpid():
-            # A forked child has no threads of the engine; what it holds is not its own.
-            self._serving = None
+        if self._is_dead:
+            # What a forked child holds is not its own.
             return False
         caller = threading.get_ident()
         return finish(lambda: self._stop(deadline_s, caller), hurry=self.cut)
@@ -443,6 +443,11 @@ class Broker(Observed):
 
     def _start(self, loop: HookLoop | None) -> None:
         with self._lock:
+            if self._is_dead:
+                raise BrokerError(
+                    "this broker belongs to the process that made this one",
+                    hint="make another one after the fork",
+                )
             if self._serving is not None:
                 raise BrokerError("the broker runs already")
             self._pid = os.getpid()
@@ -490,7 +495,10 @@ class Broker(Observed):
         return self._run().server
 
     def _forget_after_fork(self) -> None:
-        """Makes a forked child's copy dead: it has the parent's claim, but none of its threads."""
+        """Makes a forked child's copy dead: another thread may have held its locks for ever."""
+        self._is_dead = True
+        self._lock = threading.RLock()
+        self._streams.forget_after_fork()
         if self._serving is not None:
             self._serving.forget_after_fork()
 
@@ -503,6 +511,7 @@ def reachable(host: str) -> str:
 def _after_fork() -> None:
     for broker in list(_running):
         broker._forget_after_fork()  # noqa: SLF001 - the same room.
+    _running.clear()
 
 
 def _at_exit() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -33,7 +34,19 @@ Draft = tuple[str, bytes] | tuple[str, bytes, int] | tuple[str, bytes, int, bool
 
 
 class _Guest(ABC):
-    """Is in from the start, and leaves at the end of `async with`."""
+    """Is in from the start, and leaves at the end of `async with`.
+
+    A forked child's copy is dead: it raises `BrokerStopped`, and its end leaves the parent's be.
+    """
+
+    def __init__(self) -> None:
+        """Belongs to this process."""
+        self._pid = os.getpid()
+
+    @property
+    def _is_own(self) -> bool:
+        """Whether this is the process that made it."""
+        return self._pid == os.getpid()
 
     @abstractmethod
     def close(self) -> None:
@@ -78,6 +91,7 @@ class Publisher(_Guest):
         Raises:
             BrokerStopped: The broker lets nobody in.
         """
+        super().__init__()
         self._enter = enter
         self._link = _entered(enter)
 
@@ -143,6 +157,7 @@ class _Listener(_Guest):
         """
         if batch_max < 1:
             raise ValueError("batch_max is at least 1")
+        super().__init__()
         self._batch_max = batch_max
         self._closing = threading.Event()
         self._link = _entered(enter)
@@ -221,6 +236,8 @@ class Subscriber(_Listener):
 
     def close(self) -> None:
         """Leaves, and ends what iterates; idempotent."""
+        if not self._is_own:
+            return
         self._closing.set()
         self._link.close()
         self._room.release()
@@ -230,6 +247,8 @@ class Subscriber(_Listener):
             self._thread = None
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._is_own:
+            raise BrokerStopped("this subscriber belongs to the process that made this one")
         if self._loop is None:
             self._loop = loop
             self._thread = threading.Thread(
@@ -297,8 +316,9 @@ class BlockingSubscriber(_Listener):
 
     def close(self) -> None:
         """Leaves, and ends what iterates in another thread; idempotent."""
-        self._closing.set()
-        self._link.close()
+        if self._is_own:
+            self._closing.set()
+            self._link.close()
 
 
 def _entered(enter: Enter) -> native.Link:

@@ -17,6 +17,7 @@ from casemate.broker.admissions import Admissions
 from casemate.broker.answers import Answers
 from casemate.broker.arrangement import Arrangement
 from casemate.broker.events import Reading
+from casemate.broker.forking import Bound, close_inherited
 from casemate.broker.hook_loop import HookLoop
 from casemate.broker.hooks import Hooks
 from casemate.broker.material import Material
@@ -95,6 +96,7 @@ class Serving:
         self._admissions: Admissions | None = None
         self._watch: Watch | None = None
         self._listener: threading.Thread | None = None
+        self._bound: Bound = frozenset()
         self._ended = threading.Event()
         self._started_unix_s = 0
         self._status_due = 0.0
@@ -141,6 +143,7 @@ class Serving:
             )
         except native.StartRefused as error:
             raise assemble.start_error(error) from error
+        self._note_bound(server)
         self._started_unix_s = int(time.time())
         # What was asked of a broker before this one is answered by its start.
         request.take(self.folder)
@@ -211,7 +214,9 @@ class Serving:
     def forget_after_fork(self) -> None:
         """Lets go of what a forked child has inherited; none of its threads came along."""
         self._server = None
+        close_inherited(self._bound)
         if self._claim is not None:
+            # The parent still holds it: the lock is let go of when the last copy is closed.
             self._claim.release()
         self._claim = None
 
@@ -293,6 +298,7 @@ class Serving:
             raise BrokerStopped("the broker does not run in this process")
         with self._reloading:
             changed, refused = watch.reload(server)
+            self._note_bound(server)
             last = self._last_reload
             outcome = self._last_reload = Reload(
                 generation=1 if last is None else last.generation + 1,
@@ -307,6 +313,10 @@ class Serving:
         return outcome
 
     # Inside
+
+    def _note_bound(self, server: native.Server) -> None:
+        """Remembers where it listens, as a forked child could not ask the engine for it."""
+        self._bound = frozenset((host, port) for _, host, port in server.addresses())
 
     def _roles_of(self, name: str) -> tuple[str, ...]:
         return () if self._watch is None else self._watch.roles_of(name)

@@ -158,6 +158,13 @@ class Streams:
         with self._lock:
             self._open.clear()
 
+    def forget_after_fork(self) -> None:
+        """Ends everybody's stream in a forked child."""
+        self._lock = threading.Lock()
+        for _, backlog in self._open:
+            backlog.forget_after_fork()
+        self._open = []
+
     def _living(self) -> list[tuple[Stream, Backlog]]:
         with self._lock:
             self._open = [
