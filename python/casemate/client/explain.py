@@ -88,6 +88,12 @@ def _explain_tls(error: ssl.SSLError, address: Address) -> ClientError:
             cause=words_of(error),
             hint="give the certificate and key of a device that the broker knows",
         )
+    if "ALERT_PROTOCOL_VERSION" in reason:
+        return Untrusted(
+            f"{address} speaks no version of TLS that is offered to it",
+            cause=words_of(error),
+            hint="offer TLS 1.3, or have the broker allow TLS 1.2",
+        )
     if "ALERT" in reason:
         return Untrusted(
             f"{address} refused this client's certificate or its kind of TLS",

@@ -59,6 +59,7 @@ class Message:
         properties: What travels with it.
         subscription_ids: Numbers of the subscriptions that it answers.
         receipt: What `Client.acknowledge` calls; only there with `acknowledge_by_hand`.
+        packet_id: What the broker has numbered this delivery by, for diagnosis; None for QoS 0.
     """
 
     topic: str
@@ -69,6 +70,7 @@ class Message:
     properties: Properties
     subscription_ids: tuple[int, ...]
     receipt: Callable[[], None] | None = field(default=None, repr=False, compare=False)
+    packet_id: int | None = field(default=None, repr=False, compare=False)
 
     @property
     def text(self) -> str:
@@ -152,4 +154,5 @@ def from_packet(packet: native.Publish, topic: str) -> Message:
         packet.dup,
         properties,
         tuple(packet.subscription_ids),
+        packet_id=packet.packet_id,
     )

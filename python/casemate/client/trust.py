@@ -18,21 +18,29 @@ def trust(
     cert_file: str | Path | None = None,
     key_file: str | Path | None = None,
     *,
+    ca_path: str | Path | None = None,
     alpn: str = MQTT,
 ) -> ssl.SSLContext:
     """Makes a TLS context that verifies the broker and its name.
 
     Args:
-        ca_file: PEM file of the authorities to trust; None trusts the system's.
+        ca_file: PEM file of the authorities to trust; None with no `ca_path` trusts the system's.
         cert_file: PEM file of this client's certificate and its chain; None shows none.
         key_file: PEM file of its private key; None where `cert_file` holds it.
+        ca_path: Folder of such files, one authority in each, named as `openssl rehash` does.
         alpn: What is spoken inside, as the broker is told: `mqtt`, or `http/1.1` for WebSocket.
 
     Raises:
         Untrusted: A file is missing, is no PEM, or certificate and key do not fit.
     """
+    if ca_path is not None and not Path(ca_path).is_dir():
+        # OpenSSL itself looks into the folder only while it verifies, and says nothing of this.
+        raise Untrusted(f"the folder of CAs {ca_path} cannot be used", cause="no such folder")
     try:
-        context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+        context = ssl.create_default_context(
+            cafile=None if ca_file is None else str(ca_file),
+            capath=None if ca_path is None else str(ca_path),
+        )
     except (OSError, ssl.SSLError) as error:
         raise Untrusted(
             f"the CA file {ca_file} cannot be used",

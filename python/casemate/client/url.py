@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 SCHEMES = ("mqtts", "mqtt", "wss", "ws", "unix")
 WEBSOCKET_PATH = "/mqtt"
 """Where brokers usually have their WebSocket; taken where a URL names no path."""
+
+_SHORT_UNIX = re.compile(r"unix:/(?!/)", re.IGNORECASE)
 
 # What other libraries call the same thing.
 _MEANT = {
@@ -26,8 +29,9 @@ def read_url(url: str) -> dict[str, Any]:
     """Gives the arguments of a `Client` that a URL says.
 
     Args:
-        url: `scheme://[user[:password]@]host[:port][/path]`, or `unix:///path/of/socket`. User
-            and password are percent-encoded. A path belongs to `ws` and `wss` only.
+        url: `scheme://[user[:password]@]host[:port][/path]`, or `unix:///path/of/socket`, which
+            may be written `unix:/path/of/socket`. User and password are percent-encoded. A path
+            belongs to `ws` and `wss` only.
 
     Raises:
         ValueError: The URL cannot be; it is never repeated, as it may hold a password.
@@ -35,6 +39,8 @@ def read_url(url: str) -> dict[str, Any]:
     # The standard parser drops line breaks without a word.
     if any(character <= " " or character == "\x7f" for character in url):
         raise ValueError("the URL holds a blank or a control character; write it as %XX")
+    if _SHORT_UNIX.match(url):
+        url = f"unix://{url[len('unix:') :]}"
     try:
         parts = urlsplit(url)
         port = parts.port
