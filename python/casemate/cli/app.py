@@ -1,9 +1,11 @@
 """The program `casemate`: joins the commands and turns every end into an exit code.
 
 0: done. 1: refused or failed. 2: the command line is wrong. 3: configuration, policy or home is
-wrong. 130: ended by Ctrl-C. `doctor` alone weighs what it finds with 0, 1 and 2.
+wrong. 27: no answer within the time. 130: ended by Ctrl-C. 141: nobody reads the output any more.
+`doctor` alone weighs what it finds with 0, 1 and 2.
 
-A command's module imports what it needs when it runs: `--help` reads them all.
+Only the command that was asked for is loaded; `--help` loads all. A command's module imports what
+it needs when it runs.
 """
 
 from __future__ import annotations
@@ -11,57 +13,84 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Annotated, NoReturn
 
 import typer
 
 from casemate import __version__
-from casemate.cli import (
-    config,
-    connection,
-    console,
-    device,
-    doctor,
-    init,
-    lab,
-    pub,
-    reload,
-    renew,
-    role,
-    run,
-    simulate,
-    status,
-    sub,
-    up,
-    user,
-)
+from casemate.cli import console, words
 from casemate.errors import CasemateError
 
-app = typer.Typer(
-    name="casemate",
-    help="A secure MQTT broker, its devices and its clients.",
-    no_args_is_help=True,
-    # Plain help: a table drawn by rich costs more time than all the rest of it.
-    rich_markup_mode=None,
-    # A traceback with its variables would show passwords.
-    pretty_exceptions_enable=False,
-)
 
-app.command(short_help="Make a home: authority, certificate, operator, policy.")(init.init)
-app.command(short_help="Make a home if there is none, and serve it.")(up.up)
-app.command(short_help="Serve an existing home until a signal.")(run.run)
-app.command(short_help="Have a running broker take its files anew.")(reload.reload)
-app.command(short_help="Renew the certificate of the home's own broker.")(renew.renew)
-app.command(short_help="Say how the broker of a home is doing.")(status.status)
-app.command(short_help="Find what is not safe, and say what mends it.")(doctor.doctor)
-app.add_typer(config.app)
-app.add_typer(device.app)
-app.add_typer(user.app)
-app.add_typer(role.app)
-app.command(short_help="Publish messages.", context_settings=connection.CONTEXT)(pub.pub)
-app.command(context_settings=connection.CONTEXT)(sub.sub)
-app.command(short_help="Run a fleet of devices, for demos and tests.")(simulate.simulate)
-app.command(short_help="Run a throw-away broker on loopback, for tests.")(lab.lab)
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Is one command, or a group of them, in a module of its own name.
+
+    Attributes:
+        name: Of the command, and of the module and its function or, for a group, its `app`.
+        help: One line for the list of commands; empty takes the first of the command's own.
+        hides_h: `-h` is no help, but the host, as in mosquitto's programs.
+        is_group: It has commands of its own.
+    """
+
+    name: str
+    help: str = ""
+    hides_h: bool = False
+    is_group: bool = False
+
+
+ENTRIES = (
+    Entry("init", "Make a home: authority, certificate, operator, policy."),
+    Entry("up", "Make a home if there is none, and serve it."),
+    Entry("run", "Serve an existing home until a signal."),
+    Entry("reload", "Have a running broker take its files anew."),
+    Entry("renew", "Renew the certificate of the home's own broker."),
+    Entry("status", "Say how the broker of a home is doing."),
+    Entry("doctor", "Find what is not safe, and say what mends it."),
+    Entry("pub", "Publish messages.", hides_h=True),
+    Entry("sub", "Subscribe, and print each message.", hides_h=True),
+    Entry("rr", "Publish a request and print its answer.", hides_h=True),
+    Entry("simulate", "Run a fleet of devices, for demos and tests."),
+    Entry("lab", "Run a throw-away broker on loopback, for tests."),
+    Entry("config", is_group=True),
+    Entry("device", is_group=True),
+    Entry("user", is_group=True),
+    Entry("role", is_group=True),
+)
+_NAMES = frozenset(one.name for one in ENTRIES)
+
+
+def program(wanted: str | None = None) -> typer.Typer:
+    """Gives the program.
+
+    Args:
+        wanted: The command that is loaded; None, or what is no command, loads all.
+    """
+    app = typer.Typer(
+        name="casemate",
+        cls=words.Group,
+        help="A secure MQTT broker, its devices and its clients.",
+        no_args_is_help=True,
+        # Plain help: a table drawn by rich costs more time than all the rest of it.
+        rich_markup_mode=None,
+        # A traceback with its variables would show passwords.
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_root)
+    loaded = [one for one in ENTRIES if one.name == wanted] or ENTRIES
+    for entry in loaded:
+        module = import_module(f"casemate.cli.{entry.name}")
+        if entry.is_group:
+            app.add_typer(module.app)
+            continue
+        app.command(
+            cls=words.Command,
+            short_help=entry.help or None,
+            context_settings={"help_option_names": ["--help"]} if entry.hides_h else None,
+        )(getattr(module, entry.name))
+    return app
 
 
 def _print_version(wanted: bool) -> None:
@@ -70,7 +99,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool,
@@ -86,32 +114,58 @@ def execute(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Words behind the program's name; None takes those of this process.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    line = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in line
     try:
-        code = app(args=words, prog_name="casemate", standalone_mode=False)
+        code = program(line[0] if line else None)(
+            args=line, prog_name="casemate", standalone_mode=False
+        )
     except CasemateError as error:
-        console.print_error(error, as_json="--json" in words)
+        # `--quiet` is of pub, sub and rr, as mosquitto has it: the exit code says it all.
+        if "--quiet" not in line:
+            console.print_error(error, as_json=as_json)
         return console.exit_code(error)
     except typer.TyperException as error:
-        if not error.format_message():
-            # A group without a command has shown its help, which says all.
-            return error.exit_code
-        # Usage: the parser's own words, in the same form as every other error.
-        context = getattr(error, "ctx", None)
-        command = "casemate" if context is None else context.command_path
-        hint = f'run "{command} --help"'
-        console.print_failure("usage", error.format_message(), hint, as_json="--json" in words)
-        return error.exit_code
+        named = f"casemate {line[0]}" if line and line[0] in _NAMES else "casemate"
+        return _wrong_usage(error, named, as_json=as_json)
     except typer.Abort:
-        console.print_failure("aborted", "nothing was done", "", as_json="--json" in words)
-        return 1
+        console.print_failure("aborted", "nothing was done", "", as_json=as_json)
+        return console.FAILED
     except KeyboardInterrupt:
-        return 130
+        return console.INTERRUPTED
     except BrokenPipeError:
-        # The reader has gone, as in `… | head`; what is still buffered has nowhere to go.
+        # The reader has gone, as in `… | head`.
+        _leave_stdout()
+        return console.PIPE_CLOSED
+    except OSError as error:
+        # What a command could not foresee, such as a full disk under its output.
+        _leave_stdout()
+        what = "" if error.filename is None else f"{error.filename}: "
+        message = f"{what}{(error.strerror or str(error)).lower()}"
+        console.print_failure("system", message, "", as_json=as_json)
+        return console.FAILED
+    return code if isinstance(code, int) else console.DONE
+
+
+def _wrong_usage(error: typer.TyperException, named: str, *, as_json: bool) -> int:
+    """Says what is wrong with the command line, in the same form as every other error."""
+    message = error.format_message()
+    if not message:
+        # A group without a command has shown its help, which says all.
+        return error.exit_code
+    hint = getattr(error, "hint", "")
+    if not hint:
+        context = getattr(error, "ctx", None)
+        command = named if context is None else context.command_path
+        hint = f'run "{command} --help"'
+    console.print_failure("usage", message, hint, as_json=as_json)
+    return error.exit_code
+
+
+def _leave_stdout() -> None:
+    """Gives what is still buffered nowhere to go, or the end of the process would fail on it."""
+    if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return code if isinstance(code, int) else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,13 +16,25 @@ from casemate.errors import (
     AuthorityLocked,
     CasemateError,
     ConfigurationError,
+    DeadlinePassed,
     HomeError,
     HomeExists,
     PolicyError,
+    Refused,
 )
 
 if TYPE_CHECKING:
     from casemate.home import Home
+
+DONE = 0
+FAILED = 1
+USAGE = 2
+UNUSABLE = 3
+TIME_OVER = 27
+"""As mosquitto's programs end when `-W` has passed."""
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+"""As a program ends that a closed pipe kills: 128 and the number of SIGPIPE."""
 
 HomeOption = Annotated[
     Path | None,
@@ -51,6 +64,21 @@ Verbose = Annotated[
 ]
 
 _SECRET_BYTES_MAX = 4_096
+
+
+class WrongUsage(typer.TyperException):
+    """Says that a command line cannot be, and what would; nothing was done.
+
+    Args:
+        message: What is wrong, in one sentence without a full stop.
+        hint: What to write instead; empty points to the command's help.
+    """
+
+    exit_code = USAGE
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 def home_folder(home: Path | None) -> Path:
@@ -105,16 +133,46 @@ def answer_table(
     Console().print(table)
 
 
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turns a refusal of the client's, which for a program is a ValueError, into a usage error."""
+    try:
+        yield
+    except ValueError as error:
+        raise WrongUsage(str(error)) from error
+
+
+def warn(message: str, *, as_json: bool) -> None:
+    """Says on stderr what goes on all the same, but should be known."""
+    if as_json:
+        typer.echo(json.dumps({"warning": {"message": message}}), err=True)
+        return
+    typer.echo(f"warning: {printable(message)}", err=True)
+
+
 def print_error(error: CasemateError, *, as_json: bool) -> None:
     """Says on stderr what went wrong and what helps."""
-    print_failure(error.code, str(error), error.hint, as_json=as_json)
+    number = error.reason_code if isinstance(error, Refused) else None
+    print_failure(error.code, str(error), error.hint, as_json=as_json, reason_code=number)
 
 
-def print_failure(code: str, message: str, hint: str, *, as_json: bool) -> None:
-    """Says on stderr what went wrong: one line, one more for the hint, or one JSON object."""
+def print_failure(
+    code: str, message: str, hint: str, *, as_json: bool, reason_code: int | None = None
+) -> None:
+    """Says on stderr what went wrong: one line, one more for the hint, or one JSON object.
+
+    Args:
+        code: That of the error, for programs.
+        message: One sentence.
+        hint: What to do; may be empty.
+        as_json: Whether it is an object.
+        reason_code: That of MQTT, where a broker has given one; only in the object.
+    """
     if as_json:
-        said = {"error": {"code": code, "message": message, "hint": hint}}
-        typer.echo(json.dumps(said), err=True)
+        said: dict[str, object] = {"code": code, "message": message, "hint": hint}
+        if reason_code is not None:
+            said["reason_code"] = reason_code
+        typer.echo(json.dumps({"error": said}), err=True)
         return
     typer.echo(f"error: {printable(message)}", err=True)
     if hint:
@@ -122,15 +180,22 @@ def print_failure(code: str, message: str, hint: str, *, as_json: bool) -> None:
 
 
 def exit_code(error: CasemateError) -> int:
-    """Gives the exit code of an error: 3 where files must be mended first, else 1."""
+    """Gives the exit code of an error."""
+    if isinstance(error, DeadlinePassed):
+        return TIME_OVER
     if isinstance(error, HomeExists):
-        return 1
-    return 3 if isinstance(error, ConfigurationError | PolicyError | HomeError) else 1
+        return FAILED
+    return UNUSABLE if isinstance(error, ConfigurationError | PolicyError | HomeError) else FAILED
 
 
 def printable(text: str) -> str:
     """Shows control characters as escapes, so that no text can steer the terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def safe(text: str) -> str:
+    """Does the same to what has come with a message, in which a tab may stay."""
+    return "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in text)
 
 
 def read_secret(file: Path) -> str:

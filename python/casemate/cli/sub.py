@@ -2,188 +2,234 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import re
-import sys
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from casemate.cli import console
 from casemate.cli.connection import Reach, reaches
-from casemate.errors import DeadlinePassed
+from casemate.cli.console import WrongUsage
+from casemate.cli.options import Qos
+from casemate.cli.printing import Printing
 
 if TYPE_CHECKING:
-    from casemate.client import Message
+    from collections.abc import Iterable
 
-_PLACES = re.compile(r"%([tpqrlxXjJUIR%])|\\([ntr0ae\\])")
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "a": "\a", "e": "\x1b", "\\": "\\"}
+    from casemate.cli.form import Piece
+    from casemate.client import Client, Message
+
+_HANDLING = {"always": 0, "new": 1, "never": 2}
+
+Filters = Annotated[
+    list[str] | None,
+    typer.Option("-t", "--topic", metavar="FILTER", help="Topic filter; may be repeated."),
+]
+FilterOut = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-T", "--filter-out", metavar="FILTER", help="Print no such topic; may be repeated."
+    ),
+]
+Unsubscribe = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-U", "--unsubscribe", metavar="FILTER", help="Unsubscribe from it; may be repeated."
+    ),
+]
+EndSubscribed = Annotated[
+    bool, typer.Option("-E", help="End when the broker has granted the subscriptions.")
+]
+AsPublished = Annotated[
+    bool, typer.Option("--retain-as-published", help="Keep the publisher's retain flag (5).")
+]
+Handling = Annotated[
+    Literal["always", "new", "never"],
+    typer.Option("--retain-handling", help="When what was stored is sent (5)."),
+]
+Count = Annotated[
+    int, typer.Option("-C", min=0, metavar="COUNT", help="End after this many; 0: never.")
+]
+Timeout = Annotated[
+    float, typer.Option("-W", min=0, metavar="SECONDS", help="End after them, with 27; 0: never.")
+]
+NoRetained = Annotated[bool, typer.Option("-R", help="Do not print what was stored before.")]
+RetainedOnly = Annotated[
+    bool, typer.Option("--retained-only", help="Print what was stored, end with the rest.")
+]
+RemoveRetained = Annotated[
+    bool, typer.Option("--remove-retained", help="Delete what was stored; -T keeps it.")
+]
+Chance = Annotated[
+    float,
+    typer.Option(
+        "--random-filter", min=0.1, max=100, metavar="PERCENT", help="Print so many of them."
+    ),
+]
+
+
+@dataclass(slots=True, kw_only=True)
+class Asked:
+    """Collects what is subscribed to; each field is an option of the command line."""
+
+    filters: Filters = None
+    qos: Qos = 0
+    unsubscribe: Unsubscribe = None
+    end_subscribed: EndSubscribed = False
+    as_published: AsPublished = False
+    handling: Handling = "always"
+
+    def options(self) -> dict[str, Any]:
+        """Gives the options of `Client.subscribe`."""
+        return {
+            "qos": self.qos,
+            "retain_as_published": self.as_published,
+            "retain_handling": _HANDLING[self.handling],
+        }
+
+
+@dataclass(slots=True, kw_only=True)
+class Choice:
+    """Collects which messages are printed; each field is an option of the command line."""
+
+    count: Count = 0
+    timeout: Timeout = 0.0
+    filter_out: FilterOut = None
+    no_retained: NoRetained = False
+    retained_only: RetainedOnly = False
+    remove_retained: RemoveRetained = False
+    chance: Chance = 100.0
+
+    def is_left_out(self, topic: str) -> bool:
+        """Says whether a topic is none that the command looks at."""
+        from casemate.client.topic import matches
+
+        return any(matches(one, topic) for one in self.filter_out or ())
+
+    def is_printed(self, message: Message) -> bool:
+        """Says whether a message, whose topic is looked at, is printed."""
+        if message.retain and self.no_retained:
+            return False
+        return random.uniform(0, 100) < self.chance or self.chance == 100  # noqa: S311 - a sample.
 
 
 @reaches
 def sub(
     reach: Reach,
-    topics: Annotated[list[str] | None, typer.Argument(help="Topic filters.")] = None,
-    *,
-    topic_options: Annotated[
-        list[str] | None, typer.Option("-t", "--topic", help="Topic filter; may be repeated.")
+    asked: Asked,
+    choice: Choice,
+    printing: Printing,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[URL] [FILTER]...", show_default=False)
     ] = None,
-    qos: Annotated[int, typer.Option("-q", "--qos", min=0, max=2, help="QoS.")] = 0,
-    count: Annotated[int, typer.Option("-C", min=0, help="End after this many; 0: never.")] = 0,
-    timeout: Annotated[
-        float, typer.Option("-W", min=0, help="End after this many seconds; 0: never.")
-    ] = 0.0,
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Print the topic before each message.")
-    ] = False,
-    form: Annotated[
-        str | None,
-        typer.Option(
-            "-F",
-            help="Format: %t topic, %p payload, %x hex, %q QoS, %r retain, %l length, %U Unix "
-            "time, %I ISO time, %j JSON, \\n …",
-        ),
-    ] = None,
-    no_newline: Annotated[bool, typer.Option("-N", help="No line end after a message.")] = False,
-    no_retained: Annotated[
-        bool, typer.Option("-R", help="Do not print what was stored before.")
-    ] = False,
-    json_lines: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object in a line per message.")
-    ] = False,
 ) -> None:
     """Subscribe, and print each message.
 
     The options are those of mosquitto_sub, but TLS is on unless it is refused by name. On a
-    terminal, control characters are shown as \\x.., so that no message can play with it. Examples:
+    terminal a message has a heading, JSON is laid out, and control characters are shown as \\x..,
+    so that no message can play with it; a pipe gets the payload as it was published. Examples:
 
     casemate sub 'home/#' --as console -v
 
-    casemate sub -h broker.example --cafile ca.crt -u ann --password-file pw -t 'a/+' -C 1
+    casemate sub mqtts://ann@broker.example 'a/+' --password-file pw -C 1
     """
-    filters = [*(topics or ()), *(topic_options or ())]
-    if not filters:
-        raise typer.BadParameter("name at least one topic filter")
-    if json_lines:
-        form = "%j"
-    elif form is None:
-        form = "%t %p" if verbose else "%p"
-    end = b"" if no_newline else b"\n"
-    import asyncio
+    rest = list(words or ())
+    of_url = reach.take_url(rest)
+    wanted = [*([] if of_url is None else [of_url]), *rest, *(asked.filters or ())]
+    unwanted = asked.unsubscribe or []
+    if not wanted and not unwanted:
+        raise WrongUsage("name at least one topic filter")
+    if choice.no_retained and choice.retained_only:
+        raise WrongUsage("-R and --retained-only leave nothing to print")
+    if (asked.as_published or asked.handling != "always") and reach.mqtt_version() != 5:
+        raise WrongUsage("--retain-as-published and --retain-handling are of MQTT 5.0")
+    write = printing.writer(as_json=reach.as_json)
+    _admit([*wanted, *unwanted, *(choice.filter_out or ())])
+    options = {**asked.options(), **reach.given().subscribe}
+    listening = _Listening(reach.client(acknowledge_by_hand=True), write, choice)
+    from casemate.cli.looping import run
 
     try:
-        asyncio.run(
-            _subscribe(reach.arguments(), filters, qos, count, timeout, form, end, no_retained)
-        )
+        run(listening.run(wanted, options, unwanted, end_subscribed=asked.end_subscribed))
     except KeyboardInterrupt:
-        # Ctrl-C is how this command is meant to end.
-        raise typer.Exit(0) from None
+        # Without a count, Ctrl-C is how this command is meant to end.
+        is_meant = listening.is_subscribed and not choice.count
+        raise typer.Exit(console.DONE if is_meant else console.INTERRUPTED) from None
 
 
-async def _subscribe(
-    arguments: dict[str, Any],
-    filters: list[str],
-    qos: int,
-    count: int,
-    timeout_s: float,
-    form: str,
-    end: bytes,
-    no_retained: bool,
-) -> None:
-    import asyncio
+def _admit(filters: Iterable[str]) -> None:
+    from casemate.client.topic import admit_filter
 
-    from casemate.client import Client
+    with console.refusing():
+        for one in filters:
+            admit_filter(one)
 
-    # What is piped on must arrive as it was published; what a person looks at must be safe.
-    raw = not sys.stdout.isatty()
-    printed = 0
-    try:
-        async with asyncio.timeout(timeout_s or None):
-            async with Client(**arguments) as client:
-                await client.subscribe(*filters, qos=qos)
-                async for message in client.messages:
-                    if no_retained and message.retain:
-                        continue
-                    _write(render(form, message, raw=raw) + end)
-                    printed += 1
-                    if printed == count:
-                        return
-    except TimeoutError as error:
-        if count:
+
+class _Listening:
+    """Subscribes and prints.
+
+    Attributes:
+        is_subscribed: Whether the broker has granted what was asked for.
+    """
+
+    def __init__(self, client: Client, write: Piece, choice: Choice) -> None:
+        self._client = client
+        self._write = write
+        self._choice = choice
+        self._printed = 0
+        self.is_subscribed = False
+
+    async def run(
+        self,
+        wanted: list[str],
+        options: dict[str, Any],
+        unwanted: list[str],
+        *,
+        end_subscribed: bool,
+    ) -> None:
+        """Runs until what ends it has come.
+
+        Raises:
+            DeadlinePassed: The time was over first.
+            ClientError: The client cannot go on.
+            OSError: Stdout cannot be written.
+        """
+        import asyncio
+
+        from casemate.errors import DeadlinePassed
+
+        count, timeout_s = self._choice.count, self._choice.timeout
+        try:
+            async with asyncio.timeout(timeout_s or None), self._client:
+                if wanted:
+                    await self._client.subscribe(*wanted, **options)
+                if unwanted:
+                    await self._client.unsubscribe(*unwanted)
+                self.is_subscribed = True
+                if not end_subscribed:
+                    await self._print_all()
+        except TimeoutError as error:
+            of = f" of {count}" if count else ""
             raise DeadlinePassed(
-                f"{printed} of {count} messages came within {timeout_s:g} s"
+                f"the time is over: {self._printed}{of} messages came within {timeout_s:g} s"
             ) from error
 
+    async def _print_all(self) -> None:
+        from casemate.cli.outlet import Outlet
 
-def _write(line: bytes) -> None:
-    sys.stdout.buffer.write(line)
-    sys.stdout.buffer.flush()
-
-
-def render(form: str, message: Message, *, raw: bool) -> bytes:
-    """Writes a message by a format.
-
-    Args:
-        form: As `-F` explains it.
-        message: What arrived.
-        raw: False shows control characters of topic and payload as escapes.
-    """
-    parts: list[bytes] = []
-    position = 0
-    for place in _PLACES.finditer(form):
-        parts.append(form[position : place.start()].encode())
-        position = place.end()
-        if place[2] is not None:
-            parts.append(_ESCAPES[place[2]].encode())
-        else:
-            parts.append(_field(place[1], message, raw=raw))
-    parts.append(form[position:].encode())
-    return b"".join(parts)
-
-
-def _field(letter: str, message: Message, *, raw: bool) -> bytes:
-    if letter == "p":
-        return message.payload if raw else _safe(message.payload)
-    if letter == "t":
-        return message.topic.encode() if raw else _safe(message.topic.encode())
-    now = datetime.now(UTC)
-    texts = {
-        "%": "%",
-        "q": str(message.qos),
-        "r": str(int(message.retain)),
-        "R": "retained" if message.retain else "",
-        "l": str(len(message.payload)),
-        "x": message.payload.hex(),
-        "X": message.payload.hex().upper(),
-        "U": f"{now.timestamp():.6f}",
-        "I": now.isoformat(timespec="seconds"),
-    }
-    text = texts.get(letter)
-    return (_json(message, now) if text is None else text).encode()
-
-
-def _json(message: Message, now: datetime) -> str:
-    values: dict[str, object] = {
-        "time": now.isoformat(timespec="milliseconds"),
-        "topic": message.topic,
-        "qos": message.qos,
-        "retain": message.retain,
-    }
-    try:
-        values["payload"] = message.payload.decode()
-    except UnicodeDecodeError:
-        values["payload_base64"] = base64.b64encode(message.payload).decode()
-    if message.properties.content_type is not None:
-        values["content_type"] = message.properties.content_type
-    if message.properties.user:
-        values["user_properties"] = [list(pair) for pair in message.properties.user]
-    return json.dumps(values)
-
-
-def _safe(data: bytes) -> bytes:
-    text = data.decode(errors="backslashreplace")
-    return "".join(
-        character if character.isprintable() or character == "\t" else ascii(character)[1:-1]
-        for character in text
-    ).encode()
+        outlet, choice = Outlet(), self._choice
+        async for message in self._client.messages:
+            if choice.retained_only and not message.retain:
+                return
+            if not choice.is_left_out(message.topic):
+                if choice.remove_retained and message.retain:
+                    await self._client.publish(message.topic, retain=True)
+                if choice.is_printed(message):
+                    await outlet.write(self._write(message, time.time_ns()))
+                    self._printed += 1
+            # Acknowledged when it is written: what a closed pipe did not take comes again.
+            self._client.acknowledge(message)
+            if self._printed == choice.count > 0:
+                return

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 PATIENCE_S = 30
 
-MAIN = [sys.executable, "-c", "from casemate.cli.app import main; main()"]
+MAIN = [sys.executable, "-c", "from casemate.cli.__main__ import main; main()"]
 
 
 def environment() -> dict[str, str]:

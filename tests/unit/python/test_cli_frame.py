@@ -13,8 +13,9 @@ from typing import NoReturn
 import pytest
 
 from casemate.cli import app
+from casemate.errors import DeadlinePassed
 from casemate.home import Home
-from tests.unit.python.commands import MAIN, PATIENCE_S, ROOT, environment
+from tests.unit.python.commands import PATIENCE_S, ROOT, environment
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +26,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def interrupted(**_: object) -> NoReturn:
-    raise KeyboardInterrupt
+def ending(error: BaseException) -> Callable[..., NoReturn]:
+    def end(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    return end
 
 
 ENDS: dict[int, Callable[[Path, pytest.MonkeyPatch], int]] = {
@@ -34,8 +38,17 @@ ENDS: dict[int, Callable[[Path, pytest.MonkeyPatch], int]] = {
     1: lambda home, _: app.execute(["status", "--home", str(home)]),
     2: lambda _home, _: app.execute(["status", "--no-such-option"]),
     3: lambda home, _: app.execute(["status", "--home", str(home / "nowhere")]),
-    130: lambda _home, patch: patch.setattr(app, "app", interrupted) or app.execute(["status"]),
+    27: lambda _home, patch: ended_by(patch, DeadlinePassed("no answer came")),
+    130: lambda _home, patch: ended_by(patch, KeyboardInterrupt()),
+    141: lambda _home, patch: ended_by(patch, BrokenPipeError()),
 }
+
+
+def ended_by(patch: pytest.MonkeyPatch, error: BaseException) -> int:
+    patch.setattr(app, "program", lambda _wanted: ending(error))
+    # What nobody reads must not be written at the end of the process; the test's own is kept.
+    patch.setattr(app, "_leave_stdout", lambda: None)
+    return app.execute(["status"])
 
 
 @pytest.mark.parametrize("code", ENDS)
@@ -135,19 +148,28 @@ def test_zsh_gets_its_script_and_its_answers(tmp_path: Path) -> None:
 HEAVY = ("argon2", "asyncio", "cryptography", "pydantic", "rich", "sqlite3", "ssl", "tomllib")
 HEAVY += ("websockets", "zxcvbn", "casemate._engine", "casemate.home", "casemate.config")
 
-LOADED = """
-casemate casemate.cli casemate.cli.app casemate.cli.config casemate.cli.connection
-casemate.cli.console casemate.cli.device casemate.cli.doctor casemate.cli.init casemate.cli.lab
-casemate.cli.pub casemate.cli.reload casemate.cli.renew casemate.cli.role casemate.cli.run
-casemate.cli.simulate casemate.cli.status casemate.cli.sub casemate.cli.up casemate.cli.user
-casemate.errors
-"""
+EVERY_COMMAND = {f"casemate.cli.{entry.name}" for entry in app.ENTRIES}
+FRAME = {
+    "casemate", "casemate.cli", "casemate.cli.app", "casemate.cli.console", "casemate.cli.words",
+    "casemate.errors",
+}  # fmt: skip
+REACHING = {
+    f"casemate.cli.{name}" for name in ("connection", "foreign", "options", "payload", "target")
+}
+ALL = FRAME | EVERY_COMMAND | REACHING | {"casemate.cli.printing"}
+
+STARTS = {
+    "--version": ALL,
+    "--help": ALL,
+    "pub --help": FRAME | REACHING | {"casemate.cli.pub"},
+    "status --help": FRAME | {"casemate.cli.status"},
+}
 
 
-@pytest.mark.parametrize("option", ["--version", "--help"])
-def test_a_start_loads_the_commands_and_nothing_that_they_run_with(option: str) -> None:
-    script = MAIN[-1].replace("; main()", "") + (
-        f"\nimport sys\nfrom casemate.cli.app import execute\nexecute([{option!r}])\n"
+def loaded_by(*words: str) -> set[str]:
+    """Gives the modules that a process has loaded when a command has run in it."""
+    script = (
+        f"import sys\nfrom casemate.cli.app import execute\nexecute({list(words)!r})\n"
         "print('\\n' + ' '.join(sys.modules))"
     )
     said = subprocess.run(
@@ -158,6 +180,12 @@ def test_a_start_loads_the_commands_and_nothing_that_they_run_with(option: str) 
         timeout=PATIENCE_S,
         check=True,
     ).stdout
-    loaded = set(said.splitlines()[-1].split())
-    assert sorted(one for one in loaded if one.split(".")[0] == "casemate") == LOADED.split()
+    return set(said.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("words", STARTS)
+def test_a_start_loads_its_command_and_nothing_that_it_runs_with(words: str) -> None:
+    loaded = loaded_by(*words.split())
+    ours = {one for one in loaded if one.split(".")[0] == "casemate"}
+    assert ours == STARTS[words]
     assert [one for one in HEAVY if one in loaded] == []
