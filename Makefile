@@ -26,8 +26,8 @@ PY := $(BIN)/python
 FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/targets/*.rs)))
 
 # What the extension module is built from: a change here, and only here, builds it again.
-ENGINE_SOURCES := $(shell find crates/codec crates/engine crates/server crates/python -type f \
-	\( -path '*/src/*.rs' -o -name Cargo.toml -o -name build.rs \) 2>/dev/null) \
+ENGINE_SOURCES := $(shell find crates/codec crates/engine crates/load crates/python crates/server \
+	-type f \( -path '*/src/*.rs' -o -name Cargo.toml -o -name build.rs \) 2>/dev/null) \
 	Cargo.toml $(wildcard Cargo.lock) pyproject.toml
 
 say = printf '\033[1m==> %s\033[0m\n'
