@@ -1,6 +1,6 @@
 """The Rust module: codec, engine and server. Only `native.py` imports it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, final
 
 VERSION: Final[str]
@@ -16,6 +16,9 @@ class PolicyRefused(Exception):
 
 class StartRefused(Exception):
     """The server cannot start. Arguments: message, kind, listener or None."""
+
+class LoadFailed(Exception):
+    """A run of the load generator did not come to its report. Arguments: message."""
 
 class LinkLost(Exception):
     """The link of a program to its broker is gone. Arguments: message, reason code or None."""
@@ -382,3 +385,135 @@ class Server:
     def failed(self) -> str | None: ...
     def drain(self, deadline_s: float, server_reference: str | None = None) -> bool: ...
     def stop(self, deadline_s: float) -> bool: ...
+
+@final
+class LoadTarget:
+    def __new__(
+        cls,
+        address: str,
+        port: int,
+        *,
+        version: int = 5,
+        client_id: str = ...,
+        username: str | None = None,
+        password: bytes | None = None,
+        keep_alive_s: int = 60,
+        server_name: str | None = None,
+        trusted_pem: bytes = ...,
+        chain_pem: bytes | None = None,
+        key_pem: bytes | None = None,
+        resume: bool = False,
+        websocket_host: str | None = None,
+        websocket_path: str | None = None,
+    ) -> LoadTarget: ...
+
+@final
+class Distribution:
+    @property
+    def count(self) -> int: ...
+    @property
+    def least_ns(self) -> int: ...
+    @property
+    def mean_ns(self) -> int: ...
+    @property
+    def p50_ns(self) -> int: ...
+    @property
+    def p90_ns(self) -> int: ...
+    @property
+    def p99_ns(self) -> int: ...
+    @property
+    def p999_ns(self) -> int: ...
+    @property
+    def most_ns(self) -> int: ...
+
+@final
+class LoadStanding:
+    @property
+    def ready(self) -> int: ...
+    @property
+    def connected(self) -> int: ...
+    @property
+    def failed(self) -> int: ...
+    @property
+    def published(self) -> int: ...
+    @property
+    def delivered(self) -> int: ...
+    @property
+    def reads(self) -> int: ...
+    @property
+    def writes(self) -> int: ...
+
+@final
+class LoadReport:
+    @property
+    def measured_s(self) -> float: ...
+    @property
+    def setup_s(self) -> float: ...
+    @property
+    def ended_early(self) -> bool: ...
+    @property
+    def published(self) -> int: ...
+    @property
+    def delivered(self) -> int: ...
+    @property
+    def connected(self) -> int: ...
+    @property
+    def failed(self) -> int: ...
+    @property
+    def first_failure(self) -> str | None: ...
+    @property
+    def reads(self) -> int: ...
+    @property
+    def writes(self) -> int: ...
+    @property
+    def expected(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+    @property
+    def duplicated(self) -> int: ...
+    @property
+    def reordered(self) -> int: ...
+    @property
+    def misrouted(self) -> int: ...
+    @property
+    def qos_changed(self) -> int: ...
+    @property
+    def refused(self) -> int: ...
+    @property
+    def unacknowledged(self) -> int: ...
+    @property
+    def unsent(self) -> int: ...
+    @property
+    def stalls(self) -> int: ...
+    @property
+    def latency(self) -> Distribution: ...
+    @property
+    def lateness(self) -> Distribution: ...
+    @property
+    def connecting(self) -> Distribution: ...
+
+def run_load(
+    target: LoadTarget,
+    watch: Callable[[str, LoadStanding], bool],
+    *,
+    shape: str,
+    publishers: int = 1,
+    subscribers: int = 1,
+    connections: int = 1,
+    window: int = 4000,
+    rate_per_s: float | None = None,
+    publish_qos: int = 0,
+    subscribe_qos: int = 0,
+    payload_bytes: int = 64,
+    retain: bool = False,
+    topic_alias: bool = False,
+    properties: bool = False,
+    inflight_max: int = 20,
+    topic: str = "bench",
+    connecting_max: int = 32,
+    warm_up_s: float = 1.0,
+    measured_s: float = 5.0,
+    grace_s: float = 2.0,
+    setup_max_s: float = 60.0,
+    messages_max: int = 4_294_967_295,
+) -> LoadReport: ...

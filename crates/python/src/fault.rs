@@ -37,6 +37,13 @@ create_exception!(
     "The link of a program to its broker is gone. Arguments: message, reason code or None."
 );
 
+create_exception!(
+    casemate._engine,
+    LoadFailed,
+    PyException,
+    "A run of the load generator did not come to its report. Arguments: message."
+);
+
 /// Bytes that are no packet.
 pub(crate) fn malformed(fault: codec::Malformed) -> PyErr {
     Malformed::new_err((fault.to_string(), fault.reason() as u8))

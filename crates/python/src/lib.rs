@@ -1,4 +1,4 @@
-//! PyO3 translation of the server, the codec and the events; no decisions.
+//! PyO3 translation of the server, the codec, the events and the load generator; no decisions.
 //!
 //! The module is `casemate._engine`; `python/casemate/native.py` alone imports it. Each file here
 //! is one door of Rust in Python's words:
@@ -8,6 +8,7 @@
 //! - [`options`]: keyword arguments and tuples to the server's options, accounts and policy.
 //! - [`server`]: the server; each call that may wait leaves the interpreter first.
 //! - [`link`]: a program of this process as a client, in batches.
+//! - [`load`]: the load generator, which runs while the interpreter does something else.
 //! - [`report`]: what the server tells: events and counters.
 //! - [`fault`]: the exceptions.
 
@@ -15,6 +16,7 @@ mod decoder;
 mod encoder;
 mod fault;
 mod link;
+mod load;
 mod options;
 mod packet;
 mod report;
@@ -37,9 +39,11 @@ mod _engine {
         encode_subscribe, encode_unsubscribe, filter_fault, reason_name, topic_fault, Will,
     };
     #[pymodule_export]
-    use crate::fault::{LinkLost, Malformed, PolicyRefused, StartRefused, TooLarge};
+    use crate::fault::{LinkLost, LoadFailed, Malformed, PolicyRefused, StartRefused, TooLarge};
     #[pymodule_export]
     use crate::link::Link;
+    #[pymodule_export]
+    use crate::load::{run_load, Distribution, LoadReport, LoadStanding, LoadTarget};
     #[pymodule_export]
     use crate::options::{Listener, Policy};
     #[pymodule_export]
