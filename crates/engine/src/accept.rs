@@ -1,6 +1,6 @@
 //! CONNECT to CONNACK: proof, home shard, session; nothing of a session is touched before proof.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use casemate_codec::{
@@ -12,6 +12,7 @@ use crate::connection::{Connection, Flow, Phase};
 use crate::deliver::AliasesOut;
 use crate::door::{ConnectionId, Credentials, Effect, Grant, Parcel, Proof};
 use crate::event::{EventKind, Loss};
+use crate::filters::Filters;
 use crate::hello::{Hello, HelloWill};
 use crate::incoming::levels;
 use crate::message::Draft;
@@ -287,7 +288,8 @@ impl Shard {
         let session = self.sessions.add(Box::new(Session {
             serial: 0,
             hash,
-            key,
+            tenant: key.tenant,
+            client_id: key.client_id,
             principal: Arc::clone(&grant.principal),
             client_id_bound: grant.client_id_bound,
             roles: self.policy.resolve(&grant.principal.roles),
@@ -295,7 +297,7 @@ impl Shard {
             online: false,
             expiry_s: 0,
             ends_at: None,
-            filters: BTreeSet::new(),
+            filters: Filters::default(),
             shared: Vec::new(),
             outbox: Outbox::default(),
             unreleased: VecDeque::new(),

@@ -184,26 +184,30 @@ impl Shard {
 
     /// Releases every acknowledgement whose stake has been settled.
     pub(crate) fn settle(&mut self) {
-        for slot in std::mem::take(&mut self.gated) {
-            while self.first_is_settled(slot) {
-                let gated = self
-                    .connection_mut(slot)
-                    .and_then(|found| found.gates.pop_front());
-                if let Some(gated) = gated {
-                    self.release(slot, gated.gate);
-                }
-            }
-            let Some(connection) = self.connection_mut(slot) else {
-                continue;
-            };
-            connection.is_gated = !connection.gates.is_empty();
-            if connection.is_gated {
-                self.gated.push(slot);
-            }
-        }
+        let mut gated = std::mem::take(&mut self.gated);
+        gated.retain(|slot| self.settle_gates(*slot));
+        gated.append(&mut self.gated);
+        self.gated = gated;
         self.settle_receipts();
         self.retry_own();
         self.retry_blocked();
+    }
+
+    /// Releases what a connection need not wait for any more; true where something waits still.
+    fn settle_gates(&mut self, slot: u32) -> bool {
+        while self.first_is_settled(slot) {
+            let gated = self
+                .connection_mut(slot)
+                .and_then(|found| found.gates.pop_front());
+            if let Some(gated) = gated {
+                self.release(slot, gated.gate);
+            }
+        }
+        let Some(connection) = self.connection_mut(slot) else {
+            return false;
+        };
+        connection.is_gated = !connection.gates.is_empty();
+        connection.is_gated
     }
 
     fn first_is_settled(&self, slot: u32) -> bool {

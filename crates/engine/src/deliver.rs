@@ -499,7 +499,7 @@ impl Shard {
         let Some(found) = self.sessions.get_mut(session) else {
             return false;
         };
-        let tenant = found.key.tenant;
+        let tenant = found.tenant;
         let Some((id, flight)) = found.outbox.resume_next(quota) else {
             return false;
         };
@@ -563,7 +563,7 @@ impl Shard {
         let Some(found) = self.sessions.get_mut(session) else {
             return;
         };
-        let draft = item.message.draft(found.key.tenant);
+        let draft = item.message.draft(found.tenant);
         if draft.is_expired(self.now) {
             self.counters.dropped_expired += 1;
             return;
@@ -586,7 +586,7 @@ impl Shard {
     /// What policy allows now: it may have changed since a message was queued.
     pub(crate) fn may_receive(&self, session: u32, message: &Message) -> Option<ReceivePermit> {
         let found = self.sessions.get(session)?;
-        let draft = message.draft(found.key.tenant);
+        let draft = message.draft(found.tenant);
         self.policy.receive(&found.subject(), draft.topic)
     }
 }

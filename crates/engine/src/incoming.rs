@@ -151,7 +151,7 @@ impl Shard {
             }
         }
         let found = self.sessions.get(session)?;
-        let tenant = found.key.tenant;
+        let tenant = found.tenant;
         let rights = match topic.starts_with("$SYS/") {
             // The broker alone speaks there, whatever a policy says (aedes#597).
             true => PublishRights::NONE,
@@ -225,7 +225,7 @@ impl Shard {
         let Some(found) = self.sessions.get(session) else {
             return Flow::Stop;
         };
-        let (tenant, publisher, durable) = (found.key.tenant, found.hash, found.is_durable());
+        let (tenant, publisher, durable) = (found.tenant, found.hash, found.is_durable());
         let mut properties = std::mem::take(&mut self.properties);
         properties.clear();
         forwardable(&publish.properties, &mut properties);

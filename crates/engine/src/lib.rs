@@ -19,6 +19,7 @@ mod deliver;
 mod door;
 mod drain;
 mod event;
+mod filters;
 mod hello;
 mod incoming;
 mod message;

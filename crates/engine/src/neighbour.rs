@@ -322,7 +322,7 @@ impl Shard {
         let Some(found) = self.sessions.get_mut(session) else {
             return;
         };
-        let (me, tenant) = (found.me(session), found.key.tenant);
+        let (me, tenant) = (found.me(session), found.tenant);
         let Some(replay) = found.replays.front_mut() else {
             return;
         };

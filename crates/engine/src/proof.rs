@@ -121,7 +121,7 @@ impl Shard {
                 let session = *session;
                 self.sessions
                     .get(session)
-                    .map_or("".into(), |found| found.key.client_id.clone())
+                    .map_or("".into(), |found| found.client_id.clone())
             }
             Phase::Silent | Phase::Closing => "".into(),
         };

@@ -167,7 +167,7 @@ impl Shard {
                 let Some(found) = self.sessions.get(session) else {
                     return false;
                 };
-                let draft = message.draft(found.key.tenant);
+                let draft = message.draft(found.tenant);
                 if no_local && draft.publisher == found.hash {
                     return true;
                 }
@@ -197,7 +197,7 @@ impl Shard {
         let Some(found) = sessions.get_mut(session) else {
             return Step::Later;
         };
-        let tenant = found.key.tenant;
+        let tenant = found.tenant;
         let Some(replay) = found.replays.front_mut() else {
             return Step::Later;
         };
@@ -248,6 +248,10 @@ impl Shard {
         };
         if is_plain(&replay.filter) || replay.shard + 1 >= count {
             found.replays.pop_front();
+            if found.replays.is_empty() {
+                // There may be none for the rest of a long life.
+                found.replays = VecDeque::new();
+            }
             return;
         }
         replay.shard += 1;

@@ -1,12 +1,13 @@
 //! What outlives a connection: who subscribed to what, and what is still owed to them.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ahash::RandomState;
 use hashbrown::{HashMap, HashTable};
 
 use crate::door::{Millis, Place, ShardIndex};
+use crate::filters::Filters;
 use crate::outbox::Outbox;
 use crate::policy::{RoleSet, Subject};
 use crate::principal::Principal;
@@ -35,7 +36,8 @@ pub(crate) struct SessionRef {
 pub(crate) struct Session {
     pub serial: u32,
     pub hash: u64,
-    pub key: SessionKey,
+    pub tenant: u32,
+    pub client_id: Box<str>,
     pub principal: Arc<Principal>,
     /// The client id is proven to be the principal's, so that `%c` may speak for it.
     pub client_id_bound: bool,
@@ -48,8 +50,7 @@ pub(crate) struct Session {
     pub expiry_s: u32,
     /// When it ends, while no connection serves it.
     pub ends_at: Option<Millis>,
-    /// Filters as subscribed, `$share/…` included.
-    pub filters: BTreeSet<Box<str>>,
+    pub filters: Filters,
     /// How each joined that begins with `$share/`.
     pub shared: Vec<(Box<str>, Member)>,
     pub outbox: Outbox,
@@ -66,7 +67,7 @@ impl Session {
     pub fn subject(&self) -> Subject<'_> {
         Subject {
             user: &self.principal.name,
-            client: self.client_id_bound.then_some(&*self.key.client_id),
+            client: self.client_id_bound.then_some(&*self.client_id),
             roles: &self.roles,
         }
     }
@@ -81,6 +82,14 @@ impl Session {
     pub fn is_replaying(&self) -> bool {
         let first = self.replays.front();
         first.is_some_and(|replay| replay.suback.is_none())
+    }
+
+    /// True where this is the session that a key means.
+    pub fn is_of(&self, key: &SessionKey) -> bool {
+        self.tenant == key.tenant
+            && self.client_id == key.client_id
+            && self.principal.realm == key.realm
+            && self.principal.name == key.name
     }
 
     /// True where what is promised to it must survive a restart.
@@ -150,7 +159,10 @@ impl Sessions {
 
     pub fn find(&self, key: &SessionKey) -> Option<u32> {
         let hash = self.hash(key);
-        let same = |slot: &u32| self.get(*slot).is_some_and(|session| session.key == *key);
+        let same = |slot: &u32| {
+            let found = self.get(*slot);
+            found.is_some_and(|session| session.is_of(key))
+        };
         self.by_key.find(hash, same).copied()
     }
 

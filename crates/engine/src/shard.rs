@@ -166,7 +166,7 @@ impl Shard {
 
     /// Appends the connections that have got something to write since the last call.
     pub fn take_dirty(&mut self, into: &mut Vec<ConnectionId>) {
-        for id in std::mem::take(&mut self.dirty) {
+        for id in self.dirty.drain(..) {
             let connection = self
                 .connections
                 .get_mut(id.slot as usize)
@@ -269,7 +269,7 @@ impl Shard {
         let theirs: Vec<(u32, Option<u32>)> = self
             .sessions
             .iter_mut()
-            .filter(|(_, found)| *found.key.realm == *realm && *found.key.name == *name)
+            .filter(|(_, found)| *found.principal.realm == *realm && *found.principal.name == *name)
             .map(|(slot, found)| (slot, found.link))
             .collect();
         for (session, link) in theirs {
@@ -475,7 +475,7 @@ impl Shard {
         let Some(found) = self.sessions.get_mut(session) else {
             return;
         };
-        let tenant = found.key.tenant;
+        let tenant = found.tenant;
         let shared = found.outbox.take_shared();
         found.link = None;
         found.online = false;
@@ -499,7 +499,7 @@ impl Shard {
             sessions, routes, ..
         } = self;
         if let Some(found) = sessions.get(session) {
-            for filter in &found.filters {
+            for filter in found.filters.iter() {
                 routes.touch(filter);
             }
         }
@@ -524,7 +524,7 @@ impl Shard {
         };
         let (client_id, principal) = match &connection.phase {
             Phase::Serving { session } => match self.sessions.get(*session) {
-                Some(found) => (found.key.client_id.clone(), found.principal.name.clone()),
+                Some(found) => (found.client_id.clone(), found.principal.name.clone()),
                 None => ("".into(), "".into()),
             },
             Phase::Judged(pending) => (pending.hello.client_id.clone(), "".into()),
@@ -553,7 +553,7 @@ impl Shard {
             id: None,
             listener: None,
             address: None,
-            client_id: found.key.client_id.clone(),
+            client_id: found.client_id.clone(),
             principal: found.principal.name.clone(),
             kind,
         };

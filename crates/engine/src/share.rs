@@ -315,7 +315,7 @@ impl Shard {
         let Some(found) = self.sessions.get(session) else {
             return;
         };
-        let (tenant, me) = (found.key.tenant, found.me(session));
+        let (tenant, me) = (found.tenant, found.me(session));
         for (filter, member) in found.shared.clone() {
             let Some(parts) = share(&filter) else {
                 continue;

@@ -128,7 +128,7 @@ impl Shard {
             self.limit_reached(slot, "subscriptions_per_session_max");
             return Err(Reason::QuotaExceeded);
         }
-        let tenant = found.key.tenant;
+        let tenant = found.tenant;
         let me = found.me(session);
         let qos = line.qos.min(right.qos_max);
         let mut stake = match &shared {
@@ -219,7 +219,7 @@ impl Shard {
 
     fn keep_filter(&mut self, session: u32, filter: &str, is_new: bool) {
         if let Some(found) = self.sessions.get_mut(session).filter(|_| is_new) {
-            found.filters.insert(filter.into());
+            found.filters.insert(filter);
             self.counters.subscriptions_now += 1;
         }
     }
@@ -296,7 +296,7 @@ impl Shard {
         }
         // [MQTT-3.10.4-3] [MQTT-3.1.1 3.10.4-3] Only what has not begun ends; the outbox goes on.
         found.replays.retain(|replay| *replay.filter != *filter);
-        let (tenant, me) = (found.key.tenant, found.me(session));
+        let (tenant, me) = (found.tenant, found.me(session));
         self.counters.subscriptions_now -= 1;
         let stake = match share(filter) {
             Some(parts) => self.leave_group(tenant, me, filter, (parts.name, parts.filter)),

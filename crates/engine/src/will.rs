@@ -58,7 +58,7 @@ impl Shard {
         let Some(found) = self.sessions.get(session) else {
             return;
         };
-        let (tenant, publisher) = (found.key.tenant, found.hash);
+        let (tenant, publisher) = (found.tenant, found.hash);
         let draft = will.message.draft(tenant);
         let rights = self.policy.publish(&found.subject(), draft.topic);
         if rights.permit(draft.qos, draft.retain).is_none() || draft.topic.starts_with("$SYS/") {

@@ -1,0 +1,173 @@
+//! What the engine allocates: little for an idle client, and nothing for one more delivery.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "conformance/harness.rs"]
+mod harness;
+#[path = "conformance/word.rs"]
+mod word;
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use allocation_counter::measure;
+use casemate_codec::{Connect, Packet, QoS, Version};
+use casemate_engine::{ConnectionId, Effect, Input, Origin, Place, Settings, Shard};
+
+use harness::{bytes_of, hello, message, plain, policy, subscribe};
+use word::{puback, Q0, Q1};
+
+/// A shard whose clients read at once and whose store answers at once. Only the shard keeps
+/// anything.
+struct Bare {
+    shard: Shard,
+    clients: u32,
+    effects: Vec<Effect>,
+    dirty: Vec<ConnectionId>,
+}
+
+impl Bare {
+    fn new() -> Bare {
+        let place = Place {
+            index: 0,
+            count: 1,
+            seeds: [1, 2, 3, 4],
+        };
+        let settings = Arc::new(Settings::default());
+        Bare {
+            shard: Shard::new(settings, place, Arc::new(policy(1)), 0),
+            clients: 0,
+            effects: Vec::with_capacity(64),
+            dirty: Vec::with_capacity(1_024),
+        }
+    }
+
+    /// A connected client that has one subscription.
+    fn subscriber(&mut self, filter: &str, qos: QoS, is_lasting: bool) -> ConnectionId {
+        let id = ConnectionId {
+            slot: self.clients,
+            generation: 1,
+        };
+        self.clients += 1;
+        let origin = Origin {
+            listener: 0,
+            address: None,
+            certificate: None,
+        };
+        self.take(Input::Opened { id, origin });
+        let client_id = format!("client-{}", id.slot);
+        let connect = Packet::Connect(Connect {
+            clean_start: !is_lasting,
+            ..hello(Version::V311, &client_id)
+        });
+        self.say(id, &bytes_of(Version::V311, &connect));
+        let lines = [plain(filter, qos)];
+        self.say(id, &bytes_of(Version::V311, &subscribe(1, &lines)));
+        id
+    }
+
+    fn say(&mut self, id: ConnectionId, bytes: &[u8]) {
+        self.take(Input::Received { id, bytes });
+        self.take(Input::TurnEnd);
+    }
+
+    /// Takes an input in and answers for everybody around the shard.
+    fn take(&mut self, input: Input<'_>) {
+        self.shard.handle(1_000, input, &mut self.effects);
+        while let Some(effect) = self.effects.pop() {
+            let answer = match effect {
+                Effect::Authenticate {
+                    id,
+                    step,
+                    credentials,
+                } => Input::Decided {
+                    id,
+                    step,
+                    verdict: harness::judge::by_name(&credentials),
+                },
+                Effect::Persist { seq } => Input::Persisted { seq },
+                _ => continue,
+            };
+            self.shard.handle(1_000, answer, &mut self.effects);
+        }
+    }
+
+    /// Lets everybody read, and says how many bytes there were.
+    fn read(&mut self) -> usize {
+        let mut total = 0;
+        loop {
+            self.shard.take_dirty(&mut self.dirty);
+            let Some(id) = self.dirty.pop() else {
+                return total;
+            };
+            let mut slices = [IoSlice::new(&[]); 16];
+            let filled = self.shard.outgoing(id).slices(&mut slices);
+            let bytes = slices[..filled].iter().map(|slice| slice.len()).sum();
+            total += bytes;
+            self.take(Input::Sent { id, bytes });
+        }
+    }
+}
+
+/// Goal: an idle client of 3.1.1 with a subscription of its own costs little. Method: what 1,000
+/// of them leave allocated, beside as many that were there before.
+#[test]
+fn an_idle_client_keeps_less_than_a_kibibyte_in_the_engine() {
+    let mut bare = Bare::new();
+    let connect = |bare: &mut Bare| {
+        for _ in 0..1_000 {
+            let filter = format!("room/{}/light", bare.clients);
+            bare.subscriber(&filter, Q0, false);
+        }
+        bare.read();
+    };
+    connect(&mut bare);
+    let info = measure(|| connect(&mut bare));
+    let each = info.bytes_current / 1_000;
+    assert!((500..1_024).contains(&each), "{each} bytes");
+}
+
+/// Goal: a delivery allocates nothing. Method: messages to 10 and to 100 subscribers; only sessions
+/// that outlive their connection keep a message, one copy for all of them.
+#[test]
+fn one_more_recipient_costs_no_allocation() {
+    for (qos, is_lasting, per_message) in [(Q0, false, 0), (Q1, false, 0), (Q1, true, 1)] {
+        for subscribers in [10, 100] {
+            let mut bare = Bare::new();
+            let readers: Vec<ConnectionId> = (0..subscribers)
+                .map(|_| bare.subscriber("t", qos, is_lasting))
+                .collect();
+            let writer = bare.subscriber("other", Q0, false);
+            let packet = Packet::Publish(message("t", &[7; 64], qos, u16::from(qos == Q1)));
+            let publish = bytes_of(Version::V311, &packet);
+            let puback = bytes_of(Version::V311, &puback(1));
+            let turn = |bare: &mut Bare, number: u16| {
+                bare.say(writer, &publish);
+                let read = bare.read();
+                assert!(read > 64 * readers.len(), "everybody has it");
+                let mut puback = [puback[0], puback[1], 0, 0];
+                puback[2..].copy_from_slice(&number.to_be_bytes());
+                for reader in readers.iter().filter(|_| qos == Q1) {
+                    bare.say(*reader, &puback);
+                }
+            };
+            for number in 1..=200 {
+                turn(&mut bare, number);
+            }
+            let info = measure(|| {
+                for number in 201..=300 {
+                    turn(&mut bare, number);
+                }
+            });
+            assert_eq!(
+                info.count_total,
+                100 * per_message,
+                "{qos:?} to {subscribers}, lasting {is_lasting}"
+            );
+        }
+    }
+}
