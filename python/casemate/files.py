@@ -38,13 +38,15 @@ def read_bounded(path: Path) -> bytes:
     return content
 
 
-def write_whole(path: Path, content: bytes, mode: int) -> None:
+def write_whole(path: Path, content: bytes, mode: int, *, lasting: bool = True) -> None:
     """Writes a file so that a reader sees the old content or the new, never a part.
 
     Args:
         path: Where the file will be; an existing one is replaced.
         content: All of it.
         mode: Permission bits, set before the first byte is written.
+        lasting: Whether it is on the disk when this returns. False is for what nobody would look
+            for after a crash of the machine, and for what `sync_tree` follows.
 
     Raises:
         HomeError: The folder is missing, full or not ours to write.
@@ -60,14 +62,28 @@ def write_whole(path: Path, content: bytes, mode: int) -> None:
                 os.fchmod(file.fileno(), mode)
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                if lasting:
+                    os.fsync(file.fileno())
             beside.replace(path)
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        if lasting:
+            sync_folder(path.parent)
     except OSError as error:
         raise HomeError(f"{path} cannot be written", cause=reason(error)) from error
+
+
+def sync_tree(folder: Path) -> None:
+    """Makes everything in a folder durable, each file and each folder once.
+
+    Raises:
+        OSError: Something cannot be opened or synced.
+    """
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _sync(Path(place) / name, os.O_RDONLY | os.O_NOFOLLOW)
+        sync_folder(Path(place))
 
 
 def sync_folder(folder: Path) -> None:
@@ -76,11 +92,7 @@ def sync_folder(folder: Path) -> None:
     Raises:
         OSError: The folder cannot be opened or synced.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def require_private(path: Path) -> None:
@@ -145,3 +157,11 @@ def _require_owner(path: Path, status: os.stat_result) -> None:
         f"{path} belongs to another account (uid {status.st_uid})",
         hint=f'run "chown {os.geteuid()} {path}" as its owner, or run as that account',
     )
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -17,7 +17,7 @@ import shutil
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from casemate import config, identity, pki, policy
@@ -38,6 +38,7 @@ from casemate.files import (
     require_private,
     require_unwritable_by_others,
     sync_folder,
+    sync_tree,
     write_whole,
 )
 from casemate.names import Kind, admit_account_name, is_account_name
@@ -101,9 +102,10 @@ class Home:
         path: The folder, absolute.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, lasting: bool = True) -> None:
         """Takes a folder that was checked already; use `open`."""
         self.path = path
+        self._lasting = lasting
 
     @classmethod
     def init(
@@ -114,6 +116,7 @@ class Home:
         *,
         operator: str = OPERATOR,
         password: str | None = None,
+        lasting: bool = True,
     ) -> Report:
         """Makes a home: authority, server certificate, operator, policy, configuration.
 
@@ -126,6 +129,8 @@ class Home:
             passphrase: Encrypts the authority's keys; None leaves them to the mode 0600.
             operator: Name of the first account, which may do everything.
             password: Its password besides the certificate; None for none.
+            lasting: Whether all of it is on the disk when this returns. False is for a home that
+                goes with its process, and that nobody would look for after a crash.
 
         Raises:
             HomeExists: There is a home, or a part of one.
@@ -141,7 +146,7 @@ class Home:
         asked = [pki.admit_host_name(name) for name in names]
         with _workshop(home) as workshop:
             report = _build(workshop, asked, passphrase, operator, password)
-            _put_in_place(workshop, home)
+            _put_in_place(workshop, home, lasting=lasting)
         return Report(
             home,
             tuple(home / path for path in report.paths),
@@ -152,10 +157,14 @@ class Home:
         )
 
     @classmethod
-    def open(cls, path: str | Path) -> Home:
+    def open(cls, path: str | Path, *, lasting: bool = True) -> Home:
         """Opens a home after a look at modes, owners and what is there.
 
         The authority's keys may be kept elsewhere; all else must be there.
+
+        Args:
+            path: The folder.
+            lasting: As for `init`, for what is changed by it.
 
         Raises:
             HomeMissing: The folder is not a home.
@@ -183,7 +192,7 @@ class Home:
         for elsewhere in (pki.ROOT_KEY, pki.ISSUER_KEY):
             if (home / PKI / elsewhere).exists():
                 require_private(home / PKI / elsewhere)
-        return cls(home)
+        return cls(home, lasting=lasting)
 
     def configuration(self) -> config.Configuration:
         """Reads the configuration; raises as `config.load`."""
@@ -195,7 +204,7 @@ class Home:
 
     def accounts(self) -> identity.Accounts:
         """Opens the account store, which the caller closes; raises as `Accounts`."""
-        return identity.Accounts(self.path / identity.FILE_NAME)
+        return identity.Accounts(self.path / identity.FILE_NAME, lasting=self._lasting)
 
     def authority(self, passphrase: str | None = None) -> pki.Authority:
         """Opens the authority for signing; raises as `Authority.load`."""
@@ -252,7 +261,14 @@ class Home:
                 )
             authority = self.authority(passphrase)
             issued = authority.issue_client("device", name, lifetime_days=lifetime_days)
-            return _enrol(self.path, store, authority, issued, "device", name, [role], None)
+            return _enrol(
+                self.path,
+                store,
+                authority,
+                issued,
+                _Enrolment("device", name, [role]),
+                lasting=self._lasting,
+            )
 
     def remove_device(self, name: str) -> None:
         """Removes a device with its files; a running broker closes its connection.
@@ -383,18 +399,25 @@ def _build(
     operator: str,
     password: str | None,
 ) -> Report:
-    """Makes all parts of a home in a folder; the paths in the report are relative to it."""
+    """Makes all parts of a home in a folder; the paths in the report are relative to it.
+
+    Nothing is waited for until it is on the disk: that is done once, when all of it is there.
+    """
     host = socket.gethostname()
-    authority = pki.Authority.create(folder / PKI, host, passphrase)
+    authority = pki.Authority.create(folder / PKI, host, passphrase, lasting=False)
     server = authority.issue_server([*pki.machine_names(), *names])
-    write_whole(folder / config.SERVER_KEY, server.key_pem, PRIVATE_MODE)
-    write_whole(folder / config.SERVER_CERTIFICATE, server.chain_pem, PUBLIC_MODE)
-    write_whole(folder / policy.FILE_NAME, policy.default_text().encode(), PRIVATE_MODE)
-    write_whole(folder / config.FILE_NAME, config.default_text().encode(), PRIVATE_MODE)
+    for file, content, mode in (
+        (config.SERVER_KEY, server.key_pem, PRIVATE_MODE),
+        (config.SERVER_CERTIFICATE, server.chain_pem, PUBLIC_MODE),
+        (policy.FILE_NAME, policy.default_text().encode(), PRIVATE_MODE),
+        (config.FILE_NAME, config.default_text().encode(), PRIVATE_MODE),
+    ):
+        write_whole(folder / file, content, mode, lasting=False)
     (folder / IDENTITIES).mkdir(mode=FOLDER_MODE)
     issued = authority.issue_client("user", operator)
-    with identity.Accounts.create(folder / identity.FILE_NAME) as store:
-        _enrol(folder, store, authority, issued, "user", operator, [OPERATOR], password)
+    who = _Enrolment("user", operator, [OPERATOR], password)
+    with identity.Accounts.create(folder / identity.FILE_NAME, lasting=False) as store:
+        _enrol(folder, store, authority, issued, who, lasting=False)
     return Report(
         folder,
         tuple(sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())),
@@ -405,18 +428,24 @@ def _build(
     )
 
 
-def _put_in_place(workshop: Path, home: Path) -> None:
-    """Moves what was built to where it belongs, or back again if that fails."""
+def _put_in_place(workshop: Path, home: Path, *, lasting: bool) -> None:
+    """Moves what was built to where it belongs, or back again if that fails.
+
+    What is there under its name after a crash is there as a whole: it was on the disk before.
+    """
     moved: list[str] = []
     try:
+        if lasting:
+            sync_tree(workshop)
         if not home.exists():
             workshop.rename(home)
         else:
             for entry in _ENTRIES:
                 (workshop / entry).rename(home / entry)
                 moved.append(entry)
-        sync_folder(home)
-        sync_folder(home.parent)
+        if lasting:
+            sync_folder(home)
+            sync_folder(home.parent)
     except OSError as error:
         for entry in reversed(moved):
             with suppress(OSError):
@@ -426,41 +455,58 @@ def _put_in_place(workshop: Path, home: Path) -> None:
         raise HomeError(f"{home} cannot be made", cause=reason(error)) from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Enrolment:
+    """Says who is added."""
+
+    kind: Kind
+    name: str
+    roles: list[str]
+    password: str | None = field(default=None, repr=False)
+
+
 def _enrol(
     home: Path,
     store: identity.Accounts,
     authority: pki.Authority,
     issued: pki.Issued,
-    kind: Kind,
-    name: str,
-    roles: list[str],
-    password: str | None,
+    who: _Enrolment,
+    *,
+    lasting: bool,
 ) -> LocalIdentity:
     """Adds an account with its certificate and writes its files; undoes the one without the other.
 
     The account comes first, because its name can be taken only once.
     """
-    folder = home / IDENTITIES / name
-    store.add(name, kind, roles, password)
+    folder = home / IDENTITIES / who.name
+    store.add(who.name, who.kind, who.roles, who.password)
     try:
-        _write_identity(folder, authority, issued)
-        store.add_certificate(name, issued.fingerprint, issued.not_after_s)
+        _write_identity(folder, authority, issued, lasting=lasting)
+        store.add_certificate(who.name, issued.fingerprint, issued.not_after_s)
     except BaseException:
-        store.remove(name)
+        store.remove(who.name)
         raise
-    return _identity_files(folder, name)
+    return _identity_files(folder, who.name)
 
 
-def _write_identity(folder: Path, authority: pki.Authority, issued: pki.Issued) -> None:
+def _write_identity(
+    folder: Path, authority: pki.Authority, issued: pki.Issued, *, lasting: bool
+) -> None:
     beside = folder.with_name(f".{secrets.token_hex(8)}.new")
     try:
         beside.mkdir(mode=FOLDER_MODE)
-        write_whole(beside / CLIENT_KEY, issued.key_pem, PRIVATE_MODE)
-        write_whole(beside / CLIENT_CERTIFICATE, issued.chain_pem, PUBLIC_MODE)
-        write_whole(beside / CLIENT_AUTHORITY, authority.root_pem, PUBLIC_MODE)
+        for file, content, mode in (
+            (CLIENT_KEY, issued.key_pem, PRIVATE_MODE),
+            (CLIENT_CERTIFICATE, issued.chain_pem, PUBLIC_MODE),
+            (CLIENT_AUTHORITY, authority.root_pem, PUBLIC_MODE),
+        ):
+            write_whole(beside / file, content, mode, lasting=False)
+        if lasting:
+            sync_tree(beside)
         # Fails on a folder that holds anything: the files of another are never overwritten.
         beside.rename(folder)
-        sync_folder(folder.parent)
+        if lasting:
+            sync_folder(folder.parent)
     except OSError as error:
         raise HomeError(
             f"{folder} cannot be written",

@@ -133,13 +133,18 @@ class Accounts:
     Args:
         path: A file made by `Accounts.create`; mode 0600.
         cost: Cost of new password hashes; cheaper stored ones are renewed at the next login.
+        lasting: Whether a change is on the disk when it returns. False is for what nobody would
+            look for after a crash of the machine; one of the program loses nothing either way.
 
     Raises:
         IdentityError: The file is missing, damaged, or of another version.
         FileExposed: Other accounts of the machine may read it.
     """
 
-    def __init__(self, path: Path, *, cost: PasswordCost | None = None) -> None:
+    def __init__(
+        self, path: Path, *, cost: PasswordCost | None = None, lasting: bool = True
+    ) -> None:
+        self._synchronous = "FULL" if lasting else "OFF"
         self.path = path.absolute()
         self._hasher = Hasher(cost or PasswordCost())
         self._local = threading.local()
@@ -154,8 +159,12 @@ class Accounts:
         self._require_version()
 
     @classmethod
-    def create(cls, path: Path, *, cost: PasswordCost | None = None) -> Accounts:
+    def create(
+        cls, path: Path, *, cost: PasswordCost | None = None, lasting: bool = True
+    ) -> Accounts:
         """Makes an empty account store: nobody can log in until an account is added.
+
+        Arguments as of the class.
 
         Raises:
             IdentityError: The file exists already or its folder cannot be written.
@@ -171,6 +180,8 @@ class Accounts:
             with _answering(path):
                 connection = sqlite3.connect(path, isolation_level=None)
                 try:
+                    if not lasting:
+                        connection.execute("PRAGMA synchronous = OFF")
                     connection.execute("PRAGMA journal_mode = WAL")
                     connection.executescript(
                         f"BEGIN IMMEDIATE;{_SCHEMA}"
@@ -182,7 +193,7 @@ class Accounts:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        return cls(path, cost=cost)
+        return cls(path, cost=cost, lasting=lasting)
 
     def close(self) -> None:
         """Closes the connections of all threads; no other call may follow or be under way."""
@@ -488,7 +499,7 @@ class Accounts:
         )
         try:
             connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             connection.execute("PRAGMA trusted_schema = OFF")
         except BaseException:
             connection.close()

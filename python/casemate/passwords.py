@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import argon2
 from argon2.exceptions import Argon2Error, InvalidHashError
-from zxcvbn import zxcvbn
 
 from casemate.errors import WeakPassword
 
@@ -124,6 +123,9 @@ def admit_password(name: str, password: str) -> None:
     if folded == name.casefold() or (len(name) >= 3 and name.casefold() in folded):
         raise WeakPassword("the password contains the name of the account")
     known = [name, *name.replace("@", ".").replace("-", ".").split("."), *_SITE_WORDS]
+    # Loaded where a password is chosen: its dictionaries cost every other start 20 ms.
+    from zxcvbn import zxcvbn
+
     rating = zxcvbn(password[:_SCORED_CHARACTERS_MAX], user_inputs=known)
     if rating["score"] < PASSWORD_SCORE_MIN:
         advice = " ".join(rating["feedback"]["suggestions"]).rstrip(".").lower()

@@ -112,7 +112,13 @@ class Authority:
 
     @classmethod
     def create(
-        cls, folder: Path, host: str, passphrase: str | None = None, *, clock: Clock = utc_now
+        cls,
+        folder: Path,
+        host: str,
+        passphrase: str | None = None,
+        *,
+        clock: Clock = utc_now,
+        lasting: bool = True,
     ) -> Authority:
         """Makes a root and an issuer, and writes both with their keys.
 
@@ -122,6 +128,7 @@ class Authority:
                 of it are kept.
             passphrase: Encrypts both keys, 8–1,024 bytes; None leaves them to the mode 0600.
             clock: Time, for tests.
+            lasting: As for `write_whole`.
 
         Raises:
             PkiError: There is an authority already, or the passphrase has the wrong length.
@@ -136,11 +143,14 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         name = _authority_name("issuer", host)
         issuer = _sign_authority(name, root_name, key, root_key, root, ISSUER_DAYS, 0, now)
-        write_whole(folder / ROOT_KEY, _key_pem(root_key, encryption), PRIVATE_MODE)
-        write_whole(folder / ISSUER_KEY, _key_pem(key, encryption), PRIVATE_MODE)
-        write_whole(folder / ROOT_CERTIFICATE, _pem(root), PUBLIC_MODE)
-        write_whole(folder / ISSUER_CERTIFICATE, _pem(issuer), PUBLIC_MODE)
-        write_whole(folder / CHAIN, _pem(issuer) + _pem(root), PUBLIC_MODE)
+        for file, content, mode in (
+            (ROOT_KEY, _key_pem(root_key, encryption), PRIVATE_MODE),
+            (ISSUER_KEY, _key_pem(key, encryption), PRIVATE_MODE),
+            (ROOT_CERTIFICATE, _pem(root), PUBLIC_MODE),
+            (ISSUER_CERTIFICATE, _pem(issuer), PUBLIC_MODE),
+            (CHAIN, _pem(issuer) + _pem(root), PUBLIC_MODE),
+        ):
+            write_whole(folder / file, content, mode, lasting=lasting)
         return cls(root, issuer, key, clock)
 
     @classmethod

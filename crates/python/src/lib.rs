@@ -51,7 +51,7 @@ mod _engine {
     #[pymodule_export]
     use crate::report::Event;
     #[pymodule_export]
-    use crate::server::{Admission, Question, Server};
+    use crate::server::{prime, Admission, Question, Server};
 
     use super::*;
 

@@ -68,4 +68,5 @@ pub use options::{
     TlsOptions, TlsVersions, WebSocketOptions,
 };
 pub use question::{Answer, Question};
+pub use random::prime;
 pub use server::Server;

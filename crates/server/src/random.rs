@@ -12,6 +12,13 @@ const NAME_LETTERS: usize = 22;
 #[error("the operating system gives no randomness")]
 pub(crate) struct NoRandomness;
 
+/// Draws the first randomness of this process, which costs some 30 ms of processor time: aws-lc
+/// measures the jitter of the processor for its seed. Called beside other work, it is there when
+/// [`crate::Server::start`] needs it. Without randomness the start says so.
+pub fn prime() {
+    let _ = seeds();
+}
+
 /// A fresh name of 22 letters and digits.
 ///
 /// # Errors

@@ -120,6 +120,7 @@ class Broker(Observed):
             sys_interval_s,
             hook_timeout_s,
             raw_events,
+            lasting=home is not None,
         )
         self._inherited = inherited
         self._last: Serving | None = None
@@ -375,7 +376,7 @@ class Broker(Observed):
         listening = next((one for one in self.addresses if one.kind == "tls"), None)
         if listening is None:
             raise BrokerError("the broker has no TLS listener")
-        home = Home.open(self.home)
+        home = Home.open(self.home, lasting=not self._is_ephemeral)
         if self._is_ephemeral and not (self.home / "identities" / name).is_dir():
             home.add_device(name, role)
             self.reload()
@@ -451,6 +452,9 @@ class Broker(Observed):
             if self._serving is not None:
                 raise BrokerError("the broker runs already")
             self._pid = os.getpid()
+            # Beside everything that Python does until the engine needs it.
+            priming = threading.Thread(target=native.prime, name="casemate-prime", daemon=True)
+            priming.start()
             try:
                 folder = self._make_home() if self._folder is None else self._folder
                 self._folder = folder
@@ -463,12 +467,15 @@ class Broker(Observed):
             except BaseException:
                 self._stop(0.0, 0)
                 raise
+            finally:
+                priming.join()
             _running.add(self)
 
     def _make_home(self) -> Path:
         base = Path(tempfile.mkdtemp(prefix="casemate-"))
         try:
-            Home.init(base / "home")
+            # After a crash nobody would look for it.
+            Home.init(base / "home", lasting=False)
         except BaseException:
             shutil.rmtree(base, ignore_errors=True)
             raise

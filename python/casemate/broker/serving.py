@@ -55,6 +55,7 @@ class Setup:
         sys_interval_s: Seconds between two reports under `$SYS/`.
         hook_timeout_s: How long a hook may take, in seconds.
         raw_events: Called with each event of the engine, in a thread of the broker.
+        lasting: Whether the home outlives the process.
     """
 
     password_cost: PasswordCost
@@ -62,6 +63,7 @@ class Setup:
     sys_interval_s: int
     hook_timeout_s: float
     raw_events: Callable[[native.Event], None] | None
+    lasting: bool
 
 
 class Serving:
@@ -123,7 +125,9 @@ class Serving:
         self._arrangement = Arrangement(home, given, material)
         configuration = self._arrangement.current
         setup = self._setup
-        self._accounts = Accounts(self.folder / identity.FILE_NAME, cost=setup.password_cost)
+        self._accounts = Accounts(
+            self.folder / identity.FILE_NAME, cost=setup.password_cost, lasting=setup.lasting
+        )
         self._watch = Watch(
             self._accounts, self.folder / policy.FILE_NAME, self._arrangement, self._attend
         )

@@ -95,7 +95,8 @@ class Status:
             HomeError: The folder cannot be written.
         """
         text = json.dumps(asdict(self), indent=1)
-        files.write_whole(home / STATUS_FILE, text.encode(), files.PRIVATE_MODE)
+        # A status of before a crash is nobody's: the claim beside it went with the process.
+        files.write_whole(home / STATUS_FILE, text.encode(), files.PRIVATE_MODE, lasting=False)
 
 
 class Claim:

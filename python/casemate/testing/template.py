@@ -46,8 +46,8 @@ def _template() -> Path:
         if os.getpid() not in _made:
             base = Path(tempfile.mkdtemp(prefix="casemate-template-"))
             try:
-                Home.init(base / "home")
-                home = Home.open(base / "home")
+                Home.init(base / "home", lasting=False)
+                home = Home.open(base / "home", lasting=False)
                 for role in ROLES:
                     if role != OPERATOR:
                         home.add_device(role, role)

@@ -209,10 +209,10 @@ def test_of_two_makers_one_fails_and_the_home_is_whole(
     real = room._put_in_place
     second: list[str] = []
 
-    def late(workshop: Path, target: Path) -> None:
+    def late(workshop: Path, target: Path, *, lasting: bool) -> None:
         monkeypatch.setattr(room, "_put_in_place", real)
         second.append(Home.init(target).fingerprint)
-        real(workshop, target)
+        real(workshop, target, lasting=lasting)
 
     monkeypatch.setattr(room, "_put_in_place", late)
     with pytest.raises(HomeExists):
@@ -416,3 +416,58 @@ def test_an_identity_whose_key_others_may_read_is_refused(home: Home) -> None:
     home.local_identity("operator").key.chmod(0o644)
     with pytest.raises(FileExposed):
         home.local_identity("operator")
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Notes what is put on the disk, and what gets its name, in order."""
+    noted: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def note_sync(descriptor: int) -> None:
+        noted.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    def note_rename(self: Path, target: Path) -> Path:
+        noted.append(f"{self} is {target}")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "rename", note_rename)
+    return noted
+
+
+def test_a_home_is_on_the_disk_as_a_whole_before_it_has_its_name(
+    tmp_path: Path, synced: list[str]
+) -> None:
+    home = tmp_path / "home"
+    report = Home.init(home)
+    named = next(number for number, one in enumerate(synced) if one.endswith(f" is {home}"))
+    workshop = synced[named].partition(" is ")[0]
+    before = synced[:named]
+    for path in report.paths:
+        assert before.count(f"{workshop}/{path.relative_to(home)}") == 1, path
+    for folder in ("", "/pki", "/identities", "/identities/operator"):
+        # Behind the files in it.
+        assert workshop + folder in before
+    assert before[-1] == workshop
+    assert synced[named + 1 :] == [str(home), str(tmp_path)]
+
+
+def test_a_device_is_on_the_disk_before_it_has_its_name(tmp_path: Path, synced: list[str]) -> None:
+    Home.init(tmp_path / "home")
+    synced.clear()
+    Home.open(tmp_path / "home").add_device("t7", "sensor")
+    folder = tmp_path / "home" / "identities" / "t7"
+    named = next(number for number, one in enumerate(synced) if one.endswith(f" is {folder}"))
+    assert {Path(one).name for one in synced[:named]} >= {"client.key", "client.crt", "ca.crt"}
+    assert synced[named + 1] == str(folder.parent)
+
+
+def test_a_home_that_nobody_would_look_for_waits_for_no_disk(
+    tmp_path: Path, synced: list[str]
+) -> None:
+    Home.init(tmp_path / "home", lasting=False)
+    Home.open(tmp_path / "home", lasting=False).add_device("t7", "sensor")
+    assert [one for one in synced if " is " not in one] == []
+    assert Home.open(tmp_path / "home").has_identity("t7")
