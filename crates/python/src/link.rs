@@ -5,26 +5,51 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use casemate_server::{self as server, Draft, LinkError};
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use casemate_codec::QoS;
+use casemate_server::{self as server, Bundle, Draft, LinkError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use crate::encoder::read_qos;
 use crate::fault::LinkLost;
 use crate::packet::{publish_object, Publish};
 
-/// A message as Python writes it: topic, payload, QoS, retain.
-type DraftTuple = (PyBackedStr, PyBackedBytes, u8, bool);
-
 /// One program's way to the broker; used by one thread at a time.
 #[pyclass(frozen, module = "casemate._engine")]
 pub struct Link {
-    inner: Mutex<server::Link>,
+    inner: Mutex<Inner>,
     ender: UnixStream,
     /// A forked child has the same socket: what it said would stand between the words of its
     /// parent, and closing it would end the parent's link.
     process: u32,
+}
+
+struct Inner {
+    link: server::Link,
+    topic: LastTopic,
+}
+
+/// The topic of the last message as Python has it: many messages in a row have the same one.
+#[derive(Default)]
+struct LastTopic {
+    text: String,
+    object: Option<Py<PyString>>,
+}
+
+impl LastTopic {
+    fn object(&mut self, py: Python<'_>, text: &str) -> Py<PyString> {
+        match &self.object {
+            Some(object) if self.text == text => object.clone_ref(py),
+            _ => {
+                let object = PyString::new(py, text).unbind();
+                text.clone_into(&mut self.text);
+                self.object = Some(object.clone_ref(py));
+                object
+            }
+        }
+    }
 }
 
 impl Link {
@@ -32,7 +57,10 @@ impl Link {
     pub(crate) fn new(inner: server::Link) -> PyResult<Link> {
         let ender = inner.ender()?;
         Ok(Link {
-            inner: Mutex::new(inner),
+            inner: Mutex::new(Inner {
+                link: inner,
+                topic: LastTopic::default(),
+            }),
             ender,
             process: std::process::id(),
         })
@@ -43,7 +71,7 @@ impl Link {
     }
 
     /// The link, unless another thread has it: waiting for that one would stop the interpreter.
-    fn take(&self) -> PyResult<MutexGuard<'_, server::Link>> {
+    fn take(&self) -> PyResult<MutexGuard<'_, Inner>> {
         if !self.is_own() {
             let message = "this link belongs to the process that made this one";
             return Err(LinkLost::new_err((message, None::<u8>)));
@@ -60,19 +88,15 @@ impl Link {
     /// acknowledged: index and reason code of those that were refused. Raises `ValueError` before
     /// anything is sent, `LinkLost` where some may have been published.
     #[pyo3(signature = (messages, /))]
-    fn publish(&self, py: Python<'_>, messages: Vec<DraftTuple>) -> PyResult<Vec<(usize, u8)>> {
-        let mut drafts = Vec::with_capacity(messages.len());
-        for (topic, payload, qos, retain) in &messages {
-            drafts.push(Draft {
-                topic,
-                payload,
-                qos: read_qos(*qos)?,
-                retain: *retain,
-            });
-        }
+    fn publish(&self, py: Python<'_>, messages: &Bound<'_, PyList>) -> PyResult<Vec<(usize, u8)>> {
         let mut guard = self.take()?;
-        let link = &mut *guard;
-        let refused = py.detach(|| link.publish(&drafts)).map_err(lost)?;
+        let link = &mut guard.link;
+        let mut bundle = Bundle::default();
+        // Encoded where it stands: to own topics and payloads first would cost as much again.
+        for (index, message) in messages.iter().enumerate() {
+            add(link, &mut bundle, &message).map_err(|fault| fault.of_message(py, index))?;
+        }
+        let refused = py.detach(|| link.send(bundle)).map_err(lost)?;
         let refused = refused.into_iter();
         Ok(refused
             .map(|(index, reason)| (index, reason as u8))
@@ -87,7 +111,7 @@ impl Link {
             lines.push((&**filter, read_qos(*qos)?));
         }
         let mut guard = self.take()?;
-        let link = &mut *guard;
+        let link = &mut guard.link;
         let codes = py.detach(|| link.subscribe(&lines)).map_err(lost)?;
         Ok(codes.into_iter().map(|reason| reason as u8).collect())
     }
@@ -104,11 +128,12 @@ impl Link {
         let timeout = Duration::try_from_secs_f64(timeout_s)
             .map_err(|_| PyValueError::new_err("timeout_s is a number of seconds"))?;
         let mut guard = self.take()?;
-        let link = &mut *guard;
+        let Inner { link, topic } = &mut *guard;
         let mut messages = Vec::new();
         if py.detach(|| link.wait(timeout)).map_err(lost)? {
             link.take(count, |publish| {
-                messages.push(Bound::new(py, publish_object(py, publish))?);
+                let topic = topic.object(py, publish.topic);
+                messages.push(Bound::new(py, publish_object(py, publish, topic))?);
                 Ok::<(), Failed>(())
             })?;
         }
@@ -117,7 +142,7 @@ impl Link {
 
     /// True where the broker may have ended the link for want of a word.
     fn is_silent(&self) -> PyResult<bool> {
-        Ok(self.take()?.is_silent())
+        Ok(self.take()?.link.is_silent())
     }
 
     /// Ends the link; a call that waits in another thread raises `LinkLost`. In a forked child it
@@ -128,6 +153,73 @@ impl Link {
             let _ = self.ender.shutdown(Shutdown::Both);
         }
     }
+}
+
+/// What is wrong with a message that a program wants to publish.
+enum Unfit {
+    /// It is no message.
+    Shape,
+    /// One of its parts is not what it should be.
+    Part(PyErr),
+    /// The broker would not take it.
+    Unsayable(LinkError),
+}
+
+impl Unfit {
+    /// The exception, which says which message it is.
+    fn of_message(self, py: Python<'_>, index: usize) -> PyErr {
+        match self {
+            Unfit::Shape => PyTypeError::new_err(format!(
+                "message {index} is no tuple of topic, payload, and at most QoS and retain"
+            )),
+            Unfit::Part(error) if error.is_instance_of::<PyTypeError>(py) => {
+                PyTypeError::new_err(format!("message {index}: {}", error.value(py)))
+            }
+            Unfit::Part(error) => PyValueError::new_err(format!("message {index}: {error}")),
+            Unfit::Unsayable(error) => PyValueError::new_err(format!("message {index}: {error}")),
+        }
+    }
+}
+
+impl From<PyErr> for Unfit {
+    fn from(error: PyErr) -> Unfit {
+        Unfit::Part(error)
+    }
+}
+
+/// Encodes a message: (topic, payload), (topic, payload, qos) or (topic, payload, qos, retain).
+fn add(link: &server::Link, bundle: &mut Bundle, message: &Bound<'_, PyAny>) -> Result<(), Unfit> {
+    let message = message.cast::<PyTuple>().map_err(|_| Unfit::Shape)?;
+    let parts = message.len();
+    if !(2..=4).contains(&parts) {
+        return Err(Unfit::Shape);
+    }
+    let topic = message.get_borrowed_item(0)?;
+    let topic = topic.cast::<PyString>().map_err(PyErr::from)?;
+    let payload = message.get_borrowed_item(1)?;
+    let qos = match parts {
+        2 => QoS::AtMostOnce,
+        _ => read_qos(message.get_borrowed_item(2)?.extract()?)?,
+    };
+    let retain = parts == 4 && message.get_borrowed_item(3)?.extract()?;
+    let draft = |payload| {
+        let topic = topic.to_str()?;
+        Ok::<_, PyErr>(Draft {
+            topic,
+            payload,
+            qos,
+            retain,
+        })
+    };
+    let added = match payload.cast::<PyBytes>() {
+        Ok(payload) => link.add(bundle, &draft(payload.as_bytes())?),
+        // A bytearray may change, and is copied.
+        Err(_) => {
+            let payload: PyBackedBytes = payload.extract().map_err(PyErr::from)?;
+            link.add(bundle, &draft(&payload)?)
+        }
+    };
+    added.map_err(Unfit::Unsayable)
 }
 
 /// What may fail between bytes and an object.

@@ -119,7 +119,10 @@ pub(crate) fn to_python<'py>(
     use codec::Packet;
     let object = match packet {
         Packet::Connack(connack) => Bound::new(py, connack_object(py, connack))?.into_any(),
-        Packet::Publish(publish) => Bound::new(py, publish_object(py, publish))?.into_any(),
+        Packet::Publish(publish) => {
+            let topic = PyString::new(py, publish.topic).unbind();
+            Bound::new(py, publish_object(py, publish, topic))?.into_any()
+        }
         Packet::Puback(ack) => Bound::new(py, ack_object("puback", ack))?.into_any(),
         Packet::Pubrec(ack) => Bound::new(py, ack_object("pubrec", ack))?.into_any(),
         Packet::Pubrel(ack) => Bound::new(py, ack_object("pubrel", ack))?.into_any(),
@@ -194,13 +197,18 @@ fn connack_object(py: Python<'_>, connack: &codec::Connack<'_>) -> Connack {
     }
 }
 
-pub(crate) fn publish_object(py: Python<'_>, publish: &codec::Publish<'_>) -> Publish {
+/// Makes the object of a PUBLISH, whose topic Python has already.
+pub(crate) fn publish_object(
+    py: Python<'_>,
+    publish: &codec::Publish<'_>,
+    topic: Py<PyString>,
+) -> Publish {
     let properties = &publish.properties;
     Publish {
         dup: publish.dup,
         qos: publish.qos as u8,
         retain: publish.retain,
-        topic: PyString::new(py, publish.topic).unbind(),
+        topic,
         packet_id: publish.packet_id.map(Into::into),
         payload: PyBytes::new(py, publish.payload).unbind(),
         payload_is_text: properties.payload_format,

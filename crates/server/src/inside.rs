@@ -11,19 +11,15 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use casemate_codec::{
-    decode, encode, filter_fault, frame, topic_fault, Ack, Connect, ConnectProperties, Filters,
-    Frame, Malformed, Packet, PacketId, Publish, PublishProperties, QoS, Reason, RetainHandling,
-    Sender, Subscribe, SubscribeFilter, UserProperties, Version,
+    decode, encode, filter_fault, frame, Ack, Connect, ConnectProperties, Filters, Frame,
+    Malformed, Packet, PacketId, Publish, QoS, Reason, RetainHandling, Sender, Subscribe,
+    SubscribeFilter, UserProperties, Version,
 };
+
+use crate::bundle::{Bundle, Draft};
 
 /// Bytes of one read.
 const READ_BYTES: usize = 256 * 1024;
-
-/// Encoded bytes that are gathered for one write.
-const WRITE_BYTES: usize = 256 * 1024;
-
-/// What a PUBLISH without properties needs beside topic and payload, bytes at most.
-const PUBLISH_BYTES_MAX: usize = 16;
 
 /// How long the broker may take to answer what it answers at once.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -57,25 +53,13 @@ pub enum LinkError {
     Malformed(#[from] Malformed),
 }
 
-/// A message to publish.
-#[derive(Clone, Copy, Debug)]
-pub struct Draft<'a> {
-    /// Topic.
-    pub topic: &'a str,
-    /// Payload.
-    pub payload: &'a [u8],
-    /// Quality of service.
-    pub qos: QoS,
-    /// Keep it for later subscribers.
-    pub retain: bool,
-}
-
-/// A program's end of its connection. Every call may block.
+/// A program's end of its connection. Every call may block, but for [`Link::add`].
 pub struct Link {
     stream: UnixStream,
-    /// Bytes read; those before `used` have been handled.
+    /// Bytes read are those from `used` to `filled`.
     inbound: Vec<u8>,
     used: usize,
+    filled: usize,
     outbound: Vec<u8>,
     /// Messages of QoS 1 and 2 that the broker takes without having acknowledged them.
     receive_max: usize,
@@ -98,6 +82,7 @@ impl Link {
             stream,
             inbound: Vec::new(),
             used: 0,
+            filled: 0,
             outbound: Vec::new(),
             receive_max: usize::from(u16::MAX),
             packet_bytes_max: u32::MAX,
@@ -158,37 +143,42 @@ impl Link {
     /// [`LinkError::Unsayable`] before anything is sent. After any other the link is of no use, and
     /// drafts without an answer may or may not have been published.
     pub fn publish(&mut self, drafts: &[Draft<'_>]) -> Result<Vec<(usize, Reason)>, LinkError> {
+        let mut bundle = Bundle::default();
         for draft in drafts {
-            self.check(draft)?;
+            self.add(&mut bundle, draft)?;
         }
+        self.send(bundle)
+    }
+
+    /// Adds a message to a bundle; nothing is sent.
+    ///
+    /// # Errors
+    /// [`LinkError::Unsayable`]; the bundle is as it was.
+    pub fn add(&self, bundle: &mut Bundle, draft: &Draft<'_>) -> Result<(), LinkError> {
+        bundle
+            .add(draft, self.packet_bytes_max as usize)
+            .map_err(LinkError::Unsayable)
+    }
+
+    /// Publishes a bundle in order; as [`Link::publish`], once everything in it can be said.
+    ///
+    /// # Errors
+    /// Any but [`LinkError::Unsayable`].
+    pub fn send(&mut self, bundle: Bundle) -> Result<Vec<(usize, Reason)>, LinkError> {
+        let (mut bytes, numbered) = bundle.into_parts();
         let mut refused = Vec::new();
-        for (index, draft) in drafts.iter().enumerate() {
-            let packet_id = match draft.qos {
-                QoS::AtMostOnce => None,
-                _ => {
-                    while self.open.len() >= self.receive_max {
-                        self.flush()?;
-                        self.take_acks(&mut refused)?;
-                    }
-                    let id = self.fresh_id();
-                    self.open.insert(id.get(), index);
-                    Some(id)
-                }
-            };
-            self.put(&Packet::Publish(Publish {
-                dup: false,
-                qos: draft.qos,
-                retain: draft.retain,
-                topic: draft.topic,
-                packet_id,
-                properties: PublishProperties::default(),
-                payload: draft.payload,
-            }))?;
-            if self.outbound.len() >= WRITE_BYTES {
-                self.flush()?;
+        let mut sent = 0;
+        for message in numbered {
+            while self.open.len() >= self.receive_max {
+                self.write_all(&bytes[sent..message.start])?;
+                sent = message.start;
+                self.take_acks(&mut refused)?;
             }
+            let id = self.fresh_id();
+            bytes[message.id_at..message.id_at + 2].copy_from_slice(&id.get().to_be_bytes());
+            self.open.insert(id.get(), message.index);
         }
-        self.flush()?;
+        self.write_all(&bytes[sent..])?;
         while !self.open.is_empty() {
             self.take_acks(&mut refused)?;
         }
@@ -305,18 +295,6 @@ impl Link {
 
     // Inside
 
-    fn check(&self, draft: &Draft<'_>) -> Result<(), LinkError> {
-        let fault = topic_fault(draft.topic).map(|fault| fault.to_string());
-        let bytes = draft.topic.len() + draft.payload.len() + PUBLISH_BYTES_MAX;
-        let max = self.packet_bytes_max as usize;
-        let fault = match fault {
-            None if draft.topic.is_empty() => Some("the topic is empty".to_owned()),
-            None if bytes > max => Some(format!("{bytes} bytes pass the maximum of {max}")),
-            fault => fault,
-        };
-        fault.map_or(Ok(()), |fault| Err(LinkError::Unsayable(fault)))
-    }
-
     fn fresh_id(&mut self) -> PacketId {
         loop {
             self.last_id = self.last_id.wrapping_add(1);
@@ -335,6 +313,16 @@ impl Link {
         if !self.outbound.is_empty() {
             self.stream.write_all(&self.outbound)?;
             self.outbound.clear();
+            self.spoke_at = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Writes what was encoded elsewhere, behind what waits.
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
+        self.flush()?;
+        if !bytes.is_empty() {
+            self.stream.write_all(bytes)?;
             self.spoke_at = Instant::now();
         }
         Ok(())
@@ -408,7 +396,7 @@ impl Link {
 
     /// The next whole packet: where its body begins, where it ends, its fixed header.
     fn next_frame(&self) -> Result<Option<(usize, usize, Frame)>, LinkError> {
-        let rest = &self.inbound[self.used..];
+        let rest = &self.inbound[self.used..self.filled];
         let Some(frame) = frame(rest, u32::MAX)? else {
             return Ok(None);
         };
@@ -419,16 +407,20 @@ impl Link {
 
     /// Reads once; false where nothing came in time.
     fn fill(&mut self, timeout: Duration) -> Result<bool, LinkError> {
-        self.inbound.drain(..std::mem::take(&mut self.used));
-        let filled = self.inbound.len();
-        self.inbound.resize(filled + READ_BYTES, 0);
+        // The room is made once and kept: to clear it at each read would cost more than the read.
+        self.inbound.copy_within(self.used..self.filled, 0);
+        self.filled -= std::mem::take(&mut self.used);
+        let wanted = self.filled + READ_BYTES;
+        if self.inbound.len() < wanted {
+            self.inbound.resize(wanted, 0);
+        }
         self.stream.set_read_timeout(Some(timeout))?;
-        let outcome = self.stream.read(&mut self.inbound[filled..]);
-        self.inbound
-            .truncate(filled + outcome.as_ref().map_or(0, |bytes| *bytes));
-        match outcome {
+        match self.stream.read(&mut self.inbound[self.filled..]) {
             Ok(0) => Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
-            Ok(_) => Ok(true),
+            Ok(bytes) => {
+                self.filled += bytes;
+                Ok(true)
+            }
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Ok(false),
                 io::ErrorKind::Interrupted => Ok(true),

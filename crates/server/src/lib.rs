@@ -23,6 +23,7 @@ mod address;
 mod admission;
 mod announcer;
 mod broker;
+mod bundle;
 mod clock;
 mod connection;
 mod counters;
@@ -55,13 +56,14 @@ mod worker;
 
 pub use address::{Address, UnixAddress};
 pub use admission::{Admission, ProvenBy};
+pub use bundle::{Bundle, Draft};
 pub use casemate_codec::Reason;
 pub use casemate_engine::policy::Policy;
 pub use casemate_engine::{Counters, Secret, Settings};
 pub use counters::{ServerCounters, ShellCounters};
 pub use error::StartError;
 pub use event::{Event, EventKind};
-pub use inside::{Draft, Insider, Link, LinkError};
+pub use inside::{Insider, Link, LinkError};
 pub use network::{Network, NetworkError};
 pub use options::{
     Account, ClientCertificates, Inherited, InheritedSocket, Listener, Options, Security,

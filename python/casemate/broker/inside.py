@@ -104,11 +104,12 @@ class Publisher(_Guest):
 
         Raises:
             ValueError: A topic or a number is wrong, or a message too large; nothing was sent.
+            TypeError: A message is no such tuple; nothing was sent.
             Refused: The role does not allow some of QoS 1 or 2; the others were published. At
                 QoS 0 nobody is told, as in all of MQTT.
             BrokerStopped: The broker has ended the link; some may have been published.
         """
-        drafts = [_whole(message) for message in messages]
+        drafts = messages if isinstance(messages, list) else list(messages)
         try:
             if self._link.is_silent():
                 self._link.close()
@@ -326,16 +327,6 @@ def _entered(enter: Enter) -> native.Link:
         return enter()
     except native.LinkLost as error:
         raise _stopped(error) from error
-
-
-def _whole(message: Draft) -> tuple[str, bytes, int, bool]:
-    match message:
-        case (topic, payload):
-            return topic, payload, 0, False
-        case (topic, payload, qos):
-            return topic, payload, qos, False
-        case _:
-            return message
 
 
 def _stopped(error: native.LinkLost) -> BrokerStopped:

@@ -92,6 +92,55 @@ async def test_what_cannot_be_said_is_refused_before_anything_is_sent(
     assert first.payload == b"after"
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        "ab",
+        ["a", b"x"],
+        (),
+        ("a",),
+        ("a", b"x", 0, False, 1),
+        (b"a", b"x"),
+        ("a", "x"),
+        ("a", None),
+        ("a", 3),
+        ("a", b"x", "1"),
+        ("a", b"x", 0, "yes"),
+    ],
+)
+async def test_what_is_no_message_is_refused_by_its_place(broker: Broker, wrong: object) -> None:
+    async with broker.subscriber("lab/#") as subscriber, broker.publisher() as publisher:
+        with pytest.raises(TypeError, match="message 1"):
+            publisher.publish_now([("lab/a", b"before"), wrong])
+        publisher.publish_now([("lab/a", b"after")])
+        (first, *_) = await heard(subscriber, 1)
+    assert first.payload == b"after"
+
+
+@pytest.mark.parametrize("wrong", [-1, 3, 256, 2**70])
+def test_a_number_that_is_no_qos_is_refused_by_its_place(broker: Broker, wrong: int) -> None:
+    with broker.publisher() as publisher, pytest.raises(ValueError, match="message 2"):
+        publisher.publish_now([("a", b"x"), ("a", b"x", 1), ("a", b"x", wrong)])
+
+
+async def test_every_form_of_a_message_and_any_iterable_is_taken(broker: Broker) -> None:
+    """Goal: topics in turn and one after the other arrive as they are, in whatever form."""
+    topics = ["t/\u00e4", "t/b", "t/b", "t/\U0001f600", "t/b", "t/" + "x" * 1_000]
+    forms = [
+        lambda topic, payload: (topic, payload),
+        lambda topic, payload: (topic, payload, 1),
+        lambda topic, payload: (topic, payload, 2, False),
+        lambda topic, payload: (topic, bytearray(payload), 0, False),
+    ]
+    sent = [(topic, f"{topic} {number}".encode()) for number, topic in enumerate(topics * 10)]
+    async with broker.subscriber(("t/#", 2)) as subscriber, broker.publisher() as publisher:
+        publisher.publish_now(forms[number % 4](*one) for number, one in enumerate(sent))
+        publisher.publish_now([])
+        messages = await heard(subscriber, len(sent))
+    assert sorted((one.topic, one.payload) for one in messages) == sorted(sent)
+
+
 @pytest.mark.parametrize("wrong", ["a/#/b", "", "a+"])
 def test_a_filter_that_means_nothing_is_refused(broker: Broker, wrong: str) -> None:
     with pytest.raises(ValueError, match=r"."):
