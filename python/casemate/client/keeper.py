@@ -140,6 +140,9 @@ class Keeper:
             except ConnectionLost:
                 if self._end is not None:
                     raise
+                if self._exchange.link is link:
+                    # The keeper has yet to hear of the loss; asking again would leave it no turn.
+                    await self._exchange.change()
 
     async def _open(self, *, clean_start: bool) -> Link:
         greeting = self._greeting

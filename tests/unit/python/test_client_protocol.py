@@ -306,6 +306,36 @@ async def test_subscriptions_are_restored_where_the_session_is_gone() -> None:
         await take(one, 1)
 
 
+async def test_a_subscription_under_way_is_asked_for_again_on_the_next_connection() -> None:
+    async def cut(peer: Peer) -> None:
+        await peer.accept()
+        await peer.expect(8)
+        peer.cut()
+
+    async def back(peer: Peer) -> None:
+        await peer.accept(CONNACK_5)
+        _, body = await peer.expect(8)
+        await peer.say(b"\x90\x04" + body[:2] + b"\x00\x01")
+        await peer.gone()
+
+    async with scripted(cut, back) as port, client(port) as one:
+        # A client that asked again over the lost connection would leave nobody else a turn.
+        async with asyncio.timeout(5):
+            assert await one.subscribe("a/b", qos=1) == [1]
+
+
+async def test_a_subscription_under_way_fails_where_nobody_connects_again() -> None:
+    async def cut(peer: Peer) -> None:
+        await peer.accept()
+        await peer.expect(8)
+        peer.cut()
+
+    async with scripted(cut) as port, client(port, reconnect=False) as one:
+        async with asyncio.timeout(5):
+            with pytest.raises(ConnectionLost, match="closed the connection"):
+                await one.subscribe("a/b")
+
+
 async def test_a_restored_subscription_that_is_refused_fails_the_client() -> None:
     async def cut(peer: Peer) -> None:
         await peer.accept()
