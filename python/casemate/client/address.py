@@ -18,6 +18,7 @@ WSS_PORT = 443
 WS_PORT = 80
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_PLAIN_NAME = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?")
 _OWN_HEADERS = frozenset({"host", "upgrade", "connection"})
 
 
@@ -103,6 +104,9 @@ def locate(
         raise ValueError("name the broker's host, or its unix socket")
     if "://" in host:
         raise ValueError("host is a name or an address; Client.from_url takes a URL")
+    _admit_host(host)
+    if local_address is not None and not _is_address(local_address):
+        raise ValueError("local_address is an IP address of this machine")
     if port is None:
         ports = (PLAIN_PORT, TLS_PORT) if door is None else (WS_PORT, WSS_PORT)
         port = ports[tls is not None]
@@ -128,12 +132,27 @@ def plaintext_leaves(host: object) -> Untrusted:
 
 def is_loopback(host: str) -> bool:
     """Says whether a host can only be this machine, without looking names up."""
-    if host == "localhost":
-        return True
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def _is_address(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        ipaddress.ip_address(host)
     except ValueError:
         return False
+    return True
+
+
+def _admit_host(host: str) -> None:
+    """Raises ValueError where a host can be no name, as DNS has them, and no address."""
+    if _PLAIN_NAME.fullmatch(host) or _is_address(host):
+        return
+    if re.search(r"[\[\]:]", host):
+        raise ValueError("the host is a name or an address alone: no port, and IPv6 unbracketed")
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise ValueError("the host can be no name: a part of it is empty or too long") from error
 
 
 def _door(path: str | None, headers: tuple[tuple[str, str], ...]) -> Door | None:

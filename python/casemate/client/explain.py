@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import socket
 import ssl
 
@@ -31,16 +33,27 @@ def explain(error: OSError, address: Address) -> ClientError:
             hint="check the spelling of the host",
         )
     if isinstance(error, ConnectionRefusedError) or _all_refused(error):
+        own = "port" if address.unix_socket is None else "socket"
         return Unreachable(
             f"nothing listens on {address}",
-            hint="is the broker running, and is this its port?",
+            hint=f"is the broker running, and is this its {own}?",
+        )
+    if error.errno == errno.EADDRNOTAVAIL and address.local_address is not None:
+        return Unreachable(
+            f"{address.local_address} is no address of this machine",
+            cause=words_of(error),
+            hint="name one that this machine has, or leave it out",
         )
     if isinstance(error, FileNotFoundError):
         return Unreachable(
             f"there is no socket {address}", hint="is the broker running, and is this its socket?"
         )
     if isinstance(error, ConnectionResetError | BrokenPipeError | ConnectionAbortedError):
-        return ConnectionLost(f"{address} closed the connection", cause=words_of(error))
+        return ConnectionLost(
+            f"{address} closed the connection",
+            cause=words_of(error),
+            hint="is this its port for TLS?" if address.tls else "",
+        )
     return Unreachable(f"{address} cannot be reached", cause=words_of(error))
 
 
@@ -88,6 +101,12 @@ def _explain_tls(error: ssl.SSLError, address: Address) -> ClientError:
             cause=words_of(error),
             hint="give the certificate and key of a device that the broker knows",
         )
+    if "NO_APPLICATION_PROTOCOL" in reason or "no application protocol" in str(error):
+        return Untrusted(
+            f"{address} does not speak, within TLS, what this client would",
+            cause=words_of(error),
+            hint="is this a port for MQTT, or for a WebSocket?",
+        )
     if "ALERT_PROTOCOL_VERSION" in reason:
         return Untrusted(
             f"{address} speaks no version of TLS that is offered to it",
@@ -111,8 +130,13 @@ def _all_refused(error: OSError) -> bool:
 
 
 def words_of(error: BaseException) -> str:
+    """Gives what the system or OpenSSL says of an error, for the end of a sentence."""
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.lower().replace("_", " ")
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
+        # OpenSSL names its own file and line where it has no reason.
+        return re.sub(r"^\[ssl\] | \(_ssl\.c:\d+\)$", "", error.strerror.lower())
+    if isinstance(error, ConnectionResetError):
+        # asyncio raises it without the system's words.
+        return "connection reset by peer"
     return str(error) or type(error).__name__

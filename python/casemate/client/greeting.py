@@ -9,6 +9,9 @@ from casemate import native
 from casemate.client.exchange import ALIASES_MAX
 from casemate.client.message import Will
 
+_FIELD_BYTES_MAX = 65_535
+"""A field's length is written in two bytes (MQTT 5.0 §1.5.4, §1.5.6)."""
+
 
 class Greeting:
     """Writes the CONNECT of one client, again for each connection.
@@ -48,17 +51,27 @@ class Greeting:
             raise ValueError("keep_alive_s is 0–65,535 and receive_max 1–65,535")
         if not 0 <= session_expiry_s <= 0xFFFF_FFFF or packet_bytes_max < 256:
             raise ValueError("session_expiry_s is 0–4,294,967,295, packet_bytes_max at least 256")
+        secret = password.encode() if isinstance(password, str) else password
+        if secret is not None and username is None and version != 5:  # MQTT 3.1.1 §3.1.2.9.
+            raise ValueError("before MQTT 5.0 a password needs a user name")
+        pairs = list(user)
+        _admit_bytes("the password", secret or b"")
+        for name, text in (("client_id", client_id), ("username", username or "")):
+            _admit_text(name, text)
+        for pair in pairs:
+            for text in pair:
+                _admit_text("a user property", text)
         self.version = version
         if not client_id and version == 3:  # MQTT 3.1 §3.1 has no empty client id.
             client_id = f"casemate-{secrets.token_hex(7)}"
         self.client_id = client_id
         self._username = username
-        self._password = password.encode() if isinstance(password, str) else password
+        self._password = secret
         self.keep_alive_s = keep_alive_s
         self.clean_start = clean_start
         self._session_expiry_s = session_expiry_s
         self._will = None if will is None else will.native()
-        self._user = list(user)
+        self._user = pairs
         self.receive_max = receive_max
         self.packet_bytes_max = packet_bytes_max
 
@@ -88,3 +101,20 @@ class Greeting:
             request_response_information=True if modern else None,
             user=self._user if modern else [],
         )
+
+
+def _admit_text(name: str, text: str) -> None:
+    """Raises ValueError where text cannot stand in a packet (MQTT 5.0 §1.5.4)."""
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        # Without the codec's own words, which would repeat the text.
+        raise ValueError(f"{name} cannot be written as UTF-8") from None
+    if b"\0" in data:
+        raise ValueError(f"{name} holds a null character")
+    _admit_bytes(name, data)
+
+
+def _admit_bytes(name: str, data: bytes) -> None:
+    if len(data) > _FIELD_BYTES_MAX:
+        raise ValueError(f"{name} is longer than {_FIELD_BYTES_MAX:,} bytes")

@@ -51,6 +51,11 @@ _PING_ANSWER_S_MIN = 5.0
 _PING_LOOK_S = 0.5
 """How often the answer to a ping is looked for, in seconds."""
 
+_HUNG_UP = {
+    False: "does it expect TLS, or another protocol?",
+    True: "the broker's log says why; it may know this client under another name",
+}
+
 _CLOSE_S = 2.0
 """Time that a closing connection may take to say goodbye, in seconds."""
 
@@ -235,7 +240,12 @@ class Link:
 
     async def _first(self) -> native.Connack:
         while True:
-            packets = await self._more()
+            try:
+                packets = await self._more()
+            except ConnectionLost as error:
+                # Whoever hangs up on CONNECT may have expected something else.
+                error.hint = error.hint or _HUNG_UP[self._address.tls is not None]
+                raise
             if packets:
                 first, *self._early = packets
                 if not isinstance(first, native.Connack):

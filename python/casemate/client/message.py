@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from casemate import native
+from casemate.client.topic import topic_fault
 
 Payload = bytes | bytearray | memoryview | str
 
@@ -108,7 +109,7 @@ class Will:
         Raises:
             ValueError: The topic or the QoS cannot be.
         """
-        fault = native.topic_fault(self.topic)
+        fault = topic_fault(self.topic)
         if fault is not None:
             raise ValueError(f"invalid topic name of the will: {fault}")
         return native.Will(

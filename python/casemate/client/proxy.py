@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import re
 import socket
 from dataclasses import dataclass, field
@@ -115,7 +116,9 @@ async def _connect(proxy: Proxy) -> socket.socket:
             raise
         else:
             return raw
-    raise Unreachable(f"the proxy {proxy} cannot be reached", cause=str(failed)) from failed
+    number = 0 if failed is None else failed.errno or 0
+    words = os.strerror(number).lower() if number else ""
+    raise Unreachable(f"the proxy {proxy} cannot be reached", cause=words) from failed
 
 
 async def _head(raw: socket.socket, proxy: Proxy) -> bytes:

@@ -9,6 +9,7 @@ from casemate import native
 
 _PLACE = re.compile(r"\{([a-z][a-z0-9_]*)(#?)\}", re.ASCII)
 _SHARE = "$share/"
+_NO_UTF8 = "it cannot be written as UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +139,21 @@ def matches(topic_filter: str, topic: str) -> bool:
     return match(split_filter(topic_filter), topic)
 
 
+def topic_fault(topic: str) -> str | None:
+    """Says what is wrong with a topic name; None where nothing is."""
+    return native.topic_fault(topic) if _is_utf8(topic) else _NO_UTF8
+
+
 def admit_topic(topic: str) -> None:
     """Raises ValueError where a topic name cannot be."""
-    fault = native.topic_fault(topic)
+    fault = topic_fault(topic)
     if fault is not None:
         raise ValueError(f"invalid topic name: {fault}")
 
 
 def admit_filter(topic_filter: str) -> None:
     """Raises ValueError where a topic filter cannot be."""
-    fault = native.filter_fault(topic_filter)
+    fault = native.filter_fault(topic_filter) if _is_utf8(topic_filter) else _NO_UTF8
     if fault is not None:
         raise ValueError(f"invalid topic filter: {fault}")
 
@@ -170,3 +176,8 @@ def match(levels: tuple[str, ...], topic: str) -> bool:
         if index == len(parts) or level not in ("+", parts[index]):
             return False
     return len(levels) == len(parts)
+
+
+def _is_utf8(text: str) -> bool:
+    # A lone surrogate stands for what was no UTF-8 on a command line.
+    return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -13,6 +13,9 @@ HTTP = "http/1.1"
 """A WebSocket begins as HTTP; a proxy that reads ALPN must know which."""
 
 
+_KEY_BYTES_MAX = 65_536
+
+
 def trust(
     ca_file: str | Path | None = None,
     cert_file: str | Path | None = None,
@@ -56,9 +59,23 @@ def trust(
             # An encrypted key must fail rather than ask on a terminal that nobody watches.
             context.load_cert_chain(str(cert_file), key_file and str(key_file), password="")
         except (OSError, ssl.SSLError) as error:
+            if _is_encrypted(Path(key_file or cert_file)):
+                raise Untrusted(
+                    f"the key {key_file or cert_file} is encrypted, and nobody is asked for it",
+                    hint='write it without a passphrase: "openssl pkey -in KEY -out NEW"',
+                ) from error
             raise Untrusted(
                 f"the client certificate {cert_file} cannot be used",
                 cause=words_of(error),
                 hint="check that both files are PEM and that the key belongs to the certificate",
             ) from error
     return context
+
+
+def _is_encrypted(key: Path) -> bool:
+    """Says whether a key that OpenSSL has refused is one that needs a passphrase."""
+    try:
+        with key.open("rb") as source:
+            return b"ENCRYPTED" in source.read(_KEY_BYTES_MAX)
+    except OSError:
+        return False

@@ -133,6 +133,18 @@ def test_the_usual_port_of_the_transport_is_taken(options: dict[str, Any], port:
     [
         ({}, "host"),
         ({"host": "mqtts://h"}, "from_url"),
+        ({"host": "a..b"}, "can be no name"),
+        ({"host": "x" * 64 + ".example"}, "can be no name"),
+        ({"host": "\udcff"}, "can be no name"),
+        ({"host": "[::1]"}, "IPv6 unbracketed"),
+        ({"host": "localhost:8883"}, "no port"),
+        ({"host": "localhost", "local_address": "localhost"}, "an IP address of this machine"),
+        ({"host": "localhost", "client_id": "x" * 65_536}, "client_id is longer"),
+        ({"host": "localhost", "client_id": "\udcff"}, "client_id cannot be written as UTF-8"),
+        ({"host": "localhost", "username": "a\0b"}, "username holds a null character"),
+        ({"host": "localhost", "password": b"x" * 65_536}, "the password is longer"),
+        ({"host": "localhost", "password": "x", "version": 4}, "needs a user name"),
+        ({"host": "localhost", "user": [("k", "\udcff")]}, "a user property cannot be"),
         ({"host": "localhost", "port": 0}, "1–65,535"),
         ({"host": "localhost", "port": 65_536}, "1–65,535"),
         ({"unix_socket": "/run/x", "port": 1}, "no port"),
@@ -168,6 +180,14 @@ def test_a_header_that_would_break_the_handshake_is_refused(header: tuple[str, s
     with pytest.raises(ValueError, match="header") as refused:
         Client("localhost", websocket_path="/mqtt", websocket_headers=[header])
     assert "hunter22" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "localhost.", "127.0.0.1", "::1", "fe80::1%lo", "b_1.example", "bücher.example"],
+)
+def test_a_host_that_can_be_one_is_taken(host: str) -> None:
+    assert Client(host).address.host == host
 
 
 def test_a_unix_socket_is_plaintext_unless_tls_is_asked_for(tmp_path: Path) -> None:
