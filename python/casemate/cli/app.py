@@ -59,7 +59,6 @@ ENTRIES = (
     Entry("user", is_group=True),
     Entry("role", is_group=True),
 )
-_NAMES = frozenset(one.name for one in ENTRIES)
 
 
 def program(wanted: str | None = None) -> typer.Typer:
@@ -126,25 +125,32 @@ def execute(arguments: Sequence[str] | None = None) -> int:
             console.print_error(error, as_json=as_json)
         return console.exit_code(error)
     except typer.TyperException as error:
-        named = f"casemate {line[0]}" if line and line[0] in _NAMES else "casemate"
-        return _wrong_usage(error, named, as_json=as_json)
-    except typer.Abort:
+        return _wrong_usage(error, _named(line), as_json=as_json)
+    except typer.Abort as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            return console.INTERRUPTED
         console.print_failure("aborted", "nothing was done", "", as_json=as_json)
         return console.FAILED
     except KeyboardInterrupt:
         return console.INTERRUPTED
+    except SystemExit as end:
+        # Typer and rich end the process where the reader has gone, as in `… | head`.
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        return _pipe_closed()
     except BrokenPipeError:
-        # The reader has gone, as in `… | head`.
-        _leave_stdout()
-        return console.PIPE_CLOSED
+        return _pipe_closed()
     except OSError as error:
-        # What a command could not foresee, such as a full disk under its output.
-        _leave_stdout()
-        what = "" if error.filename is None else f"{error.filename}: "
-        message = f"{what}{(error.strerror or str(error)).lower()}"
-        console.print_failure("system", message, "", as_json=as_json)
-        return console.FAILED
+        return _system_refused(error, as_json=as_json)
     return code if isinstance(code, int) else console.DONE
+
+
+def _named(line: Sequence[str]) -> str:
+    """Gives the words of a command line that name its command."""
+    entry = next((one for one in ENTRIES if line and one.name == line[0]), None)
+    if entry is None:
+        return "casemate"
+    return " ".join(["casemate", *line[: 2 if entry.is_group else 1]])
 
 
 def _wrong_usage(error: typer.TyperException, named: str, *, as_json: bool) -> int:
@@ -160,6 +166,20 @@ def _wrong_usage(error: typer.TyperException, named: str, *, as_json: bool) -> i
         hint = f'run "{command} --help"'
     console.print_failure("usage", message, hint, as_json=as_json)
     return error.exit_code
+
+
+def _pipe_closed() -> int:
+    _leave_stdout()
+    return console.PIPE_CLOSED
+
+
+def _system_refused(error: OSError, *, as_json: bool) -> int:
+    """Says what a command could not foresee, such as a full disk under its output."""
+    _leave_stdout()
+    what = "the output cannot be written" if error.filename is None else str(error.filename)
+    message = f"{what}: {(error.strerror or str(error)).lower()}"
+    console.print_failure("system", message, "", as_json=as_json)
+    return console.FAILED
 
 
 def _leave_stdout() -> None:

@@ -42,6 +42,8 @@ def check(
     """
     from casemate import config
 
+    if draft is not None:
+        console.require_file(draft)
     reading = config.read(console.home_folder(home), file=draft)
     weakened = config.weakenings(reading.configuration)
     listeners = [name for name, _ in reading.configuration.named()]
@@ -115,9 +117,12 @@ def diff(
     return _DIFFERENT if found else 0
 
 
-@app.command()
-def schema() -> None:
-    """Print the JSON Schema of casemate.toml, for editors."""
+@app.command(short_help="Print the JSON Schema of casemate.toml, for editors.")
+def schema(as_json: JsonOption = False) -> None:
+    """Print the JSON Schema of casemate.toml, for editors.
+
+    It is JSON with and without --json, which makes an object of an error.
+    """
     from casemate import config
 
     typer.echo(config.schema_text(), nl=False)

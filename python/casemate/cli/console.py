@@ -198,6 +198,17 @@ def safe(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in text)
 
 
+def can_ask() -> bool:
+    """Says whether somebody sits at a terminal who can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def require_file(file: Path) -> None:
+    """Raises ConfigurationError where a file that was named on the command line is missing."""
+    if not file.exists():
+        raise ConfigurationError("the file is missing", file=file, hint="check its name and folder")
+
+
 def read_secret(file: Path) -> str:
     """Reads a secret from a file of at most 4 KiB; one line break at its end is left out.
 
@@ -216,6 +227,8 @@ def read_secret(file: Path) -> str:
 
 def read_secret_from_stdin() -> str:
     """Reads a secret from stdin to its end; otherwise as `read_secret`."""
+    if sys.stdin is None:
+        raise ConfigurationError("it is closed", file=Path("stdin"))
     return _secret(sys.stdin.buffer.read(_SECRET_BYTES_MAX + 1), Path("stdin"))
 
 
@@ -233,7 +246,7 @@ def passphrase(file: Path | None, home: Home) -> str | None:
         return read_secret(file)
     if not pki.is_locked(home.path / PKI):
         return None
-    if not sys.stdin.isatty():
+    if not can_ask():
         raise AuthorityLocked(
             "the authority's key is encrypted", hint="give its passphrase with --passphrase-file"
         )

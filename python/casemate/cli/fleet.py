@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StrictBool, StrictInt, StrictStr, ValidationError, model_validator
 
+from casemate.cli.console import require_file
 from casemate.config import explain
 from casemate.config.section import Section, contradiction
 from casemate.document import Document
@@ -180,6 +181,7 @@ def read_fleet(file: Path) -> Fleet:
     Raises:
         ConfigurationError: It is missing, unreadable or wrong; file, line and hint are set.
     """
+    require_file(file)
     document = Document.read(file, ConfigurationError)
     try:
         fleet = Fleet.model_validate(document.values)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from casemate.cli import console
-from casemate.cli.console import HomeOption, JsonOption
+from casemate.cli.console import HomeOption, JsonOption, WrongUsage
 
 if TYPE_CHECKING:
     from casemate.home import Report
@@ -46,7 +46,7 @@ def init(
     Nothing is overwritten, and what fails leaves nothing behind.
     """
     if encrypt and passphrase_file is not None:
-        raise typer.BadParameter("give --encrypt or --passphrase-file, not both")
+        raise WrongUsage("give --encrypt or --passphrase-file, not both")
     from casemate.home import Home
     from casemate.passwords import generate_password
 
@@ -54,6 +54,8 @@ def init(
     if passphrase_file is not None:
         passphrase = console.read_secret(passphrase_file)
     elif encrypt:
+        if not console.can_ask():
+            raise WrongUsage("nobody can be asked for a passphrase; give --passphrase-file")
         passphrase = str(
             typer.prompt("Passphrase of the authority", hide_input=True, confirmation_prompt=True)
         )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from casemate.cli.console import LogFormatOption, LogLevelOption
+from casemate.cli.console import JsonOption, LogFormatOption, LogLevelOption
 
 
 def _port(name: str, words: str) -> Any:  # noqa: ANN401 - as typer's own.
@@ -44,10 +44,12 @@ def lab(
     ] = None,
     log_format: LogFormatOption = None,
     log_level: LogLevelOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Run a throw-away broker on loopback, for tests and benchmarks.
 
-    Prints one JSON line when it is ready and lives until SIGTERM or SIGINT. Its two users have
+    Prints one JSON line when it is ready, with and without --json, and lives until SIGTERM or
+    SIGINT. Its two users have
     random passwords: "all" may do everything; "some" may use users/some/# and public/#, and may
     read devices/#. A password check costs 1 MiB and one pass of Argon2id, far less than in
     service; --set argon2_memory_kib=65536 --set argon2_time=3 is what a real broker takes.

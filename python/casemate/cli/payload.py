@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
@@ -63,18 +63,21 @@ class Source:
 
         Raises:
             ConfigurationError: The file cannot be read, or is larger than any message.
+            KeyboardInterrupt: SIGINT came while stdin was read.
         """
         if self.null or self.lines:
             return b""
         if self.text is not None:
             # As the shell has passed it, be it UTF-8 or not.
             return os.fsencode(self.text)
+        from casemate.cli.looping import run
+
         try:
             if self.file is not None:
                 with self.file.open("rb") as source:
                     content = source.read(BYTES_MAX + 1)
             else:
-                content = _open_stdin().read(BYTES_MAX + 1)
+                content = run(_stdin_whole())
         except OSError as error:
             words = (error.strerror or "").lower()
             file = self.file or Path("stdin")
@@ -87,20 +90,11 @@ class Source:
 async def stdin_lines() -> AsyncIterator[bytes]:
     """Yields the lines of stdin as they come, without their ends.
 
-    It waits in the event loop: a thread that waits for a terminal could not be ended by Ctrl-C.
-
     Raises:
         ConfigurationError: A line is longer than any message, or stdin cannot be read.
     """
     rest = bytearray()
-    descriptor = _open_stdin().fileno()
-    while True:
-        await _readable(descriptor)
-        try:
-            data = os.read(descriptor, _READ_BYTES)
-        except OSError as error:
-            words = (error.strerror or "").lower()
-            raise ConfigurationError("it cannot be read", file=_STDIN, cause=words) from error
+    async for data in _stdin():
         searched = len(rest)
         rest += data
         begin = 0
@@ -108,18 +102,41 @@ async def stdin_lines() -> AsyncIterator[bytes]:
             yield bytes(rest[begin:end]).removesuffix(b"\r")
             begin = end + 1
         del rest[:begin]
-        if not data:
-            break
         if len(rest) > BYTES_MAX:
             raise ConfigurationError("a line is longer than any MQTT message", file=_STDIN)
     if rest:
         yield bytes(rest).removesuffix(b"\r")
 
 
-def _open_stdin() -> BinaryIO:
+async def _stdin_whole() -> bytes:
+    """Gives all of stdin, and at most a little more than a message may have."""
+    content = bytearray()
+    async for data in _stdin():
+        content += data
+        if len(content) > BYTES_MAX:
+            break
+    return bytes(content)
+
+
+async def _stdin() -> AsyncIterator[bytes]:
+    """Yields what comes on stdin.
+
+    It waits in the event loop. A thread that waits for a terminal could not be ended by Ctrl-C, and
+    Python's own reading of a whole file misses it where it comes between two of its parts.
+    """
     if sys.stdin is None:
         raise ConfigurationError("it is closed", file=_STDIN)
-    return sys.stdin.buffer
+    descriptor = sys.stdin.fileno()
+    while True:
+        await _readable(descriptor)
+        try:
+            data = os.read(descriptor, _READ_BYTES)
+        except OSError as error:
+            words = (error.strerror or "").lower()
+            raise ConfigurationError("it cannot be read", file=_STDIN, cause=words) from error
+        if not data:
+            return
+        yield data
 
 
 async def _readable(descriptor: int) -> None:

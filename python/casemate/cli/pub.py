@@ -22,6 +22,9 @@ from casemate.cli.payload import (
 from casemate.cli.target import message_of, topic_of
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterable
+
     from casemate.client import Client, Properties
 
 
@@ -150,24 +153,35 @@ class _Publisher:
                     raise gone.result()
                 reading.result()
             finally:
-                for task in (gone, reading):
-                    task.cancel()
+                await _end((gone, reading))
 
     async def _send_lines(self, at_once: int) -> None:
         import asyncio
 
         waiting: set[asyncio.Task[None]] = set()
-        async for line in stdin_lines():
-            if len(waiting) >= at_once:
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
-            waiting.add(asyncio.create_task(self._send(line)))
-            # Tasks start in order; each enters the session before the next line is read.
-            await asyncio.sleep(0)
-        for task in waiting:
-            await task
+        try:
+            async for line in stdin_lines():
+                if len(waiting) >= at_once:
+                    done, waiting = await asyncio.wait(waiting, return_when="FIRST_COMPLETED")
+                    for task in done:
+                        task.result()
+                waiting.add(asyncio.create_task(self._send(line)))
+                # Tasks start in order; each enters the session before the next line is read.
+                await asyncio.sleep(0)
+            for task in waiting:
+                await task
+        finally:
+            await _end(waiting)
 
     async def _send(self, payload: bytes) -> None:
         await self._client.publish(self._topic, payload, **self._options)
         self.count += 1
+
+
+async def _end(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancels what still runs and waits for its end; what it says then is of no use to anybody."""
+    import asyncio
+
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

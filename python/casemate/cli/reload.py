@@ -28,7 +28,7 @@ def reload(
     """
     from casemate.broker import ask_to_reload
 
-    outcome = ask_to_reload(console.home_folder(home), timeout_s)
+    outcome = ask_to_reload(console.open_home(home).path, timeout_s)
     if as_json:
         said = {name: value for name, value in asdict(outcome).items() if name != "token"}
         typer.echo(json.dumps(said))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from casemate.cli import console
-from casemate.cli.console import HomeOption, JsonOption, PassphraseFile
+from casemate.cli.console import HomeOption, JsonOption, PassphraseFile, WrongUsage
 
 if TYPE_CHECKING:
     from casemate.cli.fleet import Fleet
@@ -94,7 +94,7 @@ def _address(fleet: Fleet, opened: Home, *, yes_really: bool) -> tuple[str, int]
     if _is_loopback(host):
         return host, port
     if not yes_really:
-        raise typer.BadParameter(
+        raise WrongUsage(
             f"{host} is not this machine; a fleet is load, and an attack on a broker that does "
             "not expect it: use 127.0.0.1, or --yes-really-off-loopback where the broker is yours"
         )
@@ -119,7 +119,7 @@ def _enrol(fleet: Fleet, opened: Home, passphrase: str | None) -> None:
     ]
     for name, described in unknown:
         if described.role is None:
-            raise typer.BadParameter(f'"{name}" has no role, which --enrol needs')
+            raise WrongUsage(f'"{name}" has no role, which --enrol needs')
     for name, described in unknown:
         opened.add_device(name, described.role or "", passphrase)
     if unknown and is_served(opened.path):

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from casemate.cli import console
-from casemate.cli.console import HomeOption, LogFormatOption, LogLevelOption, Verbose
+from casemate.cli import console, init
+from casemate.cli.console import (
+    HomeOption,
+    JsonOption,
+    LogFormatOption,
+    LogLevelOption,
+    Verbose,
+    WrongUsage,
+)
 
 if TYPE_CHECKING:
     from casemate.home import Report
@@ -41,11 +48,13 @@ def up(
     verbose: Verbose = False,
     log_format: LogFormatOption = None,
     log_level: LogLevelOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a home if there is none, then serve it until SIGINT or SIGTERM.
 
     The first run makes an authority, a server certificate, an operator and a policy, and prints
-    every path, the fingerprint of the authority, and the lines to paste next.
+    every path, the fingerprint of the authority, and the lines to paste next. With --json it is an
+    object for the home that was made, if one was, and one when the broker listens.
     """
     from casemate.broker import Broker
     from casemate.cli import journal, systemd
@@ -56,9 +65,13 @@ def up(
 
     folder = console.home_folder(home)
     if not (folder / FILE_NAME).exists():
-        print_report(make_home(folder, names or (), host, port, wss_port))
+        made = make_home(folder, names or (), host, port, wss_port)
+        if as_json:
+            init.print_report(made, as_json=True)
+        else:
+            print_report(made)
     elif names or (host, port, wss_port) != (None, None, None):
-        raise typer.BadParameter(
+        raise WrongUsage(
             "the home is there already: casemate.toml has its addresses, its certificate its names"
         )
     configured = console.open_home(folder).configuration().log
@@ -68,7 +81,9 @@ def up(
 
         def ready() -> None:
             journal.say_listening(broker, events)
-            print_posture(broker, as_json=False)
+            print_posture(broker, as_json=as_json)
+            if as_json:
+                return
             for line in next_steps(broker, _EXAMPLE_DEVICE, viewer=OPERATOR):
                 typer.echo(line)
 
@@ -92,7 +107,7 @@ def make_home(
         wss_port: Of WebSocket over TLS, likewise.
 
     Raises:
-        typer.BadParameter: The host is no address.
+        WrongUsage: The host is no address.
         HomeError: As `Home.init`.
     """
     from casemate import config, files
@@ -103,7 +118,7 @@ def make_home(
         try:
             address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
         except ValueError as error:
-            raise typer.BadParameter(f"{host!r} is no IP address", param_hint="--host") from error
+            raise WrongUsage(f'--host is an IP address, not "{host}"') from error
         text = text.replace('host = "0.0.0.0"', f'host = "{address}"')
     if port is not None:
         text = text.replace("port = 8883", f"port = {port}", 1)

@@ -5,14 +5,13 @@ A password is never an argument: every account of the machine could read it ther
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from casemate.cli import console
-from casemate.cli.console import HomeOption, JsonOption
+from casemate.cli.console import HomeOption, JsonOption, WrongUsage
 
 app = typer.Typer(
     name="user", help="Users and their passwords.", no_args_is_help=True, rich_markup_mode=None
@@ -98,9 +97,7 @@ def remove(name: Name, home: HomeOption = None, as_json: JsonOption = False) -> 
 def _password(name: str, file: Path | None, from_stdin: bool, generate: bool) -> str:
     """Finds the new password in the one place that was named, or asks for it twice."""
     if sum((file is not None, from_stdin, generate)) > 1:
-        raise typer.BadParameter(
-            "give at most one of --password-file, --password-stdin and --generate"
-        )
+        raise WrongUsage("give at most one of --password-file, --password-stdin and --generate")
     if file is not None:
         return console.read_secret(file)
     if from_stdin:
@@ -109,8 +106,8 @@ def _password(name: str, file: Path | None, from_stdin: bool, generate: bool) ->
         from casemate.passwords import generate_password
 
         return generate_password(name)
-    if not sys.stdin.isatty():
-        raise typer.BadParameter(
+    if not console.can_ask():
+        raise WrongUsage(
             "nobody can be asked; give --password-file, --password-stdin or --generate"
         )
     return str(typer.prompt("New password", hide_input=True, confirmation_prompt=True))
