@@ -54,6 +54,7 @@ ENTRIES = (
     Entry("rr", "Publish a request and print its answer.", hides_h=True),
     Entry("simulate", "Run a fleet of devices, for demos and tests."),
     Entry("lab", "Run a throw-away broker on loopback, for tests."),
+    Entry("man", "Show a manual page, or write all of them."),
     Entry("config", is_group=True),
     Entry("device", is_group=True),
     Entry("user", is_group=True),

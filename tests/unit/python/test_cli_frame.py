@@ -13,6 +13,7 @@ from typing import NoReturn
 import pytest
 
 from casemate.cli import app
+from casemate.cli.manual import EXITS
 from casemate.errors import DeadlinePassed
 from casemate.home import Home
 from tests.unit.python.commands import PATIENCE_S, ROOT, environment
@@ -56,9 +57,14 @@ def test_each_end_has_its_exit_code(code: int, home: Path, monkeypatch: pytest.M
     assert ENDS[code](home, monkeypatch) == code
 
 
-def test_the_guide_lists_these_exit_codes_and_no_other() -> None:
+def test_the_guide_and_the_manual_list_these_exit_codes_and_no_other() -> None:
     guide = (ROOT / "docs/guides/command-line.md").read_text(encoding="utf-8")
-    assert [int(code) for code in re.findall(r"^\| (\d+) \|", guide, re.MULTILINE)] == list(ENDS)
+    listed = {
+        int(code): words.replace("`", "").replace("\\|", "|")
+        for code, words in re.findall(r"^\| (\d+) \| (.*) \|$", guide, re.MULTILINE)
+    }
+    assert listed == EXITS
+    assert list(listed) == sorted(ENDS)
 
 
 @pytest.mark.parametrize("words", [[], ["config"], ["device"], ["user"], ["role"]])
@@ -119,10 +125,11 @@ def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
         'eval "$(casemate --show-completion; true)"\n'
         "try() { COMP_WORDS=(casemate $1 $2); COMP_CWORD=$3; COMPREPLY=()\n"
         '  _casemate_completion casemate; echo "${COMPREPLY[*]}"; }\n'
-        'try doc "" 1; try role "" 2; try doctor --j 2',
+        'try doc "" 1; try role "" 2; try doctor --j 2; try pub --will-q 2; try sub --retain-h 2',
         tmp_path,
     )
-    assert said.splitlines() == ["doctor", "list show", "--json"]
+    wanted = ["doctor", "list show", "--json", "--will-qos", "--retain-handling"]
+    assert said.splitlines() == wanted
 
 
 def test_completion_is_installed_for_the_shell_that_asks(tmp_path: Path) -> None:
@@ -142,6 +149,22 @@ def test_zsh_gets_its_script_and_its_answers(tmp_path: Path) -> None:
         ("_TYPER_COMPLETE_ARGS", "casemate dev"),
     )
     assert '"device":"Devices and their certificates."' in answer
+
+
+def test_fish_gets_its_script_and_its_answers(tmp_path: Path) -> None:
+    script = shell("casemate", tmp_path, ("_CASEMATE_COMPLETE", "source_fish"))
+    assert "complete --command casemate" in script
+    asked = ("_CASEMATE_COMPLETE", "complete_fish"), ("_TYPER_COMPLETE_ARGS", "casemate role ")
+    answer = shell("casemate", tmp_path, *asked, ("_TYPER_COMPLETE_FISH_ACTION", "get-args"))
+    assert [line.split("\t")[0] for line in answer.splitlines()] == ["list", "show"]
+
+
+def test_no_completion_offers_what_is_refused(tmp_path: Path) -> None:
+    asked = ("_CASEMATE_COMPLETE", "complete_zsh"), ("_TYPER_COMPLETE_ARGS", "casemate pub --")
+    answer = shell("casemate", tmp_path, *asked)
+    assert '"--insecure-plaintext"' in answer
+    assert '"--insecure"' not in answer
+    assert "--psk" not in answer
 
 
 # What costs time at a start, or opens what a look at the version has no business with.
