@@ -53,6 +53,7 @@ ENTRIES = (
     Entry("sub", "Subscribe, and print each message.", hides_h=True),
     Entry("rr", "Publish a request and print its answer.", hides_h=True),
     Entry("simulate", "Run a fleet of devices, for demos and tests."),
+    Entry("bench", "Load a broker and measure it.", hides_h=True),
     Entry("lab", "Run a throw-away broker on loopback, for tests."),
     Entry("man", "Show a manual page, or write all of them."),
     Entry("config", is_group=True),

@@ -1,4 +1,4 @@
-"""How `pub`, `sub` and `rr` reach a broker: mosquitto's options, URLs, and `--as`."""
+"""How `pub`, `sub`, `rr` and `bench` reach a broker: mosquitto's options, URLs, and `--as`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
@@ -314,7 +314,7 @@ class Reach:
         )
 
 
-def reaches(command: Callable[..., None]) -> Callable[..., None]:
+def reaches(command: Callable[..., int | None]) -> Callable[..., int | None]:
     """Gives a command its options by the fields of the classes that it takes, `Reach` the first.
 
     Several commands would otherwise repeat them, and typer reads them off a signature. The options
@@ -326,7 +326,7 @@ def reaches(command: Callable[..., None]) -> Callable[..., None]:
     foreign = refusals(command.__name__)
 
     @functools.wraps(command)
-    def run(**values: Any) -> None:  # noqa: ANN401 - whatever typer has parsed.
+    def run(**values: Any) -> int | None:  # noqa: ANN401 - whatever typer has parsed.
         for name in foreign:
             values.pop(name)
         classes = {
@@ -335,7 +335,7 @@ def reaches(command: Callable[..., None]) -> Callable[..., None]:
         }
         reach = next(one for one in classes.values() if isinstance(one, Reach))
         with _log_shown(quiet=reach.quiet, debug=reach.debug):
-            command(**classes, **values)
+            return command(**classes, **values)
 
     parameters = [
         one.replace(annotation=hints[one.name]) for one in own if one.name not in gathered
@@ -359,7 +359,7 @@ def _parameters(kind: Any) -> Iterator[inspect.Parameter]:  # noqa: ANN401 - a c
         yield inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=field.default,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
             annotation=hints[field.name],
         )
 

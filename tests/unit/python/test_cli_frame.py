@@ -179,7 +179,7 @@ FRAME = {
 REACHING = {
     f"casemate.cli.{name}" for name in ("connection", "foreign", "options", "payload", "target")
 }
-ALL = FRAME | EVERY_COMMAND | REACHING | {"casemate.cli.printing"}
+ALL = FRAME | EVERY_COMMAND | REACHING | {"casemate.cli.printing", "casemate.cli.workload"}
 
 STARTS = {
     "--version": ALL,
