@@ -45,6 +45,12 @@ pub trait Disk {
     /// # Errors
     /// The disk does not say that they are.
     fn sync_names(&self) -> io::Result<()>;
+
+    /// Bytes that can still be written, as far as the system knows.
+    ///
+    /// # Errors
+    /// It does not say.
+    fn free_bytes(&self) -> io::Result<u64>;
 }
 
 /// An open file.
@@ -133,6 +139,11 @@ impl Disk for OsDisk {
 
     fn sync_names(&self) -> io::Result<()> {
         fs::File::open(&self.folder)?.sync_all()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let about = rustix::fs::statvfs(&self.folder)?;
+        Ok(about.f_bavail.saturating_mul(about.f_frsize))
     }
 }
 

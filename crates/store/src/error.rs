@@ -4,6 +4,8 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::seal::KeyId;
+
 /// What an operator hears when the store cannot go on.
 #[derive(Debug, Error)]
 pub enum StoreError {
@@ -15,8 +17,18 @@ pub enum StoreError {
         /// What the system says.
         cause: io::Error,
     },
+    /// A folder is none that a store may trust.
+    #[error("{folder}: {fault}; {hint}")]
+    Folder {
+        /// Its path.
+        folder: String,
+        /// What is wrong.
+        fault: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// A segment was written by a newer version.
-    #[error("{name} has format {found}; this version reads up to {known}")]
+    #[error("{name} has format {found}, this version reads up to {known}; use the newer version")]
     TooNew {
         /// The file.
         name: String,
@@ -24,6 +36,31 @@ pub enum StoreError {
         found: u16,
         /// The newest that this version knows.
         known: u16,
+    },
+    /// A segment is encrypted under a key that was not given.
+    #[error(
+        "{name} is encrypted under key {wanted}, which was not given; \
+         give that key, as a former one if there is a newer"
+    )]
+    WrongKey {
+        /// The file.
+        name: String,
+        /// The key's id.
+        wanted: KeyId,
+    },
+    /// A segment is in plain, though the store is to be encrypted.
+    #[error("{name} is not encrypted, though a key was given; allow plain segments to keep it")]
+    Plain {
+        /// The file.
+        name: String,
+    },
+    /// Segments of two stores are in one folder.
+    #[error("{name} belongs to another store than {other}; move one of them out of the folder")]
+    Foreign {
+        /// The file.
+        name: String,
+        /// A file of the other store.
+        other: String,
     },
     /// One commit is larger than a segment may become.
     #[error("a commit of {bytes} bytes passes the maximum of {bytes_max}")]
@@ -33,6 +70,23 @@ pub enum StoreError {
         /// The limit.
         bytes_max: usize,
     },
+    /// A place is in a segment that was retired, or never was.
+    #[error("segment {segment:08x} is gone")]
+    Gone {
+        /// Its serial.
+        segment: u32,
+    },
+    /// What stands at a place is not what was written there.
+    #[error("{name} is damaged at byte {from}; \"verify\" tells what is lost")]
+    Damaged {
+        /// The file.
+        name: String,
+        /// Where the commit began.
+        from: u64,
+    },
+    /// The cryptographic library does not do its work.
+    #[error("the cryptographic library refuses to work")]
+    Cipher,
 }
 
 impl StoreError {

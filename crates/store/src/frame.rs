@@ -10,7 +10,8 @@
 //! ```
 //!
 //! The salt is the segment's own and random, so that the bytes of an older file that the disk
-//! brings back in place of ours prove nothing.
+//! brings back in place of ours prove nothing. Where the segment is encrypted, the body is what
+//! stands on disk, tag included: the checksum finds rot without a key.
 
 /// What every commit begins with.
 const MARK: [u8; 4] = *b"CMIT";
@@ -58,25 +59,25 @@ impl Header {
 
     /// Bytes of the whole commit on disk.
     pub fn frame_bytes(&self) -> usize {
-        frame_bytes(self.body_bytes)
+        (HEADER_BYTES + self.body_bytes).next_multiple_of(ALIGNMENT)
     }
 }
 
-/// Bytes on disk of a commit with a body of this many bytes.
-pub(crate) fn frame_bytes(body_bytes: usize) -> usize {
-    (HEADER_BYTES + body_bytes).next_multiple_of(ALIGNMENT)
+/// Leaves room for a header at the beginning of an emptied buffer; the body goes behind it.
+pub(crate) fn begin(out: &mut Vec<u8>) {
+    out.clear();
+    out.resize(HEADER_BYTES, 0);
 }
 
-/// Appends a commit to a buffer; `body_bytes` is at most [`BODY_BYTES_MAX`].
-pub(crate) fn write(salt: &Salt, number: u64, body: &[u8], out: &mut Vec<u8>) {
-    debug_assert!(body.len() <= BODY_BYTES_MAX && out.len().is_multiple_of(ALIGNMENT));
-    out.extend_from_slice(&MARK);
+/// Writes the header of the body that stands behind it, at most [`BODY_BYTES_MAX`], and pads.
+pub(crate) fn finish(salt: &Salt, number: u64, out: &mut Vec<u8>) {
+    let (header, body) = out.split_at_mut(HEADER_BYTES);
+    debug_assert!(body.len() <= BODY_BYTES_MAX);
+    header[..4].copy_from_slice(&MARK);
     // Fits: the largest body is below 4 GiB.
-    out.extend_from_slice(&(body.len() as u32).to_le_bytes());
-    out.extend_from_slice(&number.to_le_bytes());
-    out.extend_from_slice(&checksum(salt, number, body).to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(body);
+    header[4..8].copy_from_slice(&(body.len() as u32).to_le_bytes());
+    header[8..16].copy_from_slice(&number.to_le_bytes());
+    header[16..20].copy_from_slice(&checksum(salt, number, body).to_le_bytes());
     out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
 }
 
@@ -96,7 +97,9 @@ mod tests {
 
     fn written(number: u64, body: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        write(&SALT, number, body, &mut bytes);
+        begin(&mut bytes);
+        bytes.extend_from_slice(body);
+        finish(&SALT, number, &mut bytes);
         bytes
     }
 

@@ -1,8 +1,8 @@
 //! Durable bytes: a log of commits in segments, and what comes back of it after a crash.
 //!
-//! The store knows numbers and bytes, not MQTT. What is given to [`Log::append`] as one commit
-//! comes back whole or not at all, in order, and [`Log::sync`] says when it is safe. One thread
-//! owns a log; it gathers what others hand it while the disk is busy, and writes all of it at once.
+//! The store knows shards, numbers and bytes, not MQTT. What is given to [`Log::commit`] as one
+//! commit comes back whole or not at all, in order. One thread owns a log; it gathers what the
+//! shards hand it while the disk is busy, and writes all of it at once.
 //!
 //! Three rules make damage visible and keep it from spreading:
 //!
@@ -14,18 +14,32 @@
 //! 3. A segment that cannot be read is set aside under another name; it is never emptied, and the
 //!    rest is served.
 //!
-//! The tour: [`disk`] is all that is asked of a file system, so that tests can supply one that
-//! tears, loses, reorders and rots; `frame` is one commit as bytes; `segment` one file of them;
-//! [`log`] writes; [`recovery`] reads everything once at the start.
+//! The tour, from the disk upwards: [`disk`] is all that is asked of a file system, so that tests
+//! can supply one that tears, loses, reorders and rots. `frame` is one commit as bytes, `part` what
+//! stands in it, `segment` the beginning of a file of them, [`seal`] how it is encrypted, `walk`
+//! how it is read from end to end. [`log`] writes and retires, which `gone` writes down;
+//! [`recovery`] reads everything once at the start, through `scan`; a [`reader`] reads single
+//! places, which `shelf` says where to find.
 
 pub mod disk;
 mod error;
 mod frame;
+mod gone;
 pub mod log;
+mod part;
+pub mod reader;
 pub mod recovery;
+mod scan;
+pub mod seal;
 mod segment;
+mod shelf;
+mod walk;
 
 pub use disk::{Disk, File, OsDisk};
 pub use error::StoreError;
-pub use log::{Log, Options};
-pub use recovery::{recover, Damage, Place, Recovered, Report};
+pub use log::{Durability, Log, Options};
+pub use part::{Part, Place};
+pub use reader::Reader;
+pub use recovery::{recover, Recovered};
+pub use scan::{Damage, Found, Report, SegmentReport};
+pub use seal::{random, Key, KeyId, Keys};

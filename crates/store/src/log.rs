@@ -1,65 +1,97 @@
 //! Writing: each commit is on disk, and said to be, before anybody hears that it is.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::disk::{Disk, File};
 use crate::error::StoreError;
-use crate::frame::{self, frame_bytes, Salt, BODY_BYTES_MAX, HEADER_BYTES};
-use crate::recovery::{Place, Recovered};
-use crate::segment::{opening, SegmentId, START};
+use crate::frame::{self, ALIGNMENT, BODY_BYTES_MAX};
+use crate::gone::Gone;
+use crate::part::{self, Part, Place};
+use crate::reader::Reader;
+use crate::recovery::Recovered;
+use crate::seal::{Key, TAG_BYTES};
+use crate::segment::{Segment, StoreId};
+use crate::shelf::Shelf;
 
 /// How many fresh segments one commit tries before it fails.
 const ATTEMPTS: usize = 2;
 
+/// A segment that is larger gets no further commit, whatever was asked for: within it each place
+/// that a commit can begin at has a number of 32 bits.
+const SEGMENT_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+
+/// What "durable" means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The disk has said that it is safe: it survives the loss of power.
+    Disk,
+    /// The operating system has it: it survives the end of the process, and no more.
+    Os,
+}
+
 /// How a log writes.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// A segment that has reached this size gets no further commit, bytes; at least 4096.
+    /// When a commit counts as done.
+    pub durability: Durability,
+    /// A segment that has reached this size gets no further commit, bytes; 4 KiB to 16 GiB.
     pub segment_bytes: u64,
-    /// Fresh random bytes, one call for each segment.
-    pub salt: fn() -> Salt,
+    /// Fills a buffer with fresh random bytes: [`crate::random`], but under a simulator.
+    pub random: fn(&mut [u8]) -> io::Result<()>,
 }
 
 /// A log that is being written.
 pub struct Log<D: Disk> {
-    disk: D,
+    shelf: Arc<Shelf<D>>,
     options: Options,
+    /// New segments are encrypted under it.
+    key: Option<Key>,
+    /// None until the first segment of a new store.
+    store: Option<StoreId>,
     /// The number of the next commit.
     next: u64,
+    /// The serial of the next segment; none where there are no more.
+    serial: Option<u32>,
     /// Where the next commit goes; none where it needs a fresh segment.
     current: Option<Current<D::File>>,
     /// All segments but the current one, oldest first.
     sealed: Vec<Sealed>,
+    /// Runs of retired numbers, in order, no two of which touch.
+    gone: Vec<Gone>,
     buffer: Vec<u8>,
 }
 
 struct Current<F> {
-    id: SegmentId,
-    salt: Salt,
+    segment: Arc<Segment>,
     file: F,
     /// Bytes in it.
     length: u64,
 }
 
-struct Sealed {
-    id: SegmentId,
-    is_damaged: bool,
+pub(crate) struct Sealed {
+    pub segment: Arc<Segment>,
+    pub is_damaged: bool,
 }
 
 impl<D: Disk> Log<D> {
     /// Goes on behind what was recovered, in a segment of its own: the end of an older one may
     /// hold what a crash has left.
-    pub fn new(disk: D, options: Options, recovered: &Recovered) -> Log<D> {
-        let sealed = recovered
-            .segments
-            .iter()
-            .map(|&(id, is_damaged)| Sealed { id, is_damaged });
-        Log {
+    pub fn new(disk: D, options: Options, recovered: Recovered) -> Log<D> {
+        let shelf = Shelf::new(
             disk,
+            recovered.sealed.iter().map(|one| Arc::clone(&one.segment)),
+        );
+        Log {
+            shelf,
             options,
+            key: recovered.key,
+            store: recovered.store,
             next: recovered.next,
+            serial: recovered.serial,
             current: None,
-            sealed: sealed.collect(),
+            sealed: recovered.sealed,
+            gone: recovered.gone,
             buffer: Vec::new(),
         }
     }
@@ -69,12 +101,29 @@ impl<D: Disk> Log<D> {
         self.next
     }
 
-    /// Segments on disk.
-    pub fn segments(&self) -> usize {
-        self.sealed.len() + usize::from(self.current.is_some())
+    /// The segments on disk that get no further commit, oldest first.
+    pub fn sealed(&self) -> impl ExactSizeIterator<Item = u32> + '_ {
+        self.sealed.iter().map(|sealed| sealed.segment.serial)
     }
 
-    /// Writes one commit and returns when the disk says that it is safe: its number and place.
+    /// Encrypts under another key from the next segment on, which begins now.
+    pub fn rotate(&mut self, key: Option<Key>) {
+        self.key = key;
+        self.seal_current();
+    }
+
+    /// Bytes that can still be written; nothing where the system does not say.
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.shelf.disk.free_bytes().ok()
+    }
+
+    /// A reader of what is durable, for any thread.
+    pub fn reader(&self) -> Reader<D> {
+        Reader::new(Arc::clone(&self.shelf))
+    }
+
+    /// Writes one commit and returns when it is safe: its number. The place of each part is added
+    /// to `places`.
     ///
     /// After a failed write or sync the segment is left alone and the commit goes whole into a
     /// fresh one. Where that fails too, the commit does not exist: the next one gets its number,
@@ -82,145 +131,233 @@ impl<D: Disk> Log<D> {
     ///
     /// # Errors
     /// [`StoreError::Disk`], above all a full disk; the log can be asked again.
-    pub fn commit(&mut self, body: &[u8]) -> Result<(u64, Place), StoreError> {
-        if body.len() > BODY_BYTES_MAX {
-            return Err(StoreError::TooLarge {
-                bytes: body.len(),
-                bytes_max: BODY_BYTES_MAX,
-            });
-        }
-        let mut outcome = self.try_commit(body);
+    pub fn commit<'a, P>(&mut self, parts: P, places: &mut Vec<Place>) -> Result<u64, StoreError>
+    where
+        P: IntoIterator<Item = Part<'a>> + Clone,
+    {
+        let count = places.len();
+        let mut outcome = self.try_commit(parts.clone(), places);
         for _ in 1..ATTEMPTS {
-            if outcome.is_ok() {
+            if matches!(outcome, Ok(()) | Err(StoreError::TooLarge { .. })) {
                 break;
             }
-            outcome = self.try_commit(body);
+            places.truncate(count);
+            outcome = self.try_commit(parts.clone(), places);
         }
-        let place = outcome?;
+        if let Err(fault) = outcome {
+            places.truncate(count);
+            return Err(fault);
+        }
         let number = self.next;
         self.next += 1;
-        Ok((number, place))
+        Ok(number)
     }
 
-    fn try_commit(&mut self, body: &[u8]) -> Result<Place, StoreError> {
-        let mut current = match self.current.take() {
-            Some(current) => current,
-            None => self.begin()?,
+    fn try_commit<'a>(
+        &mut self,
+        parts: impl IntoIterator<Item = Part<'a>>,
+        places: &mut Vec<Place>,
+    ) -> Result<(), StoreError> {
+        if self.current.is_none() {
+            self.current = Some(self.begin()?);
+        }
+        let Some(current) = &mut self.current else {
+            return Ok(());
         };
-        let outcome = self.write(&mut current, body);
-        let is_full = current.length >= self.options.segment_bytes;
-        if outcome.is_ok() && !is_full {
-            self.current = Some(current);
-        } else {
-            self.sealed.push(Sealed {
-                id: current.id,
-                is_damaged: false,
-            });
+        gather(parts, current, &mut self.buffer, places)?;
+        let outcome = current.write(self.next, self.options.durability, &mut self.buffer);
+        let end = self.options.segment_bytes.min(SEGMENT_BYTES_MAX);
+        if outcome.is_err() || current.length >= end {
+            self.seal_current();
         }
         outcome
     }
 
-    fn write(&mut self, current: &mut Current<D::File>, body: &[u8]) -> Result<Place, StoreError> {
-        self.buffer.clear();
-        frame::write(&current.salt, self.next, body, &mut self.buffer);
-        let fail = StoreError::disk("a commit cannot be written");
-        current.file.append(&self.buffer).map_err(fail)?;
-        let fail = StoreError::disk("the disk does not say that a commit is safe");
-        current.file.sync().map_err(fail)?;
-        let offset = current.length + HEADER_BYTES as u64;
-        current.length += frame_bytes(body.len()) as u64;
-        Ok(Place {
-            segment: current.id,
-            offset,
-            bytes: body.len(),
-        })
+    fn seal_current(&mut self) {
+        let segment = self.current.take().map(|current| current.segment);
+        let sealed = segment.map(|segment| Sealed {
+            segment,
+            is_damaged: false,
+        });
+        self.sealed.extend(sealed);
     }
 
     /// Makes a fresh segment for the next commit.
     fn begin(&mut self) -> Result<Current<D::File>, StoreError> {
-        let former = self.sealed.last().map(|sealed| sealed.id);
-        // What failed before stays where it is, under its own name.
-        let attempt = match former {
-            Some(former) if former.first == self.next => former.attempt.checked_add(1),
-            _ => Some(0),
+        let fail = || StoreError::disk("a new segment cannot be made");
+        let serial = self.serial.ok_or(io::ErrorKind::QuotaExceeded);
+        let serial = serial.map_err(|cause| fail()(cause.into()))?;
+        let store = match self.store {
+            Some(store) => store,
+            None => {
+                let mut store = [0; 16];
+                (self.options.random)(&mut store).map_err(fail())?;
+                *self.store.insert(store)
+            }
         };
-        let Some(attempt) = attempt else {
-            let cause = io::ErrorKind::AlreadyExists.into();
-            return Err(StoreError::disk("a new segment cannot be made")(cause));
-        };
-        let id = SegmentId {
-            first: self.next,
-            attempt,
-        };
-        let fail = StoreError::disk("a new segment cannot be made");
-        let mut file = self.disk.create(&id.name()).map_err(fail)?;
-        let salt = (self.options.salt)();
+        let numbers = (serial, self.next);
+        let (segment, bytes) =
+            Segment::fresh(numbers, store, self.key.as_ref(), self.options.random)?;
+        let name = segment.name.file();
+        let mut file = self.shelf.disk.create(&name).map_err(fail())?;
+        // Never given to another file, even if this one is removed: a name that comes back after a
+        // crash must not meet a newer segment.
+        self.serial = serial.checked_add(1);
         // Safe before the first commit is written: a header that is damaged with commits behind it
         // is then never what a crash has left.
         let outcome = file
-            .append(&opening(id.first, &salt))
+            .append(&bytes)
             .and_then(|()| file.sync())
-            .and_then(|()| self.disk.sync_names());
+            .and_then(|()| self.shelf.disk.sync_names());
         if let Err(cause) = outcome {
-            self.sealed.push(Sealed {
-                id,
-                is_damaged: false,
-            });
-            return Err(StoreError::disk("a new segment cannot be made")(cause));
+            // Nothing was ever in it. Left where it is, a full disk would gather one at each try;
+            // where it cannot be removed, the next start does.
+            let _ = self.shelf.disk.remove(&name);
+            return Err(fail()(cause));
         }
+        self.shelf.add(Arc::clone(&segment));
         Ok(Current {
-            id,
-            salt,
+            length: segment.start(),
+            segment,
             file,
-            length: START,
         })
     }
 
-    /// Removes segments in which every commit has a number below `before`.
+    /// Removes segments of which nothing is wanted any more; how many.
     ///
-    /// One that was found damaged is set aside instead: nobody but an operator throws it away.
-    /// What cannot be removed is tried again at the next call.
-    ///
-    /// # Errors
-    /// [`StoreError::Disk`] where a file cannot be removed.
-    pub fn retire(&mut self, before: u64) -> Result<usize, StoreError> {
-        let mut removed = 0;
-        while self.sealed_end().is_some_and(|end| end <= before) {
-            let Sealed { id, is_damaged } = self.sealed[0];
-            let name = id.name();
-            let outcome = match is_damaged {
-                true => self.disk.rename(&name, &id.name_aside()),
-                false => self.disk.remove(&name),
-            };
-            outcome.map_err(StoreError::disk("an old segment cannot be removed"))?;
-            self.sealed.remove(0);
-            removed += 1;
-        }
-        Ok(removed)
-    }
-
-    /// The number behind the last commit of the oldest segment; nothing where it is the current.
-    fn sealed_end(&self) -> Option<u64> {
-        self.sealed.first()?;
-        let second = self.sealed.get(1).map(|sealed| sealed.id.first);
-        let current = self.current.as_ref().map(|current| current.id.first);
-        Some(second.or(current).unwrap_or(self.next))
-    }
-
-    /// Reads the body of a commit that is still there.
+    /// Their numbers are written down as retired before, so that nobody takes them for lost. A
+    /// segment that was found damaged is set aside instead of removed: nobody but an operator
+    /// throws it away. The current segment, and serials that no segment has, are passed over.
     ///
     /// # Errors
-    /// [`StoreError::Disk`] where its segment is gone or cannot be read.
-    pub fn read(&self, place: Place, into: &mut Vec<u8>) -> Result<(), StoreError> {
-        let fail = StoreError::disk("a commit cannot be read");
-        let mut read = || {
-            let file = self.disk.open(&place.segment.name())?;
-            into.resize(place.bytes, 0);
-            match file.read_at(place.offset, into)? {
-                read if read == place.bytes => Ok(()),
-                _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    /// [`StoreError::Disk`] where the folder cannot be changed; asked again, it goes on.
+    pub fn retire(&mut self, serials: &[u32]) -> Result<usize, StoreError> {
+        let mut retired = 0;
+        for serial in serials {
+            let same = |sealed: &Sealed| sealed.segment.serial == *serial;
+            if let Some(index) = self.sealed.iter().position(same) {
+                self.retire_at(index)?;
+                retired += 1;
             }
+        }
+        Ok(retired)
+    }
+
+    fn retire_at(&mut self, index: usize) -> Result<(), StoreError> {
+        let Sealed {
+            segment,
+            is_damaged,
+        } = &self.sealed[index];
+        let (segment, is_damaged) = (Arc::clone(segment), *is_damaged);
+        let later = self.sealed.get(index + 1).map(|later| later.segment.first);
+        let current = self.current.as_ref().map(|current| current.segment.first);
+        let end = later.or(current).unwrap_or(self.next);
+        // Without a number of its own, where all that was in it was given up.
+        if segment.first < end {
+            self.write_down(Gone {
+                first: segment.first,
+                last: end - 1,
+                serial: segment.serial,
+            })?;
+        }
+        let name = segment.name.file();
+        let outcome = match is_damaged {
+            true => self.shelf.disk.rename(&name, &segment.name.aside()),
+            false => self.shelf.disk.remove(&name),
         };
-        read().map_err(fail)
+        outcome.map_err(StoreError::disk("an old segment cannot be removed"))?;
+        self.shelf.take_away(segment.serial);
+        self.sealed.remove(index);
+        Ok(())
+    }
+
+    /// Makes durable that numbers are retired, as one file with those that they touch.
+    fn write_down(&mut self, gone: Gone) -> Result<(), StoreError> {
+        let (mut joined, mut parted) = (gone, Vec::new());
+        self.gone.retain(|one| match joined.joined(*one) {
+            Some(both) => {
+                joined = both;
+                parted.push(*one);
+                false
+            }
+            None => true,
+        });
+        let disk = &self.shelf.disk;
+        let outcome = match parted.contains(&joined) {
+            true => Ok(()),
+            false => disk.create(&joined.file()).map(drop),
+        };
+        let outcome = match outcome {
+            // Made by an earlier try whose sync failed.
+            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            outcome => outcome,
+        };
+        if let Err(cause) = outcome.and_then(|()| disk.sync_names()) {
+            self.gone.append(&mut parted);
+            self.gone.sort_unstable();
+            let fail = StoreError::disk("retired numbers cannot be written down");
+            return Err(fail(cause));
+        }
+        parted.retain(|one| *one != joined);
+        for one in parted {
+            // One that stays says nothing that the new one does not say.
+            let _ = disk.remove(&one.file());
+        }
+        self.gone.push(joined);
+        self.gone.sort_unstable();
+        Ok(())
+    }
+}
+
+/// Puts parts behind each other, with room for the header, and adds the place of each.
+fn gather<'a, F>(
+    parts: impl IntoIterator<Item = Part<'a>>,
+    current: &Current<F>,
+    buffer: &mut Vec<u8>,
+    places: &mut Vec<Place>,
+) -> Result<(), StoreError> {
+    frame::begin(buffer);
+    for part in parts {
+        let bytes = buffer.len() + part::part_bytes(part.bytes.len());
+        if bytes > BODY_BYTES_MAX - TAG_BYTES {
+            return Err(StoreError::TooLarge {
+                bytes,
+                bytes_max: BODY_BYTES_MAX - TAG_BYTES,
+            });
+        }
+        let from = part::write(part, buffer) - frame::HEADER_BYTES;
+        // All fit: a segment ends before 32 GiB, a body before 4.
+        places.push(Place {
+            segment: current.segment.serial,
+            frame: (current.length / ALIGNMENT as u64) as u32,
+            from: from as u32,
+            bytes: part.bytes.len() as u32,
+        });
+    }
+    Ok(())
+}
+
+impl<F: File> Current<F> {
+    /// Writes the body in the buffer as one commit, behind all others.
+    fn write(
+        &mut self,
+        number: u64,
+        durability: Durability,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        if let Some(cipher) = &self.segment.cipher {
+            let binding = self.segment.binding(number, self.length);
+            let tag = cipher.seal(number, &binding, &mut buffer[frame::HEADER_BYTES..])?;
+            buffer.extend_from_slice(&tag);
+        }
+        frame::finish(&self.segment.salt, number, buffer);
+        let fail = StoreError::disk("a commit cannot be written");
+        self.file.append(buffer).map_err(fail)?;
+        if durability == Durability::Disk {
+            let fail = StoreError::disk("the disk does not say that a commit is safe");
+            self.file.sync().map_err(fail)?;
+        }
+        self.length += buffer.len() as u64;
+        Ok(())
     }
 }

@@ -1,9 +1,10 @@
 //! A disk that does what disks do: it loses, tears, reorders, rots, fills up and fails.
 
-use std::cell::RefCell;
+#![allow(dead_code, reason = "each test uses the faults that it needs")]
+
 use std::collections::BTreeMap;
 use std::io;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 use casemate_store::disk::{Disk, File};
 
@@ -43,44 +44,45 @@ struct Content {
 
 #[derive(Default)]
 struct World {
-    files: BTreeMap<String, Rc<RefCell<Content>>>,
+    files: BTreeMap<String, Arc<Mutex<Content>>>,
     /// The names as they would be after a crash.
-    safe_names: BTreeMap<String, Rc<RefCell<Content>>>,
+    safe_names: BTreeMap<String, Arc<Mutex<Content>>>,
     fail_syncs: u32,
     room: Option<usize>,
+    reads: usize,
 }
 
 /// Shared by all who use the disk.
 #[derive(Clone, Default)]
-pub struct FaultyDisk(Rc<RefCell<World>>);
+pub struct FaultyDisk(Arc<Mutex<World>>);
 
 pub struct FaultyFile {
-    world: Rc<RefCell<World>>,
-    content: Rc<RefCell<Content>>,
+    world: Arc<Mutex<World>>,
+    content: Arc<Mutex<Content>>,
 }
 
 impl FaultyDisk {
     /// The next so many syncs fail, and what they were for is lost or not, as it comes.
     pub fn fail_syncs(&self, count: u32) {
-        self.0.borrow_mut().fail_syncs = count;
+        self.0.lock().unwrap().fail_syncs = count;
     }
 
     /// So many more bytes fit; none for a disk without end.
     pub fn set_room(&self, bytes: Option<usize>) {
-        self.0.borrow_mut().room = bytes;
+        self.0.lock().unwrap().room = bytes;
     }
 
     /// The machine loses its power: what was not safe is there, torn, or gone.
     pub fn crash(&self, chance: &mut Chance) {
-        let mut world = self.0.borrow_mut();
+        let mut world = self.0.lock().unwrap();
         let mut names = world.safe_names.clone();
         for (name, content) in &world.files {
             if chance.one_in(2) {
-                names.insert(name.clone(), Rc::clone(content));
+                names.insert(name.clone(), Arc::clone(content));
             }
         }
         for content in names.values() {
-            let mut content = content.borrow_mut();
+            let mut content = content.lock().unwrap();
             let safe = content.safe;
             let kept = chance.below((content.seen.len() - safe) as u64 + 1) as usize;
             content.seen.truncate(safe + kept);
@@ -108,28 +110,50 @@ impl FaultyDisk {
 
     /// Flips one bit of a file that is safe.
     pub fn rot(&self, name: &str, byte: usize, bit: u8) {
-        let world = self.0.borrow();
-        world.files[name].borrow_mut().seen[byte] ^= 1 << bit;
+        let world = self.0.lock().unwrap();
+        world.files[name].lock().unwrap().seen[byte] ^= 1 << bit;
+    }
+
+    /// A disk with the same files, as another machine would see a copy.
+    pub fn copied(&self) -> FaultyDisk {
+        let copy = FaultyDisk::default();
+        for name in self.list().unwrap() {
+            copy.put(&name, &self.get(&name));
+        }
+        copy
+    }
+
+    /// How often a file was read.
+    pub fn reads(&self) -> usize {
+        self.0.lock().unwrap().reads
     }
 
     pub fn length_of(&self, name: &str) -> usize {
-        self.0.borrow().files[name].borrow().seen.len()
+        self.0.lock().unwrap().files[name]
+            .lock()
+            .unwrap()
+            .seen
+            .len()
     }
 
     /// Writes a whole file as another program would.
     pub fn put(&self, name: &str, bytes: &[u8]) {
-        let content = Rc::new(RefCell::new(Content {
+        let content = Arc::new(Mutex::new(Content {
             seen: bytes.to_vec(),
             safe: bytes.len(),
             lost: Vec::new(),
         }));
-        let mut world = self.0.borrow_mut();
-        world.files.insert(name.into(), Rc::clone(&content));
+        let mut world = self.0.lock().unwrap();
+        world.files.insert(name.into(), Arc::clone(&content));
         world.safe_names.insert(name.into(), content);
     }
 
     pub fn get(&self, name: &str) -> Vec<u8> {
-        self.0.borrow().files[name].borrow().seen.clone()
+        self.0.lock().unwrap().files[name]
+            .lock()
+            .unwrap()
+            .seen
+            .clone()
     }
 }
 
@@ -137,50 +161,50 @@ impl Disk for FaultyDisk {
     type File = FaultyFile;
 
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.0.borrow().files.keys().cloned().collect())
+        Ok(self.0.lock().unwrap().files.keys().cloned().collect())
     }
 
     fn create(&self, name: &str) -> io::Result<FaultyFile> {
-        let mut world = self.0.borrow_mut();
+        let mut world = self.0.lock().unwrap();
         if world.files.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         if world.room == Some(0) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let content = Rc::default();
-        world.files.insert(name.into(), Rc::clone(&content));
+        let content: Arc<Mutex<Content>> = Arc::default();
+        world.files.insert(name.into(), Arc::clone(&content));
         drop(world);
         Ok(FaultyFile {
-            world: Rc::clone(&self.0),
+            world: Arc::clone(&self.0),
             content,
         })
     }
 
     fn open(&self, name: &str) -> io::Result<FaultyFile> {
-        let world = self.0.borrow();
+        let world = self.0.lock().unwrap();
         let content = world.files.get(name).ok_or(io::ErrorKind::NotFound)?;
         Ok(FaultyFile {
-            world: Rc::clone(&self.0),
-            content: Rc::clone(content),
+            world: Arc::clone(&self.0),
+            content: Arc::clone(content),
         })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut world = self.0.borrow_mut();
+        let mut world = self.0.lock().unwrap();
         let content = world.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
         world.files.insert(to.into(), content);
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let mut world = self.0.borrow_mut();
+        let mut world = self.0.lock().unwrap();
         world.files.remove(name).ok_or(io::ErrorKind::NotFound)?;
         Ok(())
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        let mut world = self.0.borrow_mut();
+        let mut world = self.0.lock().unwrap();
         if world.fail_syncs > 0 {
             world.fail_syncs -= 1;
             return Err(io::Error::other("the disk is broken"));
@@ -188,17 +212,23 @@ impl Disk for FaultyDisk {
         world.safe_names = world.files.clone();
         Ok(())
     }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let room = self.0.lock().unwrap().room;
+        Ok(room.map_or(u64::MAX, |room| room as u64))
+    }
 }
 
 impl File for FaultyFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut world = self.world.borrow_mut();
+        let mut world = self.world.lock().unwrap();
         let fits = world.room.map_or(bytes.len(), |room| room.min(bytes.len()));
         if let Some(room) = &mut world.room {
             *room -= fits;
         }
         self.content
-            .borrow_mut()
+            .lock()
+            .unwrap()
             .seen
             .extend_from_slice(&bytes[..fits]);
         match fits == bytes.len() {
@@ -208,8 +238,8 @@ impl File for FaultyFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let mut world = self.world.borrow_mut();
-        let mut content = self.content.borrow_mut();
+        let mut world = self.world.lock().unwrap();
+        let mut content = self.content.lock().unwrap();
         let (safe, seen) = (content.safe, content.seen.len());
         content.safe = seen;
         if world.fail_syncs > 0 {
@@ -222,7 +252,8 @@ impl File for FaultyFile {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let content = self.content.borrow();
+        self.world.lock().unwrap().reads += 1;
+        let content = self.content.lock().unwrap();
         let from = content.seen.len().min(offset as usize);
         let bytes = buffer.len().min(content.seen.len() - from);
         buffer[..bytes].copy_from_slice(&content.seen[from..from + bytes]);
@@ -230,6 +261,21 @@ impl File for FaultyFile {
     }
 
     fn length(&self) -> io::Result<u64> {
-        Ok(self.content.borrow().seen.len() as u64)
+        Ok(self.content.lock().unwrap().seen.len() as u64)
     }
+}
+
+/// Random bytes that differ at each call and are the same in each run of one thread.
+pub fn draw(bytes: &mut [u8]) -> io::Result<()> {
+    thread_local! {
+        static DRAWN: std::cell::Cell<u64> = const { std::cell::Cell::new(1) };
+    }
+    let mut chance = Chance(DRAWN.replace(DRAWN.get() + 1));
+    bytes.fill_with(|| chance.next() as u8);
+    Ok(())
+}
+
+/// Encrypted under a key that is made of one byte.
+pub fn keys(byte: u8) -> casemate_store::Keys {
+    casemate_store::Keys::encrypted(casemate_store::Key::new(&[byte; 32]).unwrap())
 }
