@@ -90,6 +90,13 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// True where room on the disk would help.
+    pub fn is_full(&self) -> bool {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        let kinds = [FileTooLarge, QuotaExceeded, StorageFull];
+        matches!(self, StoreError::Disk { cause, .. } if kinds.contains(&cause.kind()))
+    }
+
     pub(crate) fn disk(what: &'static str) -> impl FnOnce(io::Error) -> StoreError {
         move |cause| StoreError::Disk { what, cause }
     }

@@ -19,8 +19,11 @@
 //! stands in it, `segment` the beginning of a file of them, [`seal`] how it is encrypted, `walk`
 //! how it is read from end to end. [`log`] writes and retires, which `gone` writes down;
 //! [`recovery`] reads everything once at the start, through `scan`; a [`reader`] reads single
-//! places, which `shelf` says where to find.
+//! places, which `shelf` says where to find. Above all of it stands the [`committer`], which takes
+//! what shards put into its `basket`.
 
+mod basket;
+pub mod committer;
 pub mod disk;
 mod error;
 mod frame;
@@ -35,10 +38,12 @@ mod segment;
 mod shelf;
 mod walk;
 
+pub use basket::{Refused, Submitter};
+pub use committer::{Answer, Audience, Committer, Core, Event, Next, Orders, Pace};
 pub use disk::{Disk, File, OsDisk};
 pub use error::StoreError;
 pub use log::{Durability, Log, Options};
-pub use part::{Part, Place};
+pub use part::{Part, Place, PART_BYTES_MAX};
 pub use reader::Reader;
 pub use recovery::{recover, Recovered};
 pub use scan::{Damage, Found, Report, SegmentReport};

@@ -117,6 +117,10 @@ impl<D: Disk> Log<D> {
         self.shelf.disk.free_bytes().ok()
     }
 
+    pub(crate) fn shelf(&self) -> &Arc<Shelf<D>> {
+        &self.shelf
+    }
+
     /// A reader of what is durable, for any thread.
     pub fn reader(&self) -> Reader<D> {
         Reader::new(Arc::clone(&self.shelf))
@@ -174,6 +178,7 @@ impl<D: Disk> Log<D> {
     }
 
     fn seal_current(&mut self) {
+        self.shelf.seal();
         let segment = self.current.take().map(|current| current.segment);
         let sealed = segment.map(|segment| Sealed {
             segment,

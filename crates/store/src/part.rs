@@ -8,10 +8,13 @@
 //! 16  bytes      then zeros up to a multiple of 8
 //! ```
 
-use crate::frame::ALIGNMENT;
+use crate::frame::{ALIGNMENT, BODY_BYTES_MAX};
 
 /// Bytes before those of a part.
 const HEADER_BYTES: usize = 16;
+
+/// The largest part, bytes: with all that stands around it, it fits a commit of its own.
+pub const PART_BYTES_MAX: usize = BODY_BYTES_MAX - 1024;
 
 /// What one shard wants kept, as one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +23,7 @@ pub struct Part<'a> {
     pub shard: u16,
     /// The shard's own number for it; the store gives it back and reads nothing into it.
     pub seq: u64,
-    /// The records, below 512 MiB.
+    /// The records, up to [`PART_BYTES_MAX`].
     pub bytes: &'a [u8],
 }
 

@@ -5,36 +5,64 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::segment::Segment;
 
-/// A folder and its segments, by serial.
+/// A folder and its segments.
 pub(crate) struct Shelf<D> {
     pub disk: D,
-    segments: Mutex<BTreeMap<u32, Arc<Segment>>>,
+    row: Mutex<Row>,
+}
+
+#[derive(Default)]
+struct Row {
+    segments: BTreeMap<u32, Arc<Segment>>,
+    /// The one that is being written.
+    current: Option<u32>,
 }
 
 impl<D> Shelf<D> {
-    pub fn new(disk: D, segments: impl Iterator<Item = Arc<Segment>>) -> Arc<Shelf<D>> {
-        let segments = segments.map(|segment| (segment.serial, segment)).collect();
+    /// A shelf of sealed segments.
+    pub fn new(disk: D, sealed: impl Iterator<Item = Arc<Segment>>) -> Arc<Shelf<D>> {
+        let row = Row {
+            segments: sealed.map(|segment| (segment.serial, segment)).collect(),
+            current: None,
+        };
         Arc::new(Shelf {
             disk,
-            segments: Mutex::new(segments),
+            row: Mutex::new(row),
         })
     }
 
     pub fn find(&self, serial: u32) -> Option<Arc<Segment>> {
-        self.locked().get(&serial).cloned()
+        self.locked().segments.get(&serial).cloned()
     }
 
+    /// The serials of all but the current one, oldest first.
+    pub fn sealed(&self) -> Vec<u32> {
+        let row = self.locked();
+        let serials = row.segments.keys().copied();
+        serials
+            .filter(|serial| Some(*serial) != row.current)
+            .collect()
+    }
+
+    /// Adds the segment that is written from now on.
     pub fn add(&self, segment: Arc<Segment>) {
-        self.locked().insert(segment.serial, segment);
+        let mut row = self.locked();
+        row.current = Some(segment.serial);
+        row.segments.insert(segment.serial, segment);
+    }
+
+    /// From now on nothing is written to the current one.
+    pub fn seal(&self) {
+        self.locked().current = None;
     }
 
     /// From now on nobody begins to read it; who does already has it open.
     pub fn take_away(&self, serial: u32) {
-        self.locked().remove(&serial);
+        self.locked().segments.remove(&serial);
     }
 
-    fn locked(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Segment>>> {
-        // A map is whole after each of these statements, whoever panicked.
-        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locked(&self) -> MutexGuard<'_, Row> {
+        // Whole after each of these statements, whoever panicked.
+        self.row.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
