@@ -82,19 +82,20 @@ rules: .venv/stamps/packages
 
 fmt: .venv/stamps/packages ## Format both languages in place.
 	@cargo fmt --all
-	@$(BIN)/ruff format python tests tools examples
-	@$(BIN)/ruff check --fix-only --quiet python tests tools examples
+	@$(BIN)/ruff format python tests tools examples bench
+	@$(BIN)/ruff check --fix-only --quiet python tests tools examples bench
 
 lint: setup ## Check format, lints, types, layers and style; changes nothing.
 	@$(say) 'format'
 	@cargo fmt --all --check
-	@$(BIN)/ruff format --check python tests tools examples
+	@$(BIN)/ruff format --check python tests tools examples bench
 	@$(say) 'lints'
 	@cargo clippy --workspace --all-targets -- -D warnings
-	@$(BIN)/ruff check python tests tools examples
+	@$(BIN)/ruff check python tests tools examples bench
 	@$(say) 'types'
 	@$(BIN)/mypy --config-file pyproject.toml
 	@$(BIN)/mypy --strict tools/*.py
+	@$(BIN)/mypy --config-file pyproject.toml -p bench
 	@$(MAKE) rules
 
 check: lint test ## All that must hold before a push: lint, then test.
@@ -117,8 +118,8 @@ fuzzing:
 			-- -max_total_time=$(FUZZ_S) -max_len=2048; \
 	done
 
-bench: setup ## Measure a broker on loopback with mqload (MQLOAD=path); fails on any loss.
-	@$(PY) tools/bench.py $(ARGUMENTS)
+bench: setup ## Measure this broker and others side by side; writes docs/performance.md.
+	@$(PY) -m bench $(ARGUMENTS)
 
 soak: setup ## Long suites: simulator, planted faults, fuzzing, soak tests, proof of statements.
 	@$(say) 'simulator: $(SOAK_S) s of seeds'

@@ -1,0 +1,65 @@
+"""`python -m bench`: measures what is asked for, keeps it, and writes the page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from bench import machine, measure, page, peers, results
+from bench.cases import cases
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; gives its exit code."""
+    suites = list(dict.fromkeys(case.suite for case in cases()))
+    names = [peer.name for peer in peers.PEERS]
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--suites", default=",".join(suites), help="what is measured, by commas")
+    parser.add_argument("--peers", default=",".join(names), help="which brokers, by commas")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each broker in each case")
+    parser.add_argument("--seconds", type=float, default=1.0, help="measured time of each run")
+    parser.add_argument("--page", action="store_true", help="only write the page anew")
+    options = parser.parse_args(arguments)
+    wanted, known = options.suites.split(","), options.peers.split(",")
+    for word, allowed in ((wanted, suites), (known, names)):
+        if unknown := set(word) - set(allowed):
+            parser.error(f"there is no {', '.join(sorted(unknown))}; there is {', '.join(allowed)}")
+    if not options.page:
+        settings = measure.Settings(rounds=options.rounds, seconds=options.seconds)
+        _measure(wanted, known, settings)
+    page.write(results.read())
+    _say(f"written: {page.PAGE.relative_to(machine.ROOT)}")
+    return 0
+
+
+def _measure(suites: list[str], names: list[str], settings: measure.Settings) -> None:
+    """Measures suite by suite, and keeps each as soon as it is done."""
+    described: dict[str, dict[str, str]] = {}
+    present = []
+    for peer in peers.PEERS:
+        if peer.name not in names:
+            continue
+        _say(f"getting {peer.name}")
+        described[peer.name] = {"title": peer.title}
+        try:
+            described[peer.name]["version"] = peer.get()
+            present.append(peer)
+        except peers.Missing as reason:
+            described[peer.name]["missing"] = str(reason)
+            _say(f"missing: {peer.name}: {reason}")
+    for suite in suites:
+        measured = [
+            (case, measure.measure(present, case, settings, _say))
+            for case in cases()
+            if case.suite == suite
+        ]
+        path = results.keep(suite, machine.describe(), settings, described, measured)
+        _say(f"kept: {path.relative_to(machine.ROOT)}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - progress of a program.
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""The cases: what is done to each broker, and what of it is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+SHAPES = {
+    "50→1": ("fan-in", "--publishers", "50", "--subscribers", "1"),
+    "1→100": ("fan-out", "--publishers", "1", "--subscribers", "100"),
+    "50:50": ("pairs", "--publishers", "50"),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Is one thing that is done to each broker.
+
+    Attributes:
+        suite: Table that it belongs to.
+        name: Its column there.
+        words: What is done, in options of `casemate bench`.
+        qos: QoS of both sides; who cannot do it is left out of this case.
+        version: MQTT version, by its number on the wire.
+        transport: Over which it is done.
+        counts: What a broker's CPU time is divided by: `delivery` or `connection`.
+    """
+
+    suite: str
+    name: str
+    words: tuple[str, ...]
+    qos: int = 0
+    version: int = 4
+    transport: str = "tcp"
+    counts: str = "delivery"
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """All of its options."""
+        version = {3: "31", 4: "311", 5: "5"}[self.version]
+        return (*self.words, "-q", str(self.qos), "-V", version)
+
+
+def cases() -> Iterator[Case]:
+    """Yields all cases, in the order of their tables."""
+    for qos in (0, 1, 2):
+        for shape, words in SHAPES.items():
+            yield Case("messages", f"{shape} QoS {qos}", words, qos)
+    one = ("pairs", "--publishers", "1", "--window", "1")
+    for qos in (0, 1):
+        yield Case("wakeups", f"QoS {qos}", one, qos)
+    wide = ("fan-out", "--subscribers", "1000", "--at-once", "100", "--window", "20000")
+    yield Case("wide", "1→1,000 QoS 0", wide)
+    for payload, shown in ((16, "16 B"), (256, "256 B"), (4_096, "4 KiB"), (65_536, "64 KiB")):
+        yield Case("sizes", shown, ("pairs", "--publishers", "10", "--payload", str(payload)))
+    yield Case(
+        "sizes",
+        "1 MiB",
+        ("pairs", "--publishers", "2", "--window", "16", "--payload", "1048576"),
+    )
+    rich = ("pairs", "--publishers", "50", "--alias", "--properties")
+    yield Case("modern", "50:50 alias, properties", rich, 0, 5)
+    group = ("shared", "--publishers", "50", "--subscribers", "4")
+    for qos in (0, 1):
+        yield Case("modern", f"50→$share of 4, QoS {qos}", group, qos, 5)
+    rate = ("pairs", "--publishers", "50", "--rate", "5000")
+    for qos in (0, 1):
+        yield Case("latency", f"QoS {qos}", rate, qos)
+    for transport in ("tls", "wss"):
+        for shape in ("1→100", "50:50"):
+            name = f"{shape} {transport.upper()}"
+            yield Case("secure", name, SHAPES[shape], 0, 4, transport)
+    storm = ("connects", "--connections", "100000", "--at-once", "32")
+    yield Case("connects", "TCP", storm, counts="connection")
+    for more, shown in (((), "TLS, full"), (("--tls-resume",), "TLS, resumed")):
+        yield Case("connects", shown, (*storm, *more), transport="tls", counts="connection")
+    crowd = ("idle", "--connections", "5000", "--at-once", "100", "--warm-up", "0")
+    for transport in ("tcp", "tls", "wss"):
+        yield Case("idle", transport.upper(), crowd, transport=transport, counts="memory")

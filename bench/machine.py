@@ -1,0 +1,66 @@
+"""Says on what machine and of which tree something was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+BROKER_CORE = 0
+GENERATOR_CORE = 1
+
+
+def describe() -> dict[str, Any]:
+    """Gives what a reader must know to compare figures: machine, system, tree, moment."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "commit": _git("rev-parse", "--short=10", "HEAD") or "unknown",
+        "changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "pinned": is_pinned(),
+    }
+
+
+def load_average() -> float:
+    """Gives how many programs wanted to run in the last minute, all cores together."""
+    return round(os.getloadavg()[0], 2)
+
+
+def is_pinned() -> bool:
+    """True where broker and generator can each have a core of their own."""
+    return shutil.which("taskset") is not None and (os.cpu_count() or 1) > 1
+
+
+def on_core(core: int, command: list[str]) -> list[str]:
+    """Binds a command to one core where that is possible, so that two do not share one."""
+    return ["taskset", "-c", str(core), *command] if is_pinned() else command
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _git(*words: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,224 @@
+"""Writes what was measured into `docs/performance.md`, between its markers, and draws it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from bench import picture
+from bench.machine import ROOT
+from bench.results import Result
+
+PAGE = ROOT / "docs" / "performance.md"
+PICTURES = ROOT / "docs" / "performance"
+
+_BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+# Of issue 6: the highest multiple of the floor, and the least of mosquitto.
+GOALS = {
+    "50→1 QoS 0": (2.0, 35.0), "50:50 QoS 0": (2.0, 35.0), "1→100 QoS 0": (1.3, 22.0),
+    "50→1 QoS 1": (1.3, 22.0), "50:50 QoS 1": (1.3, 22.0), "1→100 QoS 1": (1.3, 17.0),
+    "50:50 QoS 2": (None, 20.0),
+}  # fmt: skip
+WAKEUP_GOALS = {"QoS 0": (1.15, 1.5), "QoS 1": (1.4, 1.1)}
+
+
+def write(results: Mapping[str, Result], page: Path = PAGE, pictures: Path = PICTURES) -> None:
+    """Writes each block whose suite was measured, and the pictures."""
+    text = page.read_text(encoding="utf-8")
+    page.write_text(filled(text, results), encoding="utf-8")
+    pictures.mkdir(exist_ok=True)
+    for suite, drawn in drawings(results):
+        (pictures / f"{suite}.svg").write_text(drawn, encoding="utf-8")
+
+
+def filled(text: str, results: Mapping[str, Result]) -> str:
+    """Gives the page with its blocks written anew."""
+
+    def block(found: re.Match[str]) -> str:
+        result = results.get(found[2])
+        if result is None:
+            return found[0]
+        lines = "\n".join(BLOCKS[found[2]](result))
+        return f"{found[1]}{lines}\n{found[3]}"
+
+    return _BLOCK.sub(block, text)
+
+
+def drawings(results: Mapping[str, Result]) -> Iterator[tuple[str, str]]:
+    """Yields the name of each picture and the picture."""
+    for suite, title in (
+        ("messages", "CPU time of the broker for each delivered message, 64 B"),
+        ("sizes", "CPU time of the broker for each delivered message, QoS 0, by payload"),
+    ):
+        if suite in results:
+            result = results[suite]
+            rows = {
+                case: {
+                    name: median
+                    for name in result.shown
+                    if (median := result.median(case, name)) is not None
+                }
+                for case in result.cases
+            }
+            yield suite, picture.dots(title, "µs", rows, result.shown)
+
+
+# Blocks
+
+
+def costs(result: Result) -> Iterator[str]:
+    """Yields what a delivery costs each broker, how many there are, and where it was measured."""
+    yield from _table(result, "µs of CPU for each delivery", "cost", _cost)
+    yield ""
+    yield from _table(result, "deliveries a second", "rate", _rate)
+    yield from _notes(result)
+
+
+def messages(result: Result) -> Iterator[str]:
+    """Yields the main comparison, and how it stands to the goals."""
+    yield "![CPU time for each delivered message](performance/messages.svg)"
+    yield ""
+    yield from costs(result)
+    yield ""
+    yield from _against(result, GOALS)
+
+
+def wakeups(result: Result) -> Iterator[str]:
+    """Yields the cost of a message that comes alone, and how it stands to the goals."""
+    yield from costs(result)
+    yield ""
+    yield from _against(result, WAKEUP_GOALS)
+
+
+def sizes(result: Result) -> Iterator[str]:
+    """Yields the cost by payload, drawn and as a table."""
+    yield "![CPU time by payload](performance/sizes.svg)"
+    yield ""
+    yield from costs(result)
+
+
+def latency(result: Result) -> Iterator[str]:
+    """Yields p50, p99, p99.9 and the longest of each broker."""
+    columns = [f"{case}: {name}" for case in result.cases for name in ("p50", "p99", "p99.9")]
+    yield f"| µs from the intended moment | {' | '.join(columns)} |"
+    yield f"|---|{'---:|' * len(columns)}"
+    for name in result.shown:
+        cells = []
+        for case in result.cases.values():
+            summary = case.get(name)
+            values = summary["latency_us"][:3] if summary else []
+            mark = _mark(summary["harm"]) if summary else ""
+            cells += [f"{value:,.0f}{mark}" for value in values] or ["–"] * 3
+        yield f"| {_title(result, name)} | {' | '.join(cells)} |"
+    yield from _notes(result)
+
+
+def connects(result: Result) -> Iterator[str]:
+    """Yields what a connection costs, and how many there are."""
+    yield from _table(result, "µs of CPU for each connection", "cost", _cost)
+    yield ""
+    yield from _table(result, "connections a second", "rate", _rate)
+    yield from _notes(result)
+
+
+def idle(result: Result) -> Iterator[str]:
+    """Yields the memory of idle connections."""
+    yield from _table(result, "bytes of memory for each connection", "cost", _rate)
+    yield from _notes(result)
+
+
+BLOCKS: Mapping[str, Callable[[Result], Iterator[str]]] = {
+    "messages": messages, "wakeups": wakeups, "wide": costs, "sizes": sizes, "modern": costs,
+    "latency": latency, "secure": costs, "connects": connects, "idle": idle,
+}  # fmt: skip
+
+
+# Inside
+
+
+def _title(result: Result, name: str) -> str:
+    known = result.peers[name]
+    version = known.get("version", "")
+    shown = f"{known['title']} {version}" if version[:1].isdigit() else known["title"]
+    return f"**{shown}**" if name == "casemate" else shown
+
+
+def _table(result: Result, corner: str, figure: str, show: Callable[[float], str]) -> Iterator[str]:
+    yield f"| {corner} | {' | '.join(result.cases)} |"
+    yield f"|---|{'---:|' * len(result.cases)}"
+    for name in result.shown:
+        cells = [_cell(case.get(name), figure, show) for case in result.cases.values()]
+        yield f"| {_title(result, name)} | {' | '.join(cells)} |"
+
+
+def _cell(summary: Mapping[str, object] | None, figure: str, show: Callable[[float], str]) -> str:
+    if summary is None:
+        return "–"
+    spread = summary[figure]
+    if not isinstance(spread, dict):
+        return "failed"
+    median, least, most = (show(spread[key]) for key in ("median", "least", "most"))
+    shown = median if least == most else f"{median} ({least}–{most})"
+    harm = summary["harm"]
+    return shown + _mark(harm if isinstance(harm, dict) else {})
+
+
+def _mark(harm: Mapping[str, int]) -> str:
+    return " †" if harm else ""
+
+
+def _cost(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _against(result: Result, goals: Mapping[str, tuple[float | None, float]]) -> Iterator[str]:
+    """Yields how ours stands to the floor and to mosquitto in the same run."""
+    yield "| casemate against | floor | goal | mosquitto | goal |"
+    yield "|---|---:|---:|---:|---:|"
+    for case, (most, least) in goals.items():
+        floor = result.ratio(case, "casemate", "floor")
+        mosquitto = result.ratio(case, "mosquitto", "casemate")
+        yield (
+            f"| {case} | {_times(floor)} | {'–' if most is None else f'≤ {most:g} ×'} "
+            f"| {_times(mosquitto)} cheaper | ≥ {least:g} × |"
+        )
+
+
+def _times(ratio: float | None) -> str:
+    return "–" if ratio is None else f"{ratio:.2f} ×" if ratio < 10 else f"{ratio:.0f} ×"
+
+
+def _notes(result: Result) -> Iterator[str]:
+    """Yields where and how it was measured, who is missing, and what went wrong."""
+    machine, settings = result.machine, result.settings
+    loads = result.loads
+    yield ""
+    yield (
+        f"*{machine['at']}, commit {machine['commit']}"
+        f"{' with changes' if machine['changed'] else ''}, {machine['processor']}, "
+        f"{machine['cores']} cores{'' if machine['pinned'] else ', not pinned'}, "
+        f"{machine['system']}; {settings['rounds']} rounds of {settings['seconds']:g} s, "
+        "interleaved; median (least–most)"
+        + (f"; load average {loads[0]:.1f}–{loads[1]:.1f}" if loads else "")
+        + ".*"
+    )
+    for name, known in result.peers.items():
+        if "missing" in known:
+            yield f"*{known['title']} is missing: {known['missing']}.*"
+        for case, found in result.cases.items():
+            summary = found.get(name)
+            if summary is None:
+                continue
+            if summary["harm"]:
+                words = ", ".join(
+                    f"{key.replace('_', ' ')} {count:,}" for key, count in summary["harm"].items()
+                )
+                yield f"*† {known['title']}, {case}: {words}.*"
+            for fault in dict.fromkeys(summary["faults"]):
+                yield f"*{known['title']}, {case}: {fault}.*"

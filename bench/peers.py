@@ -1,0 +1,354 @@
+"""The brokers that are compared: how each is got, started fresh and reached.
+
+A peer that cannot be built on a machine is listed with its reason; it is never just left out.
+Each runs with its own defaults but for what would otherwise lose messages of a run that keeps 4,000
+of them under way; nobody else's peers are asked for passwords or rules, ours always are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from bench.machine import BROKER_CORE, ROOT, on_core
+
+CACHE = ROOT / "target" / "bench" / "peers"
+RECIPES = Path(__file__).parent / "recipes"
+
+BUILD_S_MAX = 3_600
+START_S_MAX = 30
+STOP_S_MAX = 10
+
+MOCHI = "v2.7.9"
+NATS = "v2.15.2"
+RMQTT = "0.24.0"
+RUMQTTD = "0.20.0"
+AMQTT = "0.12.1"
+
+
+class Missing(Exception):
+    """Says why a peer cannot be measured on this machine, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Says how a running broker is reached.
+
+    Attributes:
+        pid: Of its process.
+        words: Options of `casemate bench`, without those that say what is done.
+    """
+
+    pid: int
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Is one broker of the comparison.
+
+    Attributes:
+        name: For the command line and the results.
+        title: For people.
+        get: Builds or finds it; gives its version, or raises `Missing`.
+        command: What starts it, given a port on loopback and an empty folder.
+        qos_max: The highest QoS that it does.
+        transports: What it is started with here.
+        versions: Versions of MQTT, by their numbers on the wire.
+    """
+
+    name: str
+    title: str
+    get: Callable[[], str]
+    command: Callable[[int, Path], list[str]]
+    qos_max: int = 2
+    transports: tuple[str, ...] = ("tcp",)
+    versions: tuple[int, ...] = (4, 5)
+
+    @contextmanager
+    def serving(self, transport: str = "tcp") -> Iterator[Reach]:
+        """Starts it fresh on a free port and a core of its own, and ends it.
+
+        Raises:
+            Missing: It does not start.
+        """
+        with tempfile.TemporaryDirectory(prefix="casemate-bench-") as folder:
+            port = _free_port()
+            log = Path(folder) / "log"
+            with (
+                log.open("wb") as said,
+                _ended(self.command(port, Path(folder)), said, Path(folder)) as process,
+            ):
+                _await_port(process, port, log)
+                yield Reach(process.pid, _plain(port))
+
+
+def _plain(port: int) -> tuple[str, ...]:
+    return ("-h", "127.0.0.1", "-p", str(port), "--insecure-plaintext")
+
+
+@dataclass(frozen=True)
+class Ours(Peer):
+    """Is the broker of this tree, with all that it has switched on: `casemate lab`.
+
+    Its user proves itself by password, its rule is a template on its own name, limits and metrics
+    are on. Nothing of that can be switched off.
+    """
+
+    @contextmanager
+    def serving(self, transport: str = "tcp") -> Iterator[Reach]:
+        """Starts it; otherwise as `Peer.serving`."""
+        with tempfile.TemporaryDirectory(prefix="casemate-bench-") as folder:
+            log = Path(folder) / "log"
+            with (
+                log.open("wb") as said,
+                _ended(self.command(0, Path(folder)), said, Path(folder), output=True) as process,
+            ):
+                line = process.stdout.readline() if process.stdout else b""
+                if not line:
+                    raise Missing(f"it does not start: {_last_words(log)}")
+                ready = json.loads(line)
+                yield Reach(process.pid, self._words(ready, transport))
+
+    def _words(self, ready: dict[str, Any], transport: str) -> tuple[str, ...]:
+        user = ["-h", "127.0.0.1", "-u", "some", "-P", ready["users"]["some"]]
+        user += ["-t", "users/some/bench"]
+        trust = ["--cafile", ready["ca_file"]]
+        own = {
+            "tcp": ["-p", str(ready["port"]), "--insecure-plaintext"],
+            "tls": ["-p", str(ready["tls_port"]), *trust],
+            "wss": ["-p", str(ready["wss_port"]), "--ws", ready["ws_path"], *trust],
+        }
+        return (*user, *own[transport])
+
+
+def _casemate(_: int, folder: Path) -> list[str]:
+    program = str(Path(sys.executable).with_name("casemate"))
+    return [program, "lab", "--shards", "1", "--data", str(folder / "lab")]
+
+
+def _get_ours() -> str:
+    program = Path(sys.executable).with_name("casemate")
+    if not program.exists():
+        raise Missing("the tree is not built: make setup")
+    return _said([str(program), "--version"]).removeprefix("casemate ")
+
+
+def _get_floor() -> str:
+    _build(["cargo", "build", "--release", "--quiet", "-p", "casemate-load", "--example", "floor"])
+    return "of this tree"
+
+
+def _floor(port: int, _: Path) -> list[str]:
+    return [str(ROOT / "target" / "release" / "examples" / "floor"), str(port)]
+
+
+def _get_mosquitto() -> str:
+    _require("mosquitto", "apt-get install mosquitto")
+    # Its help is where it says its version, and it ends with 3 for having been asked.
+    return _said(["mosquitto", "-h"]).split()[2]
+
+
+def _mosquitto(port: int, folder: Path) -> list[str]:
+    (folder / "mosquitto.conf").write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n"
+        "set_tcp_nodelay true\nmax_queued_messages 0\nlog_type error\n",
+        encoding="utf-8",
+    )
+    return ["mosquitto", "-c", str(folder / "mosquitto.conf")]
+
+
+def _get_mochi() -> str:
+    _require("go", "go.dev/dl")
+    program = CACHE / "mochi" / "mochi"
+    _build(["go", "build", "-o", str(program), "."], folder=RECIPES / "mochi")
+    return MOCHI.removeprefix("v")
+
+
+def _mochi(port: int, _: Path) -> list[str]:
+    return [str(CACHE / "mochi" / "mochi"), str(port)]
+
+
+def _get_nats() -> str:
+    _require("go", "go.dev/dl")
+    if not (CACHE / "nats" / "nats-server").exists():
+        place = {"GOBIN": str(CACHE / "nats")}
+        _build(["go", "install", f"github.com/nats-io/nats-server/v2@{NATS}"], place)
+    return NATS.removeprefix("v")
+
+
+def _nats(port: int, folder: Path) -> list[str]:
+    # MQTT of nats-server stores sessions in JetStream, so that it cannot do without.
+    (folder / "nats.conf").write_text(
+        f'server_name: bench\nlisten: "127.0.0.1:{_free_port()}"\n'
+        f'jetstream {{ store_dir: "{folder / "store"}" }}\n'
+        f'mqtt {{ listen: "127.0.0.1:{port}", max_ack_pending: 65535 }}\n',
+        encoding="utf-8",
+    )
+    return [str(CACHE / "nats" / "nats-server"), "-c", str(folder / "nats.conf")]
+
+
+def _get_rumqttd() -> str:
+    if not (CACHE / "rumqttd" / "bin" / "rumqttd").exists():
+        place = ["--root", str(CACHE / "rumqttd"), "--version", RUMQTTD]
+        target = {"CARGO_TARGET_DIR": str(CACHE / "build")}
+        _build(["cargo", "install", "--quiet", "rumqttd", *place], target)
+    return RUMQTTD
+
+
+def _rumqttd(port: int, folder: Path) -> list[str]:
+    (folder / "rumqttd.toml").write_text(
+        "id = 0\n[router]\nid = 0\nmax_connections = 10010\nmax_outgoing_packet_count = 200\n"
+        "max_segment_size = 104857600\nmax_segment_count = 10\n"
+        f'[v4.1]\nname = "v4-1"\nlisten = "127.0.0.1:{port}"\nnext_connection_delay_ms = 1\n'
+        "[v4.1.connections]\nconnection_timeout_ms = 60000\nmax_payload_size = 4194304\n"
+        "max_inflight_count = 100\ndynamic_filters = true\n",
+        encoding="utf-8",
+    )
+    program = str(CACHE / "rumqttd" / "bin" / "rumqttd")
+    return [program, "-c", str(folder / "rumqttd.toml"), "-q"]
+
+
+def _get_rmqtt() -> str:
+    manifest = str(RECIPES / "rmqtt" / "Cargo.toml")
+    command = ["cargo", "build", "--release", "--quiet", "--manifest-path", manifest]
+    _build(command, {"CARGO_TARGET_DIR": str(CACHE / "build")})
+    return RMQTT
+
+
+def _rmqtt(port: int, _: Path) -> list[str]:
+    return [str(CACHE / "build" / "release" / "rmqtt-bench"), str(port)]
+
+
+def _get_amqtt() -> str:
+    program = CACHE / "amqtt" / "bin" / "amqtt"
+    if not program.exists():
+        _build([sys.executable, "-m", "venv", str(CACHE / "amqtt")])
+        pip = str(CACHE / "amqtt" / "bin" / "pip")
+        _build([pip, "install", "--quiet", f"amqtt=={AMQTT}"])
+    return AMQTT
+
+
+def _amqtt(port: int, folder: Path) -> list[str]:
+    (folder / "amqtt.yaml").write_text(
+        f"listeners:\n  default:\n    type: tcp\n    bind: 127.0.0.1:{port}\n"
+        "plugins:\n  amqtt.plugins.authentication.AnonymousAuthPlugin:\n"
+        "    allow_anonymous: true\n",
+        encoding="utf-8",
+    )
+    return [str(CACHE / "amqtt" / "bin" / "amqtt"), "-c", str(folder / "amqtt.yaml")]
+
+
+FLOOR = Peer("floor", "floor (no broker)", _get_floor, _floor, qos_max=1, versions=(4,))
+OURS = Ours("casemate", "casemate", _get_ours, _casemate, transports=("tcp", "tls", "wss"))
+
+PEERS = (
+    FLOOR,
+    OURS,
+    Peer("mosquitto", "mosquitto", _get_mosquitto, _mosquitto),
+    Peer("mochi", "mochi", _get_mochi, _mochi),
+    Peer("rumqttd", "rumqttd", _get_rumqttd, _rumqttd, versions=(4,)),
+    Peer("rmqtt", "rmqtt", _get_rmqtt, _rmqtt),
+    Peer("nats", "nats-server", _get_nats, _nats, versions=(4,)),
+    Peer("amqtt", "aMQTT", _get_amqtt, _amqtt, versions=(4,)),
+)
+
+
+# Inside
+
+
+def _require(program: str, source: str) -> None:
+    if shutil.which(program) is None:
+        raise Missing(f"{program} is not installed ({source})")
+
+
+def _build(
+    command: list[str], variables: dict[str, str] | None = None, folder: Path = ROOT
+) -> None:
+    """Runs what brings a peer here.
+
+    Raises:
+        Missing: With its own last words.
+    """
+    CACHE.mkdir(parents=True, exist_ok=True)
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env={**os.environ, **(variables or {})},
+            capture_output=True,
+            text=True,
+            timeout=BUILD_S_MAX,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Missing(f"{command[0]} did not end well: {error}") from error
+    if done.returncode != 0:
+        words = (done.stderr or done.stdout).strip().splitlines() or ["no word"]
+        raise Missing(f"{' '.join(command[:3])} failed: {words[-1][:200]}")
+
+
+def _said(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return (done.stdout or done.stderr).strip().splitlines()[0]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _ended(
+    command: list[str], said: IO[bytes], folder: Path, *, output: bool = False
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a program on the broker's core, and ends it: asked first, then not."""
+    process = subprocess.Popen(
+        on_core(BROKER_CORE, command),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if output else said,
+        stderr=said,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_S_MAX)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    until = time.monotonic() + START_S_MAX
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise Missing(f"it does not start: {_last_words(log)}")
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1):
+                return
+        except OSError:
+            time.sleep(0.02)
+    raise Missing(f"it does not listen after {START_S_MAX} s: {_last_words(log)}")
+
+
+def _last_words(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1][:200] if lines else "it says nothing"
