@@ -122,14 +122,11 @@ class Ours(Peer):
                 yield Reach(process.pid, self._words(ready, transport))
 
     def _words(self, ready: dict[str, Any], transport: str) -> tuple[str, ...]:
-        user = ["-h", "127.0.0.1", "-u", "some", "-P", ready["users"]["some"]]
-        user += ["-t", "users/some/bench"]
-        trust = ["--cafile", ready["ca_file"]]
-        own = {
-            "tcp": ["-p", str(ready["port"]), "--insecure-plaintext"],
-            "tls": ["-p", str(ready["tls_port"]), *trust],
-            "wss": ["-p", str(ready["wss_port"]), "--ws", ready["ws_path"], *trust],
-        }
+        user = ("-u", "some", "-P", ready["users"]["some"], "-t", "users/some/bench")
+        trust = ("--cafile", ready["ca_file"])
+        tls = ("-h", "127.0.0.1", "-p", str(ready["tls_port"]))
+        wss = ("-L", f"wss://127.0.0.1:{ready['wss_port']}{ready['ws_path']}")
+        own = {"tcp": _plain(ready["port"]), "tls": (*tls, *trust), "wss": (*wss, *trust)}
         return (*user, *own[transport])
 
 
