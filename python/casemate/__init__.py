@@ -1,4 +1,17 @@
-"""casemate: a secure MQTT system for Python people."""
+"""casemate: a secure MQTT system for Python people.
+
+Example:
+    ```python
+    from casemate import Broker
+
+    async with Broker() as broker, broker.client("probe") as client:
+        await client.subscribe("lab/+/temp")
+        await client.publish("lab/1/temp", "21.5")
+        async for message in client.messages:
+            print(message.topic, message.text)  # lab/1/temp 21.5
+            break
+    ```
+"""
 
 from __future__ import annotations
 

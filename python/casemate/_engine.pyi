@@ -66,34 +66,63 @@ class Connack:
 
 @final
 class Publish:
+    """A message as it came over the wire, or from the engine to a program inside it."""
+
     @property
-    def dup(self) -> bool: ...
+    def dup(self) -> bool:
+        """Whether it was sent before (QoS 1 and 2)."""
+
     @property
-    def qos(self) -> int: ...
+    def qos(self) -> int:
+        """Of this delivery: 0, 1 or 2."""
+
     @property
-    def retain(self) -> bool: ...
+    def retain(self) -> bool:
+        """Whether it was stored before the subscription asked for it."""
+
     @property
-    def topic(self) -> str: ...
+    def topic(self) -> str:
+        """Topic name; may be empty on the wire, where an alias stands for it, and never inside."""
+
     @property
-    def packet_id(self) -> int | None: ...
+    def packet_id(self) -> int | None:
+        """1–65,535; None at QoS 0."""
+
     @property
-    def payload(self) -> bytes: ...
+    def payload(self) -> bytes:
+        """The bytes as they were published."""
+
     @property
-    def payload_is_text(self) -> bool | None: ...
+    def payload_is_text(self) -> bool | None:
+        """Whether the publisher calls it UTF-8; None where it says nothing."""
+
     @property
-    def message_expiry_s(self) -> int | None: ...
+    def message_expiry_s(self) -> int | None:
+        """Seconds that it is still worth; None without end."""
+
     @property
-    def topic_alias(self) -> int | None: ...
+    def topic_alias(self) -> int | None:
+        """1–65,535; None without one."""
+
     @property
-    def response_topic(self) -> str | None: ...
+    def response_topic(self) -> str | None:
+        """Where an answer should go; None where none is asked for."""
+
     @property
-    def correlation_data(self) -> bytes | None: ...
+    def correlation_data(self) -> bytes | None:
+        """What an answer should repeat."""
+
     @property
-    def user(self) -> list[tuple[str, str]]: ...
+    def user(self) -> list[tuple[str, str]]:
+        """User properties, in order; names may repeat."""
+
     @property
-    def subscription_ids(self) -> list[int]: ...
+    def subscription_ids(self) -> list[int]:
+        """Numbers of the subscriptions that it answers."""
+
     @property
-    def content_type(self) -> str | None: ...
+    def content_type(self) -> str | None:
+        """What the payload is, such as `application/json`."""
 
 @final
 class Ack:
@@ -314,24 +343,43 @@ class Admission:
 
 @final
 class Event:
+    """Something that happened; what a peer wrote stands in it unescaped."""
+
     @property
-    def time_unix_ms(self) -> int: ...
+    def time_unix_ms(self) -> int:
+        """When, in milliseconds of Unix time."""
+
     @property
-    def shard(self) -> int: ...
+    def shard(self) -> int:
+        """Number of the shard that saw it, from 0."""
+
     @property
-    def listener(self) -> str | None: ...
+    def listener(self) -> str | None:
+        """Name of the listener; None where there is none."""
+
     @property
-    def address(self) -> str | None: ...
+    def address(self) -> str | None:
+        """The peer's `host:port`; None on a unix socket."""
+
     @property
-    def client_id(self) -> str: ...
+    def client_id(self) -> str:
+        """As the peer wrote it; escape it before it is shown."""
+
     @property
-    def principal(self) -> str: ...
+    def principal(self) -> str:
+        """Who it has proven to be; empty before that."""
+
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """One word, such as `connected`; see the events of the reference."""
+
     @property
-    def detail(self) -> str: ...
+    def detail(self) -> str:
+        """What belongs to the kind, such as the topic; may be empty."""
+
     @property
-    def reason(self) -> int | None: ...
+    def reason(self) -> int | None:
+        """Code of MQTT 5.0 that a refused peer was told; None where there is none."""
 
 @final
 class Link:
@@ -514,7 +562,7 @@ def run_load(
     topic_alias: bool = False,
     properties: bool = False,
     inflight_max: int = 20,
-    topic: str = "bench",
+    topic: str = ...,
     connecting_max: int = 32,
     warm_up_s: float = 1.0,
     measured_s: float = 5.0,

@@ -98,7 +98,7 @@ class View:
         self._device = device
         self._broker = broker
         self._values: dict[str, tuple[str, str]] = {}
-        self.received = 0
+        self.received: int = 0
 
     def take(self, topic: str, payload: bytes) -> None:
         """Takes a message; one that is not a reading of ours is left out."""

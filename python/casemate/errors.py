@@ -39,6 +39,23 @@ CasemateError
 
 Each class has a stable `code`, never reused for another meaning. A message says what is wrong,
 `cause` what lies behind it, `hint` what to do. No message ever holds a secret.
+
+Example:
+    ```python
+    from casemate import Broker
+    from casemate.errors import CasemateError, Refused
+
+    try:
+        Broker("nowhere").start()
+    except CasemateError as error:
+        print(error.code, "|", error.hint)  # home-missing | run "casemate init --home …
+
+    async with Broker() as broker, broker.client("t7", role="sensor") as sensor:
+        try:
+            await sensor.publish("devices/t8/temp", "21.5", qos=1)
+        except Refused as refusal:
+            print(hex(refusal.reason_code), "|", refusal.hint)  # 0x87 | the policy …
+    ```
 """
 
 from __future__ import annotations

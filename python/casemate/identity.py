@@ -145,7 +145,7 @@ class Accounts:
         self, path: Path, *, cost: PasswordCost | None = None, lasting: bool = True
     ) -> None:
         self._synchronous = "FULL" if lasting else "OFF"
-        self.path = path.absolute()
+        self.path: Path = path.absolute()
         self._hasher = Hasher(cost or PasswordCost())
         self._local = threading.local()
         self._lock = threading.Lock()

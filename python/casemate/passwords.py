@@ -60,7 +60,7 @@ class Hasher:
             hash_len=_HASH_BYTES,
             salt_len=_SALT_BYTES,
         )
-        self.nobody = _hash_of_nobody(cost)
+        self.nobody: str = _hash_of_nobody(cost)
         """A hash that no password matches and that costs as much to try as a real one."""
 
     def hash(self, secret: bytes) -> str:

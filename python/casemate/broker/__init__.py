@@ -1,13 +1,17 @@
 """The broker: the Rust engine inside this process, fed from a home and stopped in order.
 
-```
-with Broker("/var/lib/casemate") as broker:      # an existing home
-    print(broker.addresses)
+Example:
+    ```python
+    from casemate.broker import Broker, reachable
+    from casemate.home import Home
 
-async with Broker() as broker:                   # a throw-away one, for programs and tests
-    async with broker.client("probe") as client:
-        await client.publish("lab/1", "21.5")
-```
+    with Broker() as broker:  # a throw-away home, for programs and tests
+        print(broker.addresses[0].kind, reachable("0.0.0.0"))  # tls 127.0.0.1
+
+    Home.init("lab")
+    broker = Broker("lab")  # a home that stays
+    print(broker.home.name)  # lab
+    ```
 """
 
 from casemate.broker.broker import Broker, reachable

@@ -48,7 +48,7 @@ class Arrangement:
         self._given = given
         self._material = material or Material()
         self._wanted_material: Material | None = None
-        self.current = self._read()
+        self.current: Configuration = self._read()
         self._material.require_of_use(self.current)
         # Taken before the material: what changes in between is seen next time.
         self._seen = self._signatures(self.current)

@@ -36,7 +36,7 @@ class Backlog:
         self._missed = 0
         self._numbers = 0
         self._ended = False
-        self.missed_total = 0
+        self.missed_total: int = 0
 
     def put(self, events: Iterable[Event], missed: int = 0) -> bool:
         """Adds those that are wanted.

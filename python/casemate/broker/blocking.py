@@ -1,12 +1,16 @@
 """The broker for programs without an event loop: the same broker, and each method waits.
 
-```
-with Broker.blocking() as broker:
-    with broker.client("probe") as client, broker.subscriber("lab/#") as subscriber:
-        client.publish("lab/1", "21.5", qos=1)
-        for message in subscriber:
-            print(message.topic, message.payload)
-```
+Example:
+    ```python
+    from casemate import Broker
+
+    with Broker.blocking() as broker:
+        with broker.client("probe") as client, broker.subscriber("lab/#") as subscriber:
+            client.publish("lab/1", "21.5", qos=1)
+            for message in subscriber:
+                print(message.topic, message.payload)  # lab/1 b'21.5'
+                break
+    ```
 """
 
 from __future__ import annotations
@@ -38,7 +42,11 @@ class BlockingBroker:
     """
 
     def __init__(self, broker: Broker) -> None:
-        """Takes over a broker that was not started yet; `Broker.blocking` calls this."""
+        """Takes over a broker that was not started yet; `Broker.blocking` calls this.
+
+        Args:
+            broker: It is this one's alone from now on.
+        """
         self._broker = broker
 
     def start(self) -> None:
@@ -46,7 +54,11 @@ class BlockingBroker:
         self._broker.start()
 
     def stop(self, deadline_s: float | None = None) -> bool:
-        """Drains and closes all; as `Broker.stop`."""
+        """Drains and closes all; as `Broker.stop`.
+
+        Args:
+            deadline_s: As for `Broker.stop`.
+        """
         return self._broker.stop(deadline_s)
 
     def cut(self) -> None:

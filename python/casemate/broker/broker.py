@@ -220,7 +220,10 @@ class Broker(Observed):
             raise EngineFailed("the engine ended by itself", cause=failed)
 
     def makes_progress(self, within_s: float) -> bool:
-        """Says whether every shard of the engine answers within this time, in seconds.
+        """Says whether every shard of the engine answers within a time.
+
+        Args:
+            within_s: Seconds to wait, above 0.
 
         Raises:
             BrokerStopped: It does not run.
@@ -511,7 +514,11 @@ class Broker(Observed):
 
 
 def reachable(host: str) -> str:
-    """Gives the address under which this machine reaches a listener."""
+    """Gives the address under which this machine reaches a listener.
+
+    Args:
+        host: As it is bound, such as `0.0.0.0`.
+    """
     return {"0.0.0.0": _LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound.
 
 

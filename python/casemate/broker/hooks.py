@@ -170,7 +170,7 @@ class Hooks:
 
     def __init__(self) -> None:
         """There are none yet."""
-        self.tally = Tally()
+        self.tally: Tally = Tally()
         self.connect: list[ConnectHook] = []
         self._told: list[ToldHook] = []
 

@@ -80,7 +80,20 @@ class _Guest(ABC):
 
 
 class Publisher(_Guest):
-    """Publishes lists of messages; used by one task or thread at a time."""
+    """Publishes lists of messages; used by one task or thread at a time.
+
+    Example:
+        ```python
+        from casemate import Broker
+
+        async with Broker() as broker:
+            async with broker.publisher() as lab, broker.subscriber(("lab/#", 1)) as desk:
+                await lab.publish([("lab/1", b"21.5", 1), ("lab/2", b"22.0", 1)])
+                async for message in desk:
+                    print(message.topic, message.payload)  # lab/1 b'21.5'
+                    break
+        ```
+    """
 
     def __init__(self, enter: Enter) -> None:
         """Comes in.
@@ -127,6 +140,9 @@ class Publisher(_Guest):
 
     async def publish(self, messages: Iterable[Draft]) -> None:
         """Publishes as `publish_now`, in a thread, so that the event loop goes on.
+
+        Args:
+            messages: As for `publish_now`.
 
         Raises:
             ValueError, Refused, BrokerStopped: As `publish_now`.
@@ -191,6 +207,18 @@ class Subscriber(_Listener):
     """Receives lists of messages, or one after another, in the event loop that iterates.
 
     A message of QoS 1 or 2 counts as taken when the program has asked for what comes after it.
+
+    Example:
+        ```python
+        from casemate import Broker
+        from casemate.errors import Refused
+
+        async with Broker() as broker:
+            try:
+                broker.subscriber("secrets/#", role="console")
+            except Refused as refusal:
+                print(refusal)  # 'secrets/#' was refused: Not authorized (0x87)
+        ```
     """
 
     def __init__(

@@ -21,6 +21,25 @@ class Observed:
     """Registers hooks and hands out streams; what is running is told to them.
 
     No hook is on the way of a message, and none can hold the broker up.
+
+    Example:
+        ```python
+        from casemate import Broker
+        from casemate.broker import Connecting, ConnectRefused
+        from casemate.errors import Refused
+
+        async with Broker() as broker:
+
+            @broker.on_connect
+            async def only_known(client: Connecting) -> None:
+                if client.name != "t7":
+                    raise ConnectRefused(f"{client.name} has no contract", reason_code=0x8A)
+
+            try:
+                await broker.client("t8").connect()
+            except Refused as refusal:
+                print(hex(refusal.reason_code))  # 0x8a
+        ```
     """
 
     def __init__(self) -> None:
@@ -44,6 +63,9 @@ class Observed:
         loop in a thread of the broker's own. They are called while the broker runs; one that is
         added then is asked about those who come from then on.
 
+        Args:
+            hook: An `async def` that takes a `Connecting`.
+
         Raises:
             TypeError: It is no `async def`.
         """
@@ -61,6 +83,9 @@ class Observed:
         `hook_timeout_s` is cancelled and logged; what does not fit into the backlog is counted
         (`hooks_missed`, `hooks_failed`, `hooks_late` of `counters`).
 
+        Args:
+            hook: An `async def` that takes a `Disconnected`.
+
         Raises:
             TypeError: It is no `async def`.
         """
@@ -68,7 +93,11 @@ class Observed:
         return hook
 
     def on_session(self, hook: AnyHook) -> AnyHook:
-        """Tells a hook what becomes of sessions, by a `SessionChanged`; as `on_disconnect`."""
+        """Tells a hook what becomes of sessions, by a `SessionChanged`; as `on_disconnect`.
+
+        Args:
+            hook: An `async def` that takes a `SessionChanged`.
+        """
         self._hooks.add(hook, SessionChanged)
         return hook
 
@@ -77,12 +106,19 @@ class Observed:
 
         Refusals of one peer and topic that wait become one with their number, and where many
         wait, all of one peer do.
+
+        Args:
+            hook: An `async def` that takes a `Denied`.
         """
         self._hooks.add(hook, Denied)
         return hook
 
     def on_event(self, hook: AnyHook) -> AnyHook:
-        """Tells a hook of every `Event`, and by a `Missed` what it was not; as `on_disconnect`."""
+        """Tells a hook of every `Event`, and by a `Missed` what it was not; as `on_disconnect`.
+
+        Args:
+            hook: An `async def` that takes an `Event`.
+        """
         self._hooks.add(hook, Event)
         return hook
 
@@ -116,6 +152,10 @@ class Observed:
 
     def read_by(self, stream: S, backlog: Backlog) -> S:
         """Has a stream told from now on; `events` calls this.
+
+        Args:
+            stream: Whom to tell.
+            backlog: Where its events wait.
 
         Raises:
             BrokerStopped: The broker does not run.

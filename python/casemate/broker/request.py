@@ -33,6 +33,15 @@ def ask(home: Path, within_s: float) -> Reload:
         BrokerStopped: No broker serves this home, or it ended meanwhile.
         BrokerError: It did not answer in time.
         HomeError: The folder cannot be written, or the status cannot be read.
+
+    Example:
+        ```python
+        from casemate import Broker
+        from casemate.broker import ask_to_reload
+
+        with Broker() as broker:
+            print(ask_to_reload(broker.home, within_s=5).refused)  # ()
+        ```
     """
     until = time.monotonic() + within_s
     token = secrets.token_hex(16)

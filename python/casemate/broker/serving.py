@@ -83,7 +83,7 @@ class Serving:
         """
         self.folder = folder
         self.events: deque[native.Event] = deque(maxlen=EVENTS_KEPT_MAX)
-        self.events_lost = 0
+        self.events_lost: int = 0
         self._setup = setup
         self._hooks = hooks
         self._streams = streams

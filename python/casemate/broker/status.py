@@ -31,6 +31,15 @@ class Listening:
         port: The port, the one that the system chose where none was asked for; 0 for `unix`.
         client_certificates: `none`, `optional` or `required`.
         path: Of the WebSocket, or of the unix socket; else empty.
+
+    Example:
+        ```python
+        from casemate import Broker
+
+        with Broker() as broker:
+            (listening,) = broker.addresses
+            print(listening.kind, listening.client_certificates)  # tls optional
+        ```
     """
 
     name: str
@@ -52,6 +61,17 @@ class Reload:
         needs_restart: Options that have changed and count from the next start only.
         refused: Why parts of it are not in force; those are as they were.
         token: Of the request that it answers; None where nobody waits for it.
+
+    Example:
+        ```python
+        from casemate import Broker
+        from casemate.home import Home
+
+        with Broker() as broker:
+            Home.open(broker.home).add_device("t7", "sensor")
+            reload = broker.reload()
+            print(reload.changed, reload.refused)  # … ()
+        ```
     """
 
     generation: int
@@ -76,6 +96,15 @@ class Status:
         problems: Changes on disk that are not in force, and why.
         weakenings: What the configuration allows against its safe default, and the reason given.
         reload: What came of the last reload that was asked for; None before the first.
+
+    Example:
+        ```python
+        from casemate import Broker
+
+        with Broker() as broker:
+            status = broker.status()
+            print(status.counters["sessions_now"], status.problems, status.weakenings)  # 0 () ()
+        ```
     """
 
     version: str
@@ -90,6 +119,9 @@ class Status:
 
     def write(self, home: Path) -> None:
         """Replaces the status of a home.
+
+        Args:
+            home: Whose.
 
         Raises:
             HomeError: The folder cannot be written.
@@ -135,7 +167,22 @@ class Claim:
 
 
 def is_served(home: Path) -> bool:
-    """Says whether a broker serves a home at this moment."""
+    """Says whether a broker serves a home at this moment.
+
+    Args:
+        home: Folder of the home; one that does not exist is not served.
+
+    Example:
+        ```python
+        from casemate import Broker
+        from casemate.broker import is_served, read_status
+
+        with Broker() as broker:
+            home = broker.home
+            print(is_served(home), read_status(home).listeners[0].kind)  # True tls
+        print(is_served(home))  # False
+        ```
+    """
     try:
         descriptor = os.open(home / CLAIM_FILE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -148,6 +195,9 @@ def is_served(home: Path) -> bool:
 
 def read_status(home: Path) -> Status:
     """Reads how the broker of a home is doing.
+
+    Args:
+        home: Folder of the home.
 
     Raises:
         BrokerStopped: No broker serves this home.

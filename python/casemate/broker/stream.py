@@ -26,10 +26,30 @@ class EventStream(Generic[E_co]):
 
     It belongs to the event loop that begins to iterate, and to one task at a time. What does not
     fit while nobody takes it is counted, and stands as one `Missed` in its place.
+
+    Example:
+        ```python
+        from casemate import Broker
+        from casemate.broker import Denied, EventStream
+        from casemate.errors import Refused
+
+        async with Broker() as broker, broker.client("t7", role="sensor") as sensor:
+            denials: EventStream[Denied] = broker.events(Denied)
+            try:
+                await sensor.publish("devices/t8/temp", "21.5", qos=1)
+            except Refused:
+                denied = await anext(denials)
+            print(denied.name, denied.topic)  # t7 devices/t8/temp
+            print(denied.reason)  # no rule of role "sensor" allows it
+        ```
     """
 
     def __init__(self, backlog: Backlog) -> None:
-        """Reads from a backlog; `Broker.events` calls this."""
+        """Reads from a backlog; `Broker.events` calls this.
+
+        Args:
+            backlog: Where its events wait.
+        """
         self._backlog = backlog
         self._taken: deque[Event] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None

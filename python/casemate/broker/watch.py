@@ -35,6 +35,16 @@ class Problem:
     Attributes:
         since_unix_s: When it was found, in seconds of Unix time.
         message: In words, without secrets.
+
+    Example:
+        ```python
+        from casemate import Broker
+
+        with Broker() as broker:
+            (broker.home / "policy.toml").write_text("roles = 3")
+            broker.reload()
+            print(broker.problems["policy"].message)  # …policy.toml:1: …
+        ```
     """
 
     since_unix_s: int

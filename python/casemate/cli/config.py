@@ -14,7 +14,7 @@ from casemate.cli.console import HomeOption, JsonOption
 if TYPE_CHECKING:
     from casemate.config import Setting
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="config",
     help="The configuration: casemate.toml and CASEMATE_… variables.",
     no_args_is_help=True,

@@ -9,7 +9,7 @@ import typer
 from casemate.cli import console
 from casemate.cli.console import HomeOption, JsonOption, PassphraseFile
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="device",
     help="Devices and their certificates.",
     no_args_is_help=True,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from casemate.home import Home
     from casemate.policy import Rule
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="role",
     help="Roles of policy.toml, and who holds them.",
     no_args_is_help=True,

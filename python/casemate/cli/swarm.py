@@ -78,7 +78,7 @@ class Swarm:
             count: Messages after which it ends; None for no such bound.
             seed: Of payloads and waits.
         """
-        self.tally = Tally(len(members))
+        self.tally: Tally = Tally(len(members))
         self._members = members
         self._left = count
         self._under_way = 0

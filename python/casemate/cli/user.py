@@ -13,7 +13,7 @@ import typer
 from casemate.cli import console
 from casemate.cli.console import HomeOption, JsonOption, WrongUsage
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="user", help="Users and their passwords.", no_args_is_help=True, rich_markup_mode=None
 )
 

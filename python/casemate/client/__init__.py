@@ -1,11 +1,20 @@
 """The asyncio client: MQTT 3.1, 3.1.1 and 5.0 over TLS by default.
 
-```
-async with Client("broker.example", ca_file="ca.crt") as client:
-    await client.subscribe("lab/+/temp", qos=1)
-    async for message in client.messages:
-        print(message.topic, message.payload)
-```
+Example:
+    ```python
+    from casemate.client import Client
+    from casemate.testing import ThrowAwayBroker
+
+    with ThrowAwayBroker() as broker:
+        own = broker.identity("t7")
+        files = {"ca_file": own.ca, "cert_file": own.certificate, "key_file": own.key}
+        async with Client("localhost", broker.listening().port, **files) as client:
+            await client.subscribe("lab/+/temp", qos=1)
+            await client.publish("lab/1/temp", "21.5", qos=1)
+            async for message in client.messages:
+                print(message.topic, message.payload)  # lab/1/temp b'21.5'
+                break
+    ```
 """
 
 from casemate.client.blocking import BlockingClient

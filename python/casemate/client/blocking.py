@@ -1,13 +1,22 @@
 """The client for programs without an event loop: the same methods, each waits until it is done.
 
-```
-with Client("broker.example", ca_file="ca.crt").blocking() as client:
-    client.subscribe("lab/+/temp", qos=1)
-    for message in client.messages:
-        print(message.topic, message.payload)
-```
-
 One thread of its own runs the client's event loop; every method may be called from any thread.
+
+Example:
+    ```python
+    from casemate.client import Client
+    from casemate.testing import ThrowAwayBroker
+
+    with ThrowAwayBroker() as broker:
+        own = broker.identity("t7")
+        files = {"ca_file": own.ca, "cert_file": own.certificate, "key_file": own.key}
+        with Client("localhost", broker.listening().port, **files).blocking() as client:
+            client.subscribe("lab/+/temp", qos=1)
+            client.publish("lab/1/temp", "21.5", qos=1)
+            for message in client.messages:
+                print(message.topic, message.payload)  # lab/1/temp b'21.5'
+                break
+    ```
 """
 
 from __future__ import annotations
@@ -126,6 +135,17 @@ class BlockingClient:
 
     Closed at the end of `with`, or of the program. In a forked child it refuses to work: the
     connection is the parent's.
+
+    Example:
+        ```python
+        from casemate.client import BlockingClient
+        from casemate.testing import ThrowAwayBroker
+
+        with ThrowAwayBroker() as broker, BlockingClient(broker.client("t7")) as client:
+            client.subscribe("lab/#", qos=1)
+            client.publish("lab/1", "21.5", qos=1)
+            print(client.messages.take(timeout_s=5).text)  # 21.5
+        ```
     """
 
     def __init__(self, client: Client) -> None:
@@ -136,7 +156,7 @@ class BlockingClient:
         """
         self._client = client
         self._thread = LoopThread("the client")
-        self.messages = BlockingMessages(self._thread, client.inbox)
+        self.messages: BlockingMessages = BlockingMessages(self._thread, client.inbox)
 
     def __repr__(self) -> str:
         """Names the broker and the client id; never a secret."""
@@ -206,6 +226,9 @@ class BlockingClient:
     def wait_connected(self, timeout_s: float | None = None) -> None:
         """Waits until there is a connection.
 
+        Args:
+            timeout_s: Seconds; None waits for ever.
+
         Raises:
             DeadlinePassed: There was none in time.
             ClientError: There will be none.
@@ -214,6 +237,9 @@ class BlockingClient:
 
     def wait_disconnected(self, timeout_s: float | None = None) -> ClientError:
         """Waits until the connection is lost or closed; gives why.
+
+        Args:
+            timeout_s: Seconds; None waits for ever.
 
         Raises:
             DeadlinePassed: It was not lost in time.

@@ -165,7 +165,7 @@ class Client:
         self._exchange = Exchange(version, self._delivery, self._greeting.receive_max)
         waits = connect_timeout_s, reconnect_s_max if reconnect else None
         self._keeper = Keeper(address, self._greeting, self._exchange, *waits)
-        self.inbox = self._delivery.inbox
+        self.inbox: Inbox = self._delivery.inbox
         self._subscriber = Subscriber(self._keeper, self._exchange, self._delivery)
 
     @classmethod
@@ -180,6 +180,14 @@ class Client:
         Raises:
             ValueError: The URL cannot be, or says what an option says too.
             Untrusted: As for `Client`.
+
+        Example:
+            ```python
+            from casemate import Client
+
+            client = Client.from_url("mqtts://ada@broker.example", keep_alive_s=30)
+            print(client.address)  # broker.example:8883
+            ```
         """
         said = read_url(url)
         twice = sorted(said.keys() & options.keys())
@@ -375,6 +383,9 @@ class Client:
     async def unsubscribe(self, *filters: str | TopicPattern) -> None:
         """Ends subscriptions.
 
+        Args:
+            filters: As they were subscribed to, at least one.
+
         Raises:
             ValueError: A filter cannot be.
             Refused: The broker refused one of them.
@@ -391,12 +402,6 @@ class Client:
         retain_handling: int = 0,
     ) -> AsyncIterator[Inbox]:
         """Subscribes for the time of a block, with a queue of its own.
-
-        ```
-        async with client.subscription("lab/+/temp") as messages:
-            async for message in messages:
-                print(message.topic, message.payload)
-        ```
 
         What the queue takes does not come to `client.messages`. A message that answers several
         blocks comes to each; it is acknowledged when all of them have taken it. What nobody has
@@ -415,6 +420,18 @@ class Client:
         Raises:
             ValueError: A filter cannot be, or is subscribed to already.
             Refused: The broker refused one of them; none stands.
+
+        Example:
+            ```python
+            from casemate import Broker
+
+            async with Broker() as broker, broker.client("probe") as client:
+                async with client.subscription("lab/+/temp") as messages:
+                    await client.publish("lab/1/temp", "21.5")
+                    async for message in messages:
+                        print(message.topic, message.text)  # lab/1/temp 21.5
+                        break
+            ```
         """
         options = qos, no_local, retain_as_published, retain_handling
         queue = self._delivery.queue()

@@ -77,8 +77,8 @@ class Delivery:
         self._bounds = messages_max, bytes_max
         self._by_hand = by_hand
         self._changed = asyncio.Event()
-        self.inbox = self.queue()
-        self.late = 0
+        self.inbox: Inbox = self.queue()
+        self.late: int = 0
         self._lanes: list[Lane] = []
         self._closed: dict[str, tuple[str, ...]] = {}
         self._ended = False

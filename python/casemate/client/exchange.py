@@ -51,7 +51,7 @@ class Exchange:
         """
         self.version = version
         self.delivery = delivery
-        self.session = Session()
+        self.session: Session = Session()
         self.link: Link | None = None
         self._receive_max = receive_max
         self._requests: dict[int, asyncio.Future[Answer]] = {}

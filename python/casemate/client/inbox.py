@@ -25,6 +25,18 @@ class Inbox:
     A message is acknowledged when it leaves here, or by hand, so that what the program never saw
     is delivered again to a session that is resumed. Several tasks may iterate; each message goes
     to one.
+
+    Example:
+        ```python
+        from casemate import Broker
+
+        async with Broker() as broker, broker.client("probe") as client:
+            await client.subscribe("lab/#", qos=1)
+            for reading in ("21.5", "22.0"):
+                await client.publish("lab/1", reading, qos=1)
+            print((await anext(client.messages)).text)  # 21.5
+            print((await anext(client.messages)).text, len(client.messages))  # 22.0 0
+        ```
     """
 
     def __init__(
@@ -92,7 +104,12 @@ class Inbox:
         return taken
 
     def put(self, message: Message, receipt: Receipt | None) -> None:
-        """Adds a message; `receipt` is called when it is taken out."""
+        """Adds a message, whose receipt is given when it is taken out.
+
+        Args:
+            message: That came.
+            receipt: What tells the broker that it was taken; None at QoS 0.
+        """
         if self._discarding:
             if receipt is not None:
                 receipt()
@@ -112,14 +129,22 @@ class Inbox:
         self.end(None)
 
     def end(self, error: BaseException | None) -> None:
-        """Lets iteration end after what still waits, with an error or without."""
+        """Lets iteration end after what still waits, with an error or without.
+
+        Args:
+            error: Why the client has failed; None where it was closed.
+        """
         if not self._ended:
             self._ended, self._end = True, error
         self._arrived.set()
         self._changed.set()
 
     def is_full(self, *, overdraft: bool) -> bool:
-        """Says whether reading should stop."""
+        """Says whether reading should stop.
+
+        Args:
+            overdraft: Whether an answer is awaited, for which more may be read.
+        """
         factor = OVERDRAFT if overdraft else 1
         return (
             len(self._waiting) >= self._messages_max * factor

@@ -70,7 +70,7 @@ class Keeper:
         self._loss: ClientError | None = None
         self._begun = False
         self._task: asyncio.Task[None] | None = None
-        self.session_present = False
+        self.session_present: bool = False
         self.response_information: str | None = None
 
     async def connect(self) -> None:

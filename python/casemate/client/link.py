@@ -71,6 +71,15 @@ class Limits:
         retain: Whether it stores messages.
         keep_alive_s: In force on this connection; 0 is none.
         subscription_ids: Whether it tells which subscription a message answers (5.0).
+
+    Example:
+        ```python
+        from casemate import Broker
+
+        async with Broker() as broker, broker.client("probe") as client:
+            limits = client.limits
+            print(limits.qos_max, limits.retain, limits.keep_alive_s)  # 2 True 60
+        ```
     """
 
     receive_max: int
@@ -128,7 +137,7 @@ class Link:
         self._reading = True
         self.aliases: dict[int, str] = {}
         self.lost: asyncio.Future[ClientError] = asyncio.get_running_loop().create_future()
-        self.limits = Limits(_RECEIVE_MAX, _WIRE_BYTES_MAX, 2, True, 0, False)
+        self.limits: Limits = Limits(_RECEIVE_MAX, _WIRE_BYTES_MAX, 2, True, 0, False)
 
     @classmethod
     async def open(

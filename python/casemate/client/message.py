@@ -23,6 +23,19 @@ class Properties:
         response_topic: Where an answer should go.
         correlation_data: What an answer should repeat.
         user: Pairs of text, in order; names may repeat.
+
+    Example:
+        ```python
+        from casemate import Broker
+        from casemate.client import Properties
+
+        async with Broker() as broker, broker.client("probe") as client:
+            await client.subscribe("lab/#", qos=1)
+            said = Properties(content_type="text/plain", user=(("unit", "K"),))
+            await client.publish("lab/1", "294.6", qos=1, properties=said)
+            came = (await anext(client.messages)).properties
+            print(came.content_type, came.user)  # text/plain (('unit', 'K'),)
+        ```
     """
 
     payload_is_text: bool | None = None
@@ -61,6 +74,17 @@ class Message:
         subscription_ids: Numbers of the subscriptions that it answers.
         receipt: What `Client.acknowledge` calls; only there with `acknowledge_by_hand`.
         packet_id: What the broker has numbered this delivery by, for diagnosis; None for QoS 0.
+
+    Example:
+        ```python
+        from casemate import Broker, Message
+
+        async with Broker() as broker, broker.client("probe") as client:
+            await client.publish("lab/door", "closed", qos=1, retain=True)
+            await client.subscribe("lab/#", qos=1)
+            message: Message = await anext(client.messages)
+            print(message.topic, message.text, message.retain)  # lab/door closed True
+        ```
     """
 
     topic: str
@@ -94,6 +118,21 @@ class Will:
         retain: Whether it is stored.
         delay_s: Seconds that the broker waits for the client to return (5.0).
         properties: What travels with it (5.0).
+
+    Example:
+        ```python
+        from casemate import Will
+        from casemate.testing import ThrowAwayBroker
+
+        with ThrowAwayBroker() as broker, broker.relay() as relay:
+            watching = broker.client("desk").blocking()
+            will = Will("t7/is", "gone", qos=1)
+            lost = broker.client("t7", through=relay, will=will, reconnect=False).blocking()
+            with watching, lost:
+                watching.subscribe("t7/is", qos=1)
+                relay.cut()
+                print(watching.messages.take(timeout_s=5).text)  # gone
+        ```
     """
 
     topic: str

@@ -76,6 +76,16 @@ class Subscription:
         retain_as_published: Keep the publisher's retain flag (5.0).
         retain_handling: 0 send what is stored, 1 only if the subscription is new, 2 never (5.0).
         subscription_id: Number that comes with each message, 1–268,435,455 (5.0).
+
+    Example:
+        ```python
+        from casemate import Broker
+        from casemate.client import Subscription
+
+        async with Broker() as broker, broker.client("probe") as client:
+            wanted = Subscription("lab/#", qos=1), Subscription("$share/desk/jobs/#", qos=2)
+            print(await client.subscribe(*wanted))  # [1, 2]
+        ```
     """
 
     filter: str
@@ -86,7 +96,11 @@ class Subscription:
     subscription_id: int | None = None
 
     def with_id(self, subscription_id: int | None) -> Subscription:
-        """Gives the same with another id."""
+        """Gives the same with another id.
+
+        Args:
+            subscription_id: 1–268,435,455; None for none.
+        """
         return replace(self, subscription_id=subscription_id)
 
     def line(self) -> tuple[str, int, bool, bool, int]:

@@ -19,16 +19,19 @@ class TopicPattern:
     `{name}` stands for one level, `{name#}` at the end for all that follow. A pattern may be
     given wherever a filter is wanted.
 
-    ```
-    temperatures = TopicPattern("devices/{device}/temp")
-    assert temperatures.filter == "devices/+/temp"
-    assert temperatures.read("devices/t7/temp") == {"device": "t7"}
-    assert temperatures.topic(device="t7") == "devices/t7/temp"
-    ```
-
     Attributes:
         text: As it was written.
         filter: The MQTT topic filter.
+
+    Example:
+        ```python
+        from casemate.client import TopicPattern
+
+        temperatures = TopicPattern("devices/{device}/temp")
+        print(temperatures.filter)  # devices/+/temp
+        print(temperatures.read("devices/t7/temp"))  # {'device': 't7'}
+        print(temperatures.topic(device="t7"))  # devices/t7/temp
+        ```
     """
 
     text: str
@@ -66,7 +69,11 @@ class TopicPattern:
         return self.filter
 
     def matches(self, topic: str) -> bool:
-        """Says whether a message on this topic answers the filter [MQTT-4.7.2-1]."""
+        """Says whether a message on this topic answers the filter [MQTT-4.7.2-1].
+
+        Args:
+            topic: Of a message.
+        """
         return match(self._levels, topic)
 
     def read(self, topic: str) -> dict[str, str]:
@@ -132,6 +139,13 @@ def matches(topic_filter: str, topic: str) -> bool:
 
     Raises:
         ValueError: The filter cannot be.
+
+    Example:
+        ```python
+        from casemate.client import matches
+
+        print(matches("lab/+/temp", "lab/1/temp"), matches("#", "$SYS/broker/uptime"))  # True False
+        ```
 
     Source: MQTT 5.0 §4.7.
     """

@@ -35,6 +35,17 @@ def trust(
 
     Raises:
         Untrusted: A file is missing, is no PEM, or certificate and key do not fit.
+
+    Example:
+        ```python
+        from casemate.client import trust
+        from casemate.errors import Untrusted
+
+        try:
+            trust(ca_file="nowhere.crt")
+        except Untrusted as error:
+            print(error)  # the CA file nowhere.crt cannot be used: no such file or directory
+        ```
     """
     if ca_path is not None and not Path(ca_path).is_dir():
         # OpenSSL itself looks into the folder only while it verifies, and says nothing of this.

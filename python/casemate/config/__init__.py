@@ -3,6 +3,20 @@
 Every option has a safe zero value. An unknown key is an error, never ignored. What weakens the
 broker is spelled `insecure_*` and needs a written reason. Variables `CASEMATE_…` of the
 environment count over the file and are checked like it.
+
+Example:
+    ```python
+    from casemate import Broker
+    from casemate.config import Configuration, Limits, Listener, Log
+
+    configuration = Configuration(
+        listeners=(Listener(kind="tcp", host="127.0.0.1", port=0),),
+        limits=Limits(connections_max=100),
+        log=Log(level="info"),
+    )
+    with Broker(configuration=configuration) as broker:
+        print(broker.addresses[0].kind)  # tcp
+    ```
 """
 
 from casemate.config.configuration import (

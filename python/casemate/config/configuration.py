@@ -99,7 +99,15 @@ class Configuration(Section):
 
 
 def default_text() -> str:
-    """Gives the `casemate.toml` of a new home, with comments that teach."""
+    """Gives the `casemate.toml` of a new home, with comments that teach.
+
+    Example:
+        ```python
+        from casemate.config import default_text
+
+        print(default_text().count("[[listeners]]"))  # 3
+        ```
+    """
     limits = Limits()
     return _DEFAULT_TEXT + "".join(
         f"# {name} = {getattr(limits, name)}\n" for name in Limits.model_fields

@@ -283,7 +283,11 @@ class Listener(Section):
         return _usual(self.kind)
 
     def has(self, option: str) -> bool:
-        """Tells whether a listener of this kind has an option."""
+        """Tells whether a listener of this kind has an option.
+
+        Args:
+            option: Its key.
+        """
         return fitting.fits(self.kind, option)
 
     @property

@@ -44,6 +44,16 @@ class Setting:
         value: What is in force, as TOML and JSON can say it; None for nothing.
         default: What would be in force if nothing were said; None for nothing.
         source: Where the value comes from.
+
+    Example:
+        ```python
+        from casemate import config
+        from casemate.config import Setting
+        from casemate.home import Home
+
+        settings: list[Setting] = list(config.read(Home.init("lab").home, {}).settings())
+        print(settings[0].name, settings[0].value, settings[0].source)  # …
+        ```
     """
 
     place: Place
@@ -72,7 +82,11 @@ class Reading:
     variables: Variables
 
     def source(self, place: Place) -> Source:
-        """Says where the value at a place comes from."""
+        """Says where the value at a place comes from.
+
+        Args:
+            place: Keys and positions down to it, such as `("limits", "receive_max")`.
+        """
         if place in self.variables:
             return Source("environment", self.variables[place])
         line = self.document.lines.get(place)
@@ -121,6 +135,19 @@ def read(
         ConfigurationError: The file is missing, unreadable, not TOML, has an unknown key, a
             value out of range, or a contradiction; file and line, or the variable, are said,
             and a hint is set.
+
+    Example:
+        ```python
+        from casemate import config
+        from casemate.home import Home
+
+        home = Home.init("lab").home
+        reading: config.Reading = config.read(home, {"CASEMATE_LIMITS__RECEIVE_MAX": "20"})
+        print(reading.configuration.limits.receive_max)  # 20
+        source: config.Source = reading.source(("limits", "receive_max"))
+        print(source.kind, source)  # environment CASEMATE_LIMITS__RECEIVE_MAX
+        print(reading.source(("shards",)))  # casemate.toml:…
+        ```
     """
     document = Document.read(file or home / FILE_NAME, ConfigurationError)
     laid, named = variables.overlay(
@@ -144,7 +171,26 @@ def read(
 
 
 def load(home: Path, environment: Mapping[str, str] | None = None) -> Configuration:
-    """Gives the configuration alone; otherwise as `read`."""
+    """Gives the configuration of a home alone.
+
+    Args:
+        home: As for `read`.
+        environment: As for `read`.
+
+    Example:
+        ```python
+        from casemate import config
+        from casemate.errors import ConfigurationError
+        from casemate.home import Home
+
+        home = Home.init("lab").home
+        print(config.load(home).listeners[0].port)  # 8883
+        try:
+            config.load(home, {"CASEMATE_SHARD": "2"})
+        except ConfigurationError as error:
+            print(error.hint)  # did you mean CASEMATE_SHARDS?
+        ```
+    """
     return read(home, environment).configuration
 
 
@@ -157,6 +203,18 @@ def parse(document: Document, named: Variables | None = None) -> Configuration:
 
     Raises:
         ConfigurationError: As for `read`.
+
+    Example:
+        ```python
+        from casemate import config
+        from casemate.document import Document
+        from casemate.errors import ConfigurationError
+
+        try:
+            config.parse(Document.parse("shard = 1", config.FILE_NAME, ConfigurationError))
+        except ConfigurationError as error:
+            print(error)  # casemate.toml: no listener is declared
+        ```
     """
     if not document.values.get("listeners"):
         raise document.wrong(("listeners",), "no listener is declared", hint=NO_LISTENER_HINT)

@@ -22,6 +22,15 @@ def schema_text() -> str:
 
     It knows keys, types, choices and bounds. What two options say together is checked by
     `casemate config check` alone.
+
+    Example:
+        ```python
+        import json
+
+        from casemate.config import schema_text
+
+        print(json.loads(schema_text())["properties"]["shards"]["maximum"])  # 256
+        ```
     """
     made = Configuration.model_json_schema(schema_generator=_Generator)
     described = {"": made, **made["$defs"]}

@@ -9,7 +9,20 @@ from casemate.config.listener import Listener
 
 
 def weakenings(configuration: Configuration) -> tuple[str, ...]:
-    """Lists each weakening: the listener, what it allows, and the written reason."""
+    """Lists each weakening: the listener, what it allows, and the written reason.
+
+    Args:
+        configuration: That was found valid.
+
+    Example:
+        ```python
+        from casemate.config import Configuration, Listener, weakenings
+
+        door = Listener(kind="tcp", host="::", port=1883, insecure_plaintext="a gateway, until May")
+        (one,) = weakenings(Configuration(listeners=(door,)))
+        print(one)  # tcp: plaintext off loopback (a gateway, until May)
+        ```
+    """
     return tuple(
         f"{name}: {allowed} ({reason})"
         for name, listener in configuration.named()

@@ -3,13 +3,14 @@
 pytest finds the fixtures by itself (`casemate_broker`, `casemate_client`, `casemate_relay`,
 `casemate_ca`); outside pytest the classes do the same.
 
-```
-def test_a_reading_arrives(casemate_broker, casemate_client):
-    console = casemate_client(role="console")
-    console.subscribe("devices/+/temp", qos=1)
-    casemate_client("t7", role="sensor").publish("devices/t7/temp", "21.5", qos=1)
-    assert console.messages.take(timeout_s=5).text == "21.5"
-```
+Example:
+    ```python
+    def test_a_reading_arrives(casemate_client):
+        console = casemate_client(role="console")
+        console.subscribe("devices/+/temp", qos=1)
+        casemate_client("t7", role="sensor").publish("devices/t7/temp", "21.5", qos=1)
+        assert console.messages.take(timeout_s=5).text == "21.5"
+    ```
 """
 
 from __future__ import annotations

@@ -20,6 +20,15 @@ class Files:
         certificate: With the chain below the root.
         key: Its private key, mode 0600.
         ca: The root's certificate.
+
+    Example:
+        ```python
+        from casemate.testing import Files, ThrowAwayCA
+
+        with ThrowAwayCA() as authority:
+            files: Files = authority.server("broker.example")
+            print(files.certificate.name, files.key.name)  # certificate.crt private.key
+        ```
     """
 
     certificate: Path
@@ -32,6 +41,20 @@ class ThrowAwayCA:
 
     Attributes:
         ca_file: The root's certificate, PEM.
+
+    Example:
+        ```python
+        from casemate.client import Client
+        from casemate.errors import Untrusted
+        from casemate.testing import ThrowAwayBroker, ThrowAwayCA
+
+        with ThrowAwayCA() as other, ThrowAwayBroker() as broker:
+            at = broker.listening()
+            try:
+                Client(at.host, at.port, ca_file=other.ca_file).blocking().connect()
+            except Untrusted as error:
+                print(error.hint)  # give the broker's own CA file, …
+        ```
     """
 
     def __init__(self) -> None:
@@ -42,7 +65,7 @@ class ThrowAwayCA:
         """
         self._folder = Path(tempfile.mkdtemp(prefix="casemate-ca-"))
         self._authority = pki.Authority.create(self._folder / "pki", "test")
-        self.ca_file = self._folder / "ca.crt"
+        self.ca_file: Path = self._folder / "ca.crt"
         files.write_whole(self.ca_file, self._authority.root_pem, files.PUBLIC_MODE)
 
     def server(self, *names: str) -> Files:
@@ -59,6 +82,9 @@ class ThrowAwayCA:
 
     def client(self, name: str) -> Files:
         """Issues a client's certificate.
+
+        Args:
+            name: 1–128 letters, digits, `.`, `_`, `@` or `-`.
 
         Raises:
             NameRefused: The name cannot be an account's.

@@ -40,6 +40,21 @@ class ThrowAwayBroker(Broker):
     It is the real broker with the real policy: nobody is let in without a certificate or a
     password, and what no rule allows is denied. Only its keys are shared with the other
     throw-away brokers of the process, and its password hashes are cheap.
+
+    Example:
+        ```python
+        from casemate.errors import Refused
+        from casemate.testing import ThrowAwayBroker
+
+        POLICY = 'roles.reader.allow = [{ subscribe = "news/#" }]'
+
+        with ThrowAwayBroker(policy=POLICY) as broker:
+            with broker.client(role="reader").blocking() as reader:
+                try:
+                    reader.publish("news/today", "hello", qos=1)
+                except Refused as refusal:
+                    print(hex(refusal.reason_code))  # 0x87
+        ```
     """
 
     def __init__(
@@ -97,7 +112,11 @@ class ThrowAwayBroker(Broker):
         super().start()
 
     def stop(self, deadline_s: float | None = None) -> bool:
-        """Stops, and removes its home; as `Broker.stop`."""
+        """Stops, and removes its home; as `Broker.stop`.
+
+        Args:
+            deadline_s: As for `Broker.stop`.
+        """
         flushed = super().stop(deadline_s)
         self._remove()
         return flushed
@@ -109,6 +128,9 @@ class ThrowAwayBroker(Broker):
 
     def listening(self, kind: Kind = "tls") -> Listening:
         """Gives where one of its listeners is.
+
+        Args:
+            kind: One of those that it was made with.
 
         Raises:
             BrokerError: It has none of that kind.
@@ -170,6 +192,10 @@ class ThrowAwayBroker(Broker):
     def add_user(self, name: str, role: str = "operator") -> str:
         """Adds somebody who proves himself by a password; gives the password.
 
+        Args:
+            name: 1–128 letters, digits, `.`, `_`, `@` or `-`.
+            role: That the policy defines.
+
         Raises:
             AccountExists: The name is taken.
             UnknownRole: The policy does not define the role.
@@ -186,6 +212,9 @@ class ThrowAwayBroker(Broker):
     def set_policy(self, text: str) -> None:
         """Replaces the policy; returns when it is in force.
 
+        Args:
+            text: Of `policy.toml`.
+
         Raises:
             PolicyError: It is wrong, and the old one stays in force.
         """
@@ -194,6 +223,9 @@ class ThrowAwayBroker(Broker):
 
     def relay(self, kind: Kind = "tls") -> Relay:
         """Gives a relay in front of a listener; `with` starts and stops it.
+
+        Args:
+            kind: Of the listener.
 
         Raises:
             BrokerError: There is no such listener.

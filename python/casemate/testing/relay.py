@@ -28,6 +28,18 @@ class Relay:
     Attributes:
         port: Where clients connect, on 127.0.0.1; 0 until it was started.
         accepted: Connections since the start, refused ones included.
+
+    Example:
+        ```python
+        from casemate.testing import ThrowAwayBroker
+
+        with ThrowAwayBroker() as broker, broker.relay() as relay:
+            client = broker.client("t7", through=relay, reconnect_s_max=0.1)
+            with client.blocking() as one:
+                relay.cut()
+                print(one.wait_disconnected(timeout_s=5).code)  # connection-lost
+                one.wait_connected(timeout_s=5)
+        ```
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -47,8 +59,8 @@ class Relay:
         self._flowing.set()
         self._bytes_per_s: float | None = None
         self._refusing = False
-        self.port = 0
-        self.accepted = 0
+        self.port: int = 0
+        self.accepted: int = 0
 
     @property
     def connections(self) -> int:
@@ -99,6 +111,9 @@ class Relay:
 
         Args:
             bytes_per_s: Above 0.
+
+        Raises:
+            ValueError: It is not.
         """
         if bytes_per_s <= 0:
             raise ValueError("bytes_per_s is above 0; stall() carries nothing")
