@@ -82,21 +82,29 @@ rules: .venv/stamps/packages
 
 fmt: .venv/stamps/packages ## Format both languages in place.
 	@cargo fmt --all
-	@$(BIN)/ruff format python tests tools examples bench
-	@$(BIN)/ruff check --fix-only --quiet python tests tools examples bench
+	@$(BIN)/ruff format python tests tools examples docs bench
+	@$(BIN)/ruff check --fix-only --quiet python tests tools examples docs bench
 
 lint: setup ## Check format, lints, types, layers and style; changes nothing.
 	@$(say) 'format'
 	@cargo fmt --all --check
-	@$(BIN)/ruff format --check python tests tools examples bench
+	@$(BIN)/ruff format --check python tests tools examples docs bench
 	@$(say) 'lints'
 	@cargo clippy --workspace --all-targets -- -D warnings
-	@$(BIN)/ruff check python tests tools examples bench
+	@$(BIN)/ruff check python tests tools examples docs bench
 	@$(say) 'types'
 	@$(BIN)/mypy --config-file pyproject.toml
 	@$(BIN)/mypy --strict tools/*.py
+	@$(BIN)/mypy --strict --explicit-package-bases docs/conf.py docs/generate
 	@$(BIN)/mypy --config-file pyproject.toml -p bench
+	@$(MAKE) typed
 	@$(MAKE) rules
+
+# A second checker: every type of the public interface is written down, none is inferred.
+typed: .venv/stamps/engine
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/basedpyright --verifytypes casemate --ignoreexternal \
+		> .venv/typed || { grep -v '^   casemate' .venv/typed; exit 1; }
+	@grep 'completeness' .venv/typed
 
 check: lint test ## All that must hold before a push: lint, then test.
 
@@ -141,13 +149,16 @@ lock: .venv/stamps/packages ## Write the versions of this .venv to requirements.
 		--exclude pip --exclude setuptools | tr A-Z a-z | sort; } > .venv/lock
 	@mv .venv/lock requirements.lock
 
-docs: setup ## Build the Rust pages and test what the papers say.
+docs: setup ## Build the pages (site/) and the Rust pages, strictly, and test what they say.
+	@$(PY) -m sphinx -b html -W --keep-going -q docs site
+	@$(say) 'pages: site/index.html'
 	@RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
 		cargo doc --workspace --no-deps --document-private-items
 	@$(PY) -m pytest tests/docs
 
 clean: ## Remove what was built; keeps .casemate, the broker that `make run` made.
-	@rm -rf .venv target fuzz/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv target site fuzz/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find python tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help run setup test rules fmt lint check sim fuzz fuzzing bench soak prove lock docs clean
+.PHONY: help run setup test rules fmt lint typed check sim fuzz fuzzing bench soak prove lock docs \
+	clean

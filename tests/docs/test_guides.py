@@ -92,10 +92,19 @@ def feeder(broker: ThrowAwayBroker) -> Iterator[BlockingClient]:
         yield one
 
 
+def is_whole(code: str) -> bool:
+    """Says whether a program runs from a file as it stands, with no `await` outside a function."""
+    try:
+        compile(code, "a guide", "exec")
+    except SyntaxError:
+        return False
+    return True
+
+
 def program(block: Block, port: int) -> str:
     """Gives the block as a program that runs from a file."""
     code = block.code.replace("broker.example", "localhost").replace("8883", str(port))
-    if re.search(r"^\s*(?:async with|await|async for) ", code, re.MULTILINE):
+    if not is_whole(code):
         code = f"async def _main():\n{textwrap.indent(code, '    ')}\n"
         code += "import asyncio as _asyncio\n_asyncio.run(_main())\n"
     return PREAMBLE.format(port=port) + code
