@@ -10,7 +10,7 @@
 
 use casemate_codec::{QoS, Reason};
 
-use crate::acknowledge::Gated;
+use crate::acknowledge::{Gated, Stake};
 use crate::connection::Phase;
 use crate::door::{Effect, Millis};
 use crate::event::Loss;
@@ -21,6 +21,9 @@ use crate::wording::Goodbye;
 pub(crate) struct Drain {
     /// Where clients may go instead.
     server_reference: Option<Box<str>>,
+    /// What neighbours must have received: its publisher may be cut off and come back for an
+    /// acknowledgement at any time.
+    underway: Stake,
     /// [`Effect::Settled`] was said.
     is_settled: bool,
     /// Connections that are still owed something; nothing before `Leave`.
@@ -46,6 +49,7 @@ impl Shard {
         }
         self.drain = Some(Box::new(Drain {
             server_reference: server_reference.map(Into::into),
+            underway: self.all_numbers(),
             is_settled: false,
             leaving: None,
             looked_at: 0,
@@ -96,7 +100,7 @@ impl Shard {
     /// At the end of a turn: says that all promises are kept, and closes who is owed nothing.
     pub(crate) fn drain_turn(&mut self) {
         let Some(drain) = &self.drain else { return };
-        if !drain.is_settled && self.are_promises_kept() {
+        if !drain.is_settled && self.are_promises_kept(drain.underway) {
             self.effects.push(Effect::Settled);
             if let Some(drain) = &mut self.drain {
                 drain.is_settled = true;
@@ -131,14 +135,15 @@ impl Shard {
         is_waiting.then_some(drain.looked_at + 1)
     }
 
-    /// True where no acknowledgement of a message waits. Subscriptions promise none, so that
-    /// clients that go on subscribing do not hold the end up.
-    fn are_promises_kept(&self) -> bool {
+    /// True where no acknowledgement of a message waits, and nothing that was under way to
+    /// neighbours. Subscriptions promise none, so that clients that go on subscribing do not hold
+    /// the end up.
+    fn are_promises_kept(&self, underway: Stake) -> bool {
         let waits = |slot: &u32| {
             let gates = self.connection(*slot).map(|found| &found.gates);
             gates.is_some_and(|gates| gates.iter().any(Gated::is_of_message))
         };
-        !self.gated.iter().any(waits)
+        self.are_confirmed(underway) && !self.gated.iter().any(waits)
     }
 
     /// Whether a client is owed a message or an acknowledgement; nothing where there is no client.

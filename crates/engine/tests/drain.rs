@@ -246,3 +246,35 @@ fn every_acknowledged_message_reaches_the_clients_of_every_shard() {
         lab.expect_end(*client, &farewell(Version::V5, Reason::ServerShuttingDown));
     }
 }
+
+/// Goal: a publisher that was cut off may come back for its acknowledgement when all is settled, so
+/// that its message must have arrived by then. Method: a pipe that stands still, a cut, a drain, and
+/// the message a second time; readers in both shards.
+#[test]
+fn nothing_is_settled_while_a_message_is_under_way_between_shards() {
+    let mut held_up = 0;
+    for number in 0..8 {
+        let mut lab = Lab::with(Settings::default(), 2);
+        let reader = lab.client(Version::V5, &format!("reader-{number}"));
+        lab.subscribe(reader, "t", Q2);
+        let connect = lasting(Version::V5, "writer");
+        let writer = lab.joined(&connect);
+        lab.held_pipes = vec![(0, 1), (1, 0)];
+        lab.say(writer, &fresh("t", b"x", Q2, 1));
+        lab.cut(writer);
+        let writer = lab.joined(&connect);
+        lab.drain(None);
+        held_up += usize::from(lab.settled < 2);
+        lab.say(writer, &again("t", b"x", Q2, 1));
+        lab.release_pipe(0, 1);
+        lab.release_pipe(1, 0);
+        lab.pass(1);
+        lab.expect_open(writer, &[pubrec(1)]);
+        assert_eq!(lab.settled, 2);
+        assert_eq!(publishes(&mut lab, reader, Version::V5).len(), 1);
+    }
+    assert!(
+        (1..8).contains(&held_up),
+        "readers in both shards: {held_up}"
+    );
+}
