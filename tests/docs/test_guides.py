@@ -1,4 +1,4 @@
-"""Each program in the guides of client and testing runs, against a real broker, as it stands.
+"""Each program in the guides named below runs, against a real broker, as it stands.
 
 A comment above a block says what is published while it runs (`feed: topic payload`) and what it
 must print (`prints: …`). A block without end is interrupted when it has printed that.
@@ -26,7 +26,7 @@ from casemate.testing import ThrowAwayBroker
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = ROOT / "docs" / "guides"
-PAGES = ("client", "testing", "migrating-from-paho", "migrating-from-aiomqtt")
+PAGES = ("broker", "client", "testing", "migrating-from-paho", "migrating-from-aiomqtt")
 
 BLOCK = re.compile(r"(?:<!-- ([^>]*) -->\n)?```python\n(.*?)```", re.DOTALL)
 

@@ -9,6 +9,7 @@ import asyncio
 import importlib.util
 import json
 import os
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -25,7 +26,7 @@ import pytest
 import uvicorn
 
 from casemate.client import Client, Message
-from casemate.errors import DeadlinePassed
+from casemate.errors import DeadlinePassed, Refused
 from casemate.testing import ThrowAwayBroker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -310,3 +311,53 @@ def test_embedded_in_fastapi_joins_devices_and_people(web: tuple[ModuleType, str
             assert fetch(f"{url}/devices/{wrong}/commands/x", b"")[0] in (404, 422)
         with pytest.raises(DeadlinePassed):
             sensor.messages.take(0.05)
+
+
+# Gatekeeper
+
+
+async def test_gatekeeper_lets_an_account_in_once_and_has_the_impatient_wait(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    module = example("gatekeeper")
+    broker = ThrowAwayBroker()
+    gatekeeper = module.guarded(broker)
+    codes = []
+    async with broker, broker.client("t7") as first:
+        reporting = asyncio.create_task(module.report(broker))
+        for number in range(module.REFUSALS_MAX + 1):
+            with pytest.raises(Refused) as caught:
+                await broker.client("t7", client_id=f"c{number}", reconnect=False).connect()
+            codes.append(caught.value.reason_code)
+        await first.publish("still/in", qos=1)
+        gatekeeper.waits_until.clear()
+        await first.close()
+        async with asyncio.timeout(10), broker.client("t8"):
+            while gatekeeper.inside["t7"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        async with broker.client("t7"):
+            pass
+    await reporting
+    assert codes == [module.QUOTA_EXCEEDED] * 5 + [module.CONNECTION_RATE_EXCEEDED]
+    said = capsys.readouterr().out
+    assert "connect of 't7' refused: 't7 is in already'" in said
+    assert "'t7 has to wait'" in said
+
+
+def test_gatekeeper_runs_as_a_program_and_ends_by_ctrl_c() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-W", "error", ROOT / "examples" / "gatekeeper.py"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "python")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("listening on 127.0.0.1:")
+        process.send_signal(signal.SIGINT)
+        said, complained = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, said, complained) == (0, "stopped\n", "")

@@ -159,7 +159,8 @@ class BlockingBroker:
     ) -> BlockingEvents[Any]:
         """Gives the events from now on, for `for`; as `Broker.events`."""
         backlog = Backlog(kinds or (Event,), waiting_max)
-        return self._broker.read_by(BlockingEvents[Any](backlog), backlog)
+        stream = BlockingEvents[Any](backlog)
+        return self._broker._read_by(stream, backlog)  # noqa: SLF001 - the same room.
 
     def client(
         self,
@@ -183,4 +184,5 @@ class BlockingBroker:
         batch_max: int = BATCH_MAX,
     ) -> BlockingSubscriber:
         """Lets this program subscribe, for `for`; arguments and errors as `Broker.subscriber`."""
-        return self._broker.blocking_subscriber(*filters, name=name, role=role, batch_max=batch_max)
+        way_in = self._broker._way_in(name, role)  # noqa: SLF001 - the same room.
+        return BlockingSubscriber(way_in, filters, batch_max)

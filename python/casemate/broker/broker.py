@@ -27,7 +27,7 @@ from casemate.broker.hooks import (
     EventHook,
     SessionHook,
 )
-from casemate.broker.inside import BATCH_MAX, BlockingSubscriber, Publisher, Subscriber
+from casemate.broker.inside import BATCH_MAX, Publisher, Subscriber
 from casemate.broker.material import Given, Material
 from casemate.broker.observed import Observed
 from casemate.broker.serving import Inherited, Serving, Setup
@@ -428,16 +428,6 @@ class Broker(Observed):
             BrokerStopped: The broker does not run, or lets nobody in.
         """
         return Subscriber(self._way_in(name, role), filters, batch_max)
-
-    def blocking_subscriber(
-        self,
-        *filters: str | tuple[str, int],
-        name: str | None = None,
-        role: str = "operator",
-        batch_max: int = BATCH_MAX,
-    ) -> BlockingSubscriber:
-        """Gives a subscriber for programs without an event loop; otherwise as `subscriber`."""
-        return BlockingSubscriber(self._way_in(name, role), filters, batch_max)
 
     # Inside
 

@@ -148,10 +148,10 @@ class Observed:
             BrokerStopped: The broker does not run.
         """
         backlog = Backlog(kinds or (Event,), waiting_max)
-        return self.read_by(EventStream[Any](backlog), backlog)
+        return self._read_by(EventStream[Any](backlog), backlog)
 
-    def read_by(self, stream: S, backlog: Backlog) -> S:
-        """Has a stream told from now on; `events` calls this.
+    def _read_by(self, stream: S, backlog: Backlog) -> S:
+        """Has a stream told from now on.
 
         Args:
             stream: Whom to tell.

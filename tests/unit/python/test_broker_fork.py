@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from casemate.broker import Broker, is_served
+from casemate.broker.blocking import BlockingBroker
 from casemate.errors import BrokerError, BrokerStopped
 from casemate.testing import ThrowAwayBroker
 
@@ -230,7 +231,7 @@ def test_programs_inside_are_dead_in_a_child_and_live_on_in_the_parent(
     broker: ThrowAwayBroker,
 ) -> None:
     publisher = broker.publisher()
-    subscriber = broker.blocking_subscriber(("a", 1))
+    subscriber = BlockingBroker(broker).subscriber(("a", 1))
 
     def look() -> None:
         with pytest.raises(BrokerStopped, match="process"):

@@ -341,8 +341,8 @@ def test_an_interrupt_cuts_a_drain_short() -> None:
         until(lambda: broker._serving is not None and broker._serving._ending is not None)
         signal.pthread_kill(main, signal.SIGINT)
 
-    slow = ("a", 1)
-    with broker, broker.publisher() as publisher, broker.blocking_subscriber(slow, name="slow"):
+    blocking = BlockingBroker(broker)
+    with blocking, blocking.publisher() as publisher, blocking.subscriber(("a", 1)):
         publisher.publish_now([("a", b"x" * 1_000, 1) for _ in range(1_000)])
         interrupting = threading.Thread(target=interrupt_the_drain)
         interrupting.start()

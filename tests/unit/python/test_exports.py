@@ -60,6 +60,17 @@ OFFERED = {
 }
 
 METHODS = {
+    "Broker": [
+        "addresses", "blocking", "check", "client", "counters", "cut",
+        "drain_s", "events", "events_lost", "home", "is_running", "makes_progress", "on_connect",
+        "on_denied", "on_disconnect", "on_event", "on_session", "problems", "publisher",
+        "recent_events", "reload", "start", "status", "stop", "subscriber",
+    ],
+    "BlockingBroker": [
+        "addresses", "check", "client", "counters", "cut", "events", "home", "is_running",
+        "on_connect", "on_denied", "on_disconnect", "on_event", "on_session", "problems",
+        "publisher", "reload", "start", "status", "stop", "subscriber",
+    ],
     "Client": [
         "acknowledge", "address", "blocking", "client_id", "close", "connect", "from_url",
         "is_connected", "limits", "messages", "publish", "reply", "request", "session_present",
@@ -82,10 +93,26 @@ def test_what_a_package_offers_is_pinned(module: str) -> None:
         assert hasattr(package, name)
 
 
+def kind_of(name: str) -> type:
+    room = "casemate.broker.blocking" if name == "BlockingBroker" else "casemate"
+    room = "casemate.client" if name.endswith("Client") else room
+    found: type = getattr(import_module(room), name)
+    return found
+
+
 @pytest.mark.parametrize("name", METHODS)
-def test_the_methods_of_a_client_are_pinned(name: str) -> None:
-    kind = getattr(import_module("casemate.client"), name)
-    assert sorted(one for one in vars(kind) if not one.startswith("_")) == METHODS[name]
+def test_the_methods_of_broker_and_client_are_pinned(name: str) -> None:
+    assert sorted(one for one in dir(kind_of(name)) if not one.startswith("_")) == METHODS[name]
+
+
+def test_a_blocking_broker_takes_what_a_broker_takes() -> None:
+    broker, blocking = kind_of("Broker"), kind_of("BlockingBroker")
+    for name in METHODS["BlockingBroker"]:
+        ours, theirs = getattr(blocking, name), getattr(broker, name)
+        if inspect.isfunction(ours) and inspect.isfunction(theirs):
+            assert inspect.signature(ours).parameters.keys() == (
+                inspect.signature(theirs).parameters.keys()
+            ), name
 
 
 def offered() -> list[Any]:
