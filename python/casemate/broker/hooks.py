@@ -49,9 +49,14 @@ class Tally:
     def __init__(self) -> None:
         """Counts from 0."""
         self._lock = threading.Lock()
-        self._counts = dict.fromkeys(
-            ("hooks_refused", "hooks_failed", "hooks_late", "hooks_missed"), 0
-        )
+        self._counts: dict[str, int] = {}
+        self.clear()
+
+    def clear(self) -> None:
+        """Counts from 0 again."""
+        names = ("hooks_refused", "hooks_failed", "hooks_late", "hooks_missed")
+        with self._lock:
+            self._counts = dict.fromkeys(names, 0)
 
     def add(self, name: str, count: int = 1) -> int:
         """Adds, and gives the total."""
@@ -96,6 +101,12 @@ class ToldHook:
         self._tally = tally
         self._lock = threading.Lock()
         self._running = False
+
+    def begin_anew(self) -> None:
+        """Forgets what an earlier run of the broker has left, whose loop may be gone."""
+        with self._lock:
+            self._backlog.drop()
+            self._running = False
 
     def tell(self, events: Iterable[Event], missed: int, loop: HookLoop, timeout_s: float) -> None:
         """Adds events; begins to call the hook where it is not being called."""
@@ -189,6 +200,12 @@ class Hooks:
             TypeError: It is no `async def`.
         """
         self.connect.append(admit_hook(hook))
+
+    def begin_anew(self) -> None:
+        """Gets ready for another run of the broker."""
+        self.tally.clear()
+        for told in self._told:
+            told.begin_anew()
 
     @property
     def hears(self) -> bool:

@@ -70,9 +70,9 @@ class Observed:
             TypeError: It is no `async def`.
         """
         self._hooks.add_connect(hook)
-        with self._lock:
-            if self._serving is not None and self._pid == os.getpid():
-                self._serving.consult()
+        serving = self._serving
+        if serving is not None and self._pid == os.getpid():
+            serving.consult()
         return hook
 
     def on_disconnect(self, hook: AnyHook) -> AnyHook:
@@ -160,9 +160,8 @@ class Observed:
         Raises:
             BrokerStopped: The broker does not run.
         """
-        with self._lock:
-            self._run().server  # noqa: B018 - whether there is one is the question.
-            self._streams.add(stream, backlog)
+        self._run()
+        self._streams.add(stream, backlog)
         return stream
 
     def _run(self) -> Serving:

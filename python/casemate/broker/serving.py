@@ -103,6 +103,7 @@ class Serving:
         self._started_unix_s = 0
         self._status_due = 0.0
         self._reloading = threading.Lock()
+        self._consulting = threading.Lock()
         self._last_reload: Reload | None = None
 
     # Open and close
@@ -125,6 +126,7 @@ class Serving:
         self._arrangement = Arrangement(home, given, material)
         configuration = self._arrangement.current
         setup = self._setup
+        self._hooks.begin_anew()
         self._accounts = Accounts(
             self.folder / identity.FILE_NAME, cost=setup.password_cost, lasting=setup.lasting
         )
@@ -147,6 +149,7 @@ class Serving:
             )
         except native.StartRefused as error:
             raise assemble.start_error(error) from error
+        self._streams.begin()
         self._note_bound(server)
         self._started_unix_s = int(time.time())
         # What was asked of a broker before this one is answered by its start.
@@ -163,8 +166,14 @@ class Serving:
         self._report()
 
     def consult(self) -> None:
-        """Begins to ask the hooks about everybody who is let in."""
-        if self._admissions is None:
+        """Begins to ask the hooks about everybody who is let in; before the start it waits for it.
+
+        Called from any thread: when the first hook is added, and at the end of a start.
+        """
+        with self._consulting:
+            server = self._server
+            if server is None or self._admissions is not None:
+                return
             self._admissions = Admissions(
                 self._hooks.connect,
                 self._loop,
@@ -172,8 +181,8 @@ class Serving:
                 self._hooks.tally,
                 self._reading.note_refusal,
             )
-            self._admissions.start(self.server)
-            self.server.consult(True)
+            self._admissions.start(server)
+            server.consult(True)
 
     def close(self, deadline_s: float | None, caller: int) -> bool:
         """Ends in the order in which nobody is asked any more who has gone; idempotent.
@@ -185,7 +194,8 @@ class Serving:
         Returns:
             Whether every promise was kept and every client told.
         """
-        server, self._server = self._server, None
+        with self._consulting:
+            server, self._server = self._server, None
         flushed = True
         if server is not None:
             reference = None if self.in_force is None else self.in_force.server_reference

@@ -11,7 +11,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 from casemate.broker.backlog import Backlog
 from casemate.broker.events import Event, Missed
-from casemate.errors import DeadlinePassed
+from casemate.errors import BrokerStopped, DeadlinePassed
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
 
@@ -154,10 +154,21 @@ class Streams:
         """Nobody reads yet."""
         self._lock = threading.Lock()
         self._open: list[tuple[weakref.ref[Stream], Backlog]] = []
+        self._are_told = False
+
+    def begin(self) -> None:
+        """Lets readers come: there will be events."""
+        self._are_told = True
 
     def add(self, stream: Stream, backlog: Backlog) -> None:
-        """Lets one read from now on."""
+        """Lets one read from now on.
+
+        Raises:
+            BrokerStopped: There will be no events, and no end of them.
+        """
         with self._lock:
+            if not self._are_told:
+                raise BrokerStopped("the broker does not run in this process")
             self._open.append((weakref.ref(stream), backlog))
 
     @property
@@ -172,7 +183,9 @@ class Streams:
                 stream.wake()
 
     def end(self) -> None:
-        """Ends everybody's stream behind the last event."""
+        """Ends everybody's stream behind the last event, and lets nobody read any more."""
+        with self._lock:
+            self._are_told = False
         for stream, _ in self._living():
             stream.close()
         with self._lock:

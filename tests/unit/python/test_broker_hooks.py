@@ -437,6 +437,23 @@ async def test_a_stop_waits_for_hooks_no_longer_than_their_limit() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
+async def test_a_hook_that_hung_at_the_end_hears_of_the_next_start() -> None:
+    heard: list[str] = []
+    hangs = True
+
+    async def note(event: SessionChanged) -> None:
+        if hangs:
+            await asyncio.Event().wait()
+        heard.append(event.client_id)
+
+    broker = Broker(on_session=note, hook_timeout_s=0.2)
+    for name in ("first", "second"):
+        async with broker, broker.client("a", client_id=name):
+            pass
+        hangs = False
+    assert heard == ["second"]
+
+
 async def test_a_hook_may_stop_its_broker() -> None:
     """Goal: a hook that waits for the end that waits for it is no deadlock: its time limit ends it.
 
