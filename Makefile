@@ -150,7 +150,7 @@ lock: .venv/stamps/packages ## Write the versions of this .venv to requirements.
 	@mv .venv/lock requirements.lock
 
 docs: setup ## Build the pages (site/) and the Rust pages, strictly, and test what they say.
-	@$(PY) -m sphinx -b html -W --keep-going -q docs site
+	@$(PY) -m sphinx -b html -E -W --keep-going -q docs site
 	@$(say) 'pages: site/index.html'
 	@RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
 		cargo doc --workspace --no-deps --document-private-items

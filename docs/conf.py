@@ -47,6 +47,7 @@ copybutton_only_copy_prompt_lines = True
 html_theme = "furo"
 html_title = f"casemate {version}"
 html_show_sourcelink = False
+html_show_copyright = False
 html_copy_source = False
 # Nothing from elsewhere: no fonts, scripts or trackers, so that the pages work beside a broker
 # that has no way out.

@@ -86,7 +86,7 @@ ENGINE = {
         "the system gives no more connections", "the limit of open files (`ulimit -n`)"
     ),
 }
-"""What the engine tells; these come to `Broker(on_event=…)` too."""
+"""What the engine tells."""
 
 LOG = {
     "listening": Meaning("a listener is open"),
@@ -112,7 +112,8 @@ def text() -> str:
         [
             "## Of the engine",
             "",
-            "In the log, and in the order in which they happen to `Broker(on_event=…)`.",
+            "Hooks and streams of a program get them as values of",
+            "[classes](broker.md#questions-and-events).",
             "",
             *_table(ENGINE),
             "",

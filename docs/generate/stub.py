@@ -9,7 +9,7 @@ from pathlib import Path
 STUB = Path(__file__).resolve().parents[2] / "python/casemate/_engine.pyi"
 
 SHOWN = ("Event", "Publish")
-"""What meets programs: `Broker(on_event=…)` and `Subscriber`."""
+"""What meets programs: `Broker(raw_events=…)` and `Subscriber`."""
 
 
 def text() -> str:

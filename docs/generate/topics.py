@@ -57,7 +57,11 @@ def _rows() -> Iterator[str]:
     odd = sorted(set(known.values()) ^ set(meanings))
     if odd:
         raise ValueError(f"the broker and {GUIDE.name} do not name the same topics: {odd}")
-    for topic, value in sorted(said.items()):
-        window = _WINDOW.search(topic)
-        per = f", per minute, over {window[0].strip('/')}" if window else ""
-        yield f"| `{topic}` | {value} | {meanings[known[topic]]}{per} |"
+    # In the guide's order: a meaning may speak of the line before.
+    for topic, meaning in meanings.items():
+        if topic in said and _WINDOW.search(topic) is None:
+            yield f"| `{topic}` | {said[topic]} | {meaning} |"
+            continue
+        for minutes in (1, 5, 15):
+            one = _WINDOW.sub(f"/{minutes}min", topic)
+            yield f"| `{one}` | {said[one]} | {meaning} per minute, over {minutes} min |"
