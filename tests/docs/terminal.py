@@ -228,8 +228,9 @@ class Terminal:
     def _run(self, command: str, shown: list[str], code: int, until: float = 0.0) -> None:
         # Whoever reads a status that is up to a second old looks again.
         until = until or time.monotonic() + PATIENCE_S
-        place = self._start / ".folder"
-        script = f"{command}\nended=$?\npwd > {shlex.quote(str(place))}\nexit $ended\n"
+        place, variables = self._start / ".folder", self._start / ".variables"
+        after = f"pwd > {shlex.quote(str(place))}; env -0 > {shlex.quote(str(variables))}"
+        script = f"{command}\nended=$?\n{after}\nexit $ended\n"
         done = subprocess.run(
             ["bash", "-c", script],
             cwd=self._folder,
@@ -247,12 +248,21 @@ class Terminal:
             return
         assert missing is None, f"{command} did not print {missing!r}: {done.stdout}"
         self._folder = Path(place.read_text(encoding="utf-8").strip())
-        if _ACCOUNTS.search(command) and (home := re.search(r"--home (\S+)", command)):
-            self._let_it_see(home[1])
+        # What a reader exports counts for the rest of the page.
+        pairs = [one.partition("=") for one in variables.read_text(encoding="utf-8").split("\0")]
+        self._environment = {name: value for name, _, value in pairs if name}
+        if _ACCOUNTS.search(command) and (home := self._home(command)) is not None:
+            self._let_it_see(home)
 
-    def _let_it_see(self, home: str) -> None:
+    def _home(self, command: str) -> Path | None:
+        """Gives the home that a command is about, where one is named."""
+        found = re.search(r"--home (\S+)", command)
+        named = self._environment.get("CASEMATE_HOME") if found is None else found[1]
+        return None if named is None else self._folder / named
+
+    def _let_it_see(self, home: Path) -> None:
         """Waits, as a person's next command does, until a running broker knows of an account."""
-        reload = ["casemate", "reload", "--home", home]
+        reload = ["casemate", "reload", "--home", str(home)]
         subprocess.run(
             reload, cwd=self._folder, env=self._environment, capture_output=True, check=False
         )
@@ -284,10 +294,11 @@ class Terminal:
 
     def _asked(self, command: str) -> str:
         """Has a first `casemate up` listen on the ports that stand for those of the page."""
-        home = re.search(r"^casemate up\b.*--home (\S+)", command)
-        if home is None or (self._folder / home[1] / "casemate.toml").exists():
+        home = self._home(command)
+        if home is None or (home / "casemate.toml").exists() or "casemate up" not in command:
             return command
-        return f"{command} --port {self._ports['8883']} --wss-port {self._ports['8084']}"
+        host = "" if "--host" in command else " --host localhost"
+        return f"{command}{host} --port {self._ports['8883']} --wss-port {self._ports['8084']}"
 
     def _here(self, text: str) -> str:
         """Puts the reader's own ports in place of those of the page."""

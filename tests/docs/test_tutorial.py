@@ -57,6 +57,12 @@ def test_each_guide_does_what_it_says(guide: str, terminal: Terminal, tmp_path: 
     terminal.read(ROOT / f"docs/guides/{guide}.md")
 
 
+def test_the_readme_does_what_it_says(terminal: Terminal) -> None:
+    if "<!-- elsewhere: " not in (ROOT / "README.md").read_text(encoding="utf-8"):
+        pytest.skip("the README does not say yet which of its blocks a reader runs")
+    terminal.read(ROOT / "README.md")
+
+
 def test_every_page_is_in_the_tutorial_and_says_what_comes_next() -> None:
     names = [page.stem for page in TUTORIAL.glob("*.md")]
     assert sorted([*pages(), "index"]) == sorted(names)
