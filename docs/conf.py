@@ -23,6 +23,9 @@ extensions = [
 ]
 exclude_patterns = ["generate", "systemd"]
 
+# Two hyphens are an option, not a dash.
+smartquotes = False
+
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 

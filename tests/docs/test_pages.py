@@ -87,6 +87,8 @@ def test_each_command_has_its_section(site: Path) -> None:
     assert len(commands.names()) > 20
     for name in commands.names():
         assert f"{name}<a class=" in page, name
+    # Two hyphens stay two: an option that was made a dash cannot be typed.
+    assert not re.search(r"–[a-z]", page)
 
 
 def test_each_option_of_a_command_has_its_entry(shown: dict[str, set[str]]) -> None:
