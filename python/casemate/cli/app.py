@@ -4,8 +4,8 @@
 wrong. 27: no answer within the time. 130: ended by Ctrl-C. 141: nobody reads the output any more.
 `doctor` alone weighs what it finds with 0, 1 and 2.
 
-Only the command that was asked for is loaded; `--help` loads all. A command's module imports what
-it needs when it runs.
+Only the command that was asked for is loaded, and for `--help` none. A command's module imports
+what it needs when it runs.
 """
 
 from __future__ import annotations
@@ -30,14 +30,17 @@ class Entry:
 
     Attributes:
         name: Of the command, and of the module and its function or, for a group, its `app`.
-        help: One line for the list of commands; empty takes the first of the command's own.
+        help: One line for the list of commands.
         hides_h: `-h` is no help, but the host, as in mosquitto's programs.
+        is_brief: Nothing of the process has a life beside the command: it may end without Python
+            taking itself apart.
         is_group: It has commands of its own.
     """
 
     name: str
-    help: str = ""
+    help: str
     hides_h: bool = False
+    is_brief: bool = False
     is_group: bool = False
 
 
@@ -49,25 +52,28 @@ ENTRIES = (
     Entry("renew", "Renew the certificate of the home's own broker."),
     Entry("status", "Say how the broker of a home is doing."),
     Entry("doctor", "Find what is not safe, and say what mends it."),
-    Entry("pub", "Publish messages.", hides_h=True),
-    Entry("sub", "Subscribe, and print each message.", hides_h=True),
-    Entry("rr", "Publish a request and print its answer.", hides_h=True),
+    Entry("pub", "Publish messages.", hides_h=True, is_brief=True),
+    Entry("sub", "Subscribe, and print each message.", hides_h=True, is_brief=True),
+    Entry("rr", "Publish a request and print its answer.", hides_h=True, is_brief=True),
     Entry("simulate", "Run a fleet of devices, for demos and tests."),
     Entry("bench", "Load a broker and measure it.", hides_h=True),
     Entry("lab", "Run a throw-away broker on loopback, for tests."),
     Entry("man", "Show a manual page, or write all of them."),
-    Entry("config", is_group=True),
-    Entry("device", is_group=True),
-    Entry("user", is_group=True),
-    Entry("role", is_group=True),
+    Entry("config", "The configuration: casemate.toml and CASEMATE_… variables.", is_group=True),
+    Entry("device", "Devices and their certificates.", is_group=True),
+    Entry("user", "Users and their passwords.", is_group=True),
+    Entry("role", "Roles of policy.toml, and who holds them.", is_group=True),
 )
+
+_COMPLETION = "_CASEMATE_COMPLETE"
 
 
 def program(wanted: str | None = None) -> typer.Typer:
     """Gives the program.
 
     Args:
-        wanted: The command that is loaded; None, or what is no command, loads all.
+        wanted: The command that is loaded; None loads all. What is no command loads none, and
+            knows them by their names and lines of help alone.
     """
     app = typer.Typer(
         name="casemate",
@@ -80,18 +86,29 @@ def program(wanted: str | None = None) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_root)
-    loaded = [one for one in ENTRIES if one.name == wanted] or ENTRIES
-    for entry in loaded:
+    chosen = [one for one in ENTRIES if wanted in (None, one.name)]
+    for entry in ENTRIES if not chosen else ():
+        app.command(entry.name, short_help=entry.help)(_named_only)
+    for entry in chosen:
         module = import_module(f"casemate.cli.{entry.name}")
         if entry.is_group:
             app.add_typer(module.app)
             continue
         app.command(
             cls=words.Command,
-            short_help=entry.help or None,
+            short_help=entry.help,
             context_settings={"help_option_names": ["--help"]} if entry.hides_h else None,
         )(getattr(module, entry.name))
     return app
+
+
+def _named_only() -> None:
+    """Stands for a command where only the list of them is looked at."""
+
+
+def is_brief(line: Sequence[str]) -> bool:
+    """Says whether a command line is that of a client, after which nothing remains to be done."""
+    return any(one.is_brief and one.name == line[0] for one in ENTRIES if line)
 
 
 def _print_version(wanted: bool) -> None:
@@ -118,9 +135,9 @@ def execute(arguments: Sequence[str] | None = None) -> int:
     line = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in line
     try:
-        code = program(line[0] if line else None)(
-            args=line, prog_name="casemate", standalone_mode=False
-        )
+        # A shell that completes words looks into every command, and says so in a variable.
+        wanted = None if _COMPLETION in os.environ else line[0] if line else ""
+        code = program(wanted)(args=line, prog_name="casemate", standalone_mode=False)
     except CasemateError as error:
         # `--quiet` is of pub, sub and rr, as mosquitto has it: the exit code says it all.
         if "--quiet" not in line:

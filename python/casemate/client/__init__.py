@@ -17,7 +17,10 @@ Example:
     ```
 """
 
-from casemate.client.blocking import BlockingClient
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from casemate.client.client import Client
 from casemate.client.inbox import Inbox
 from casemate.client.link import Limits
@@ -25,6 +28,9 @@ from casemate.client.message import Message, Properties, Will
 from casemate.client.session import Subscription
 from casemate.client.topic import TopicPattern, matches
 from casemate.client.trust import trust
+
+if TYPE_CHECKING:
+    from casemate.client.blocking import BlockingClient
 
 __all__ = [
     "BlockingClient",
@@ -39,3 +45,12 @@ __all__ = [
     "matches",
     "trust",
 ]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a class, or nothing.
+    # Loaded when asked for: most programs have an event loop, or the command line's.
+    if name == "BlockingClient":
+        from casemate.client.blocking import BlockingClient
+
+        return BlockingClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,9 +8,12 @@ import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from casemate.client.proxy import Proxy, admit_target, read_proxy
 from casemate.errors import Untrusted
+
+if TYPE_CHECKING:
+    from casemate.client.proxy import Proxy
 
 TLS_PORT = 8883
 PLAIN_PORT = 1883
@@ -114,8 +117,12 @@ def locate(
         raise ValueError("port is 1–65,535")
     if tls is None and not insecure_plaintext and (proxy or not is_loopback(host)):
         raise plaintext_leaves("the proxy" if proxy else host)
-    between = None if proxy is None else read_proxy(proxy)
-    if between is not None:
+    between = None
+    if proxy is not None:
+        # Loaded where it is needed: most clients go through none.
+        from casemate.client.proxy import admit_target, read_proxy
+
+        between = read_proxy(proxy)
         admit_target(host)
         if local_address is not None:
             raise ValueError("local_address and proxy cannot be combined")

@@ -31,7 +31,6 @@ from casemate.client.session import Outgoing, Subscription
 from casemate.client.subscriber import Subscriber
 from casemate.client.topic import TopicPattern, admit_topic
 from casemate.client.trust import HTTP, MQTT, trust
-from casemate.client.url import read_url
 from casemate.errors import ClientError, DeadlinePassed, Refused, Untrusted
 
 if TYPE_CHECKING:
@@ -189,6 +188,8 @@ class Client:
             print(client.address)  # broker.example:8883
             ```
         """
+        from casemate.client.url import read_url
+
         said = read_url(url)
         twice = sorted(said.keys() & options.keys())
         if twice:

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from casemate.client.address import Address, is_loopback, plaintext_leaves
 from casemate.client.explain import explain
-from casemate.client.proxy import pass_through
 from casemate.errors import DeadlinePassed, Unreachable
 
 READ_BYTES = 65_536
@@ -126,6 +125,8 @@ async def _connect(address: Address) -> ByteStream:
             )
         )
     if address.proxy is not None:
+        from casemate.client.proxy import pass_through
+
         raw = await pass_through(address.proxy, address.host, address.port)
         return ByteStream(
             *await asyncio.open_connection(

@@ -8,14 +8,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
+import typer.main
 
 from casemate.cli import app
 from casemate.cli.manual import EXITS
 from casemate.errors import DeadlinePassed
 from casemate.home import Home
+from casemate.testing import ThrowAwayBroker
 from tests.unit.python.commands import PATIENCE_S, ROOT, environment
 
 
@@ -65,6 +67,16 @@ def test_the_guide_and_the_manual_list_these_exit_codes_and_no_other() -> None:
     }
     assert listed == EXITS
     assert list(listed) == sorted(ENDS)
+
+
+def test_the_list_of_commands_is_that_of_the_commands_themselves() -> None:
+    named = typer.main.get_command(app.program("--help"))
+    loaded = typer.main.get_command(app.program())
+    assert listed(named) == listed(loaded)
+
+
+def listed(group: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - a group of typer's.
+    return [(name, one.get_short_help_str(200)) for name, one in group.commands.items()]
 
 
 @pytest.mark.parametrize("words", [[], ["config"], ["device"], ["user"], ["role"]])
@@ -171,7 +183,6 @@ def test_no_completion_offers_what_is_refused(tmp_path: Path) -> None:
 HEAVY = ("argon2", "asyncio", "cryptography", "pydantic", "rich", "sqlite3", "ssl", "tomllib")
 HEAVY += ("websockets", "zxcvbn", "casemate._engine", "casemate.home", "casemate.config")
 
-EVERY_COMMAND = {f"casemate.cli.{entry.name}" for entry in app.ENTRIES}
 FRAME = {
     "casemate", "casemate.cli", "casemate.cli.app", "casemate.cli.console", "casemate.cli.words",
     "casemate.errors",
@@ -179,11 +190,11 @@ FRAME = {
 REACHING = {
     f"casemate.cli.{name}" for name in ("connection", "foreign", "options", "payload", "target")
 }
-ALL = FRAME | EVERY_COMMAND | REACHING | {"casemate.cli.printing", "casemate.cli.workload"}
 
 STARTS = {
-    "--version": ALL,
-    "--help": ALL,
+    "--version": FRAME,
+    "--help": FRAME,
+    "nonsense": FRAME,
     "pub --help": FRAME | REACHING | {"casemate.cli.pub"},
     "status --help": FRAME | {"casemate.cli.status"},
 }
@@ -212,3 +223,29 @@ def test_a_start_loads_its_command_and_nothing_that_it_runs_with(words: str) -> 
     ours = {one for one in loaded if one.split(".")[0] == "casemate"}
     assert ours == STARTS[words]
     assert [one for one in HEAVY if one in loaded] == []
+
+
+# What a message needs: an event loop, TLS, the codec, and of the client what connects and sends.
+SENDING = {
+    f"casemate.cli.{name}" for name in ("encryption", "looping", "property", "pub")
+} | {
+    f"casemate.client.{name}"
+    for name in (
+        "address", "client", "delivery", "exchange", "explain", "greeting", "inbox", "keeper",
+        "link", "message", "request", "session", "stream", "subscriber", "topic", "trust",
+    )
+}  # fmt: skip
+SENDING |= {"casemate.client", "casemate.native", "casemate._engine"}
+NEEDED = {"asyncio", "ssl", "casemate._engine"}
+
+
+def test_a_message_is_sent_by_what_that_needs_and_nothing_more() -> None:
+    with ThrowAwayBroker() as broker:
+        proof = broker.identity("desk")
+        at = ["-h", "localhost", "-p", str(broker.listening().port), "--cafile", str(proof.ca)]
+        at += ["--cert", str(proof.certificate), "--key", str(proof.key)]
+        loaded = loaded_by("pub", "lab/1", "x", "-q", "1", *at)
+        assert broker.counters()["publishes_received"] == 1
+    ours = {one for one in loaded if one.split(".")[0] == "casemate"}
+    assert ours == FRAME | REACHING | SENDING
+    assert [one for one in HEAVY if one in loaded and one not in NEEDED] == []
