@@ -174,7 +174,8 @@ def _named(line: Sequence[str]) -> str:
 
 def _wrong_usage(error: typer.TyperException, named: str, *, as_json: bool) -> int:
     """Says what is wrong with the command line, in the same form as every other error."""
-    message = error.format_message()
+    # The parser lists choices line by line.
+    message = " ".join(error.format_message().split())
     if not message:
         # A group without a command has shown its help, which says all.
         return error.exit_code

@@ -34,6 +34,7 @@ NEEDS = {
     "pub": ["a", "b", "--as", "desk"],
     "sub": ["a", "--as", "desk"],
     "rr": ["a", "b", "--as", "desk"],
+    "bench": ["pairs", "--as", "desk"],
     "device add": ["t7", "--role", "sensor"],
     "device remove": ["t7"],
     "user add": ["ada", "--role", "operator", "--generate"],
@@ -89,6 +90,16 @@ def test_an_unknown_option_is_a_usage_error_in_both_forms(
     out, err = capsys.readouterr()
     assert out == ""
     assert json.loads(err)["error"]["code"] == "usage"
+
+
+def test_what_the_parser_says_stands_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["bench"]) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error == (
+        "error: Missing argument 'shape'. Choose from: "
+        "fan-in, fan-out, pairs, shared, connects, idle"
+    )
+    assert hint == 'hint: run "casemate bench --help"'
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - HOMELESS - MAKES_A_HOME))
