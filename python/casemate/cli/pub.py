@@ -89,6 +89,8 @@ def pub(
         work = publisher.lines(reach.in_flight)
     else:
         work = publisher.repeated(payload, repeat, repeat_delay)
+    if (lines or repeat > 1) and not (reach.quiet or reach.debug):
+        work = _shown(work, publisher)
     from casemate.cli.looping import run
 
     run(_within(0.0 if lines else timeout, work))
@@ -108,6 +110,13 @@ async def _within(timeout_s: float, work: Coroutine[Any, Any, None]) -> None:
         raise DeadlinePassed(
             f"the message was not taken within {timeout_s:g} s", hint="-W sets another time"
         ) from error
+
+
+async def _shown(work: Coroutine[Any, Any, None], publisher: _Publisher) -> None:
+    from casemate.cli.progress import progress
+
+    async with progress(lambda: f"{publisher.count:,} messages sent"):
+        await work
 
 
 class _Publisher:
