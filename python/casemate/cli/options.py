@@ -42,7 +42,11 @@ BindAddress = Annotated[
 ]
 Proxy = Annotated[
     str | None,
-    typer.Option("--proxy", metavar="URL", help="Go through it: http://[user:password@]host:port."),
+    typer.Option(
+        "--proxy",
+        metavar="URL",
+        help="Go through it: http:// or socks5h://[user:password@]host:port.",
+    ),
 ]
 ClientId = Annotated[str | None, typer.Option("-i", "--id", metavar="ID", help="Client id.")]
 ClientIdPrefix = Annotated[

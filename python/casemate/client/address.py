@@ -50,7 +50,7 @@ class Address:
         unix_socket: Path of a socket on this machine, in place of host and port.
         door: How a WebSocket is asked for; None is MQTT without one.
         local_address: Own address from which to connect; None lets the system choose.
-        proxy: An HTTP proxy between; None connects directly.
+        proxy: A proxy between; None connects directly.
     """
 
     host: str
@@ -92,7 +92,7 @@ def locate(
         websocket_path: None is MQTT without WebSocket.
         websocket_headers: For the handshake.
         local_address: Own address from which to connect.
-        proxy: URL of an HTTP proxy.
+        proxy: URL of a proxy.
 
     Raises:
         ValueError: Something cannot be, or two things contradict each other.

@@ -105,8 +105,8 @@ class Client:
             websocket_path: Speak MQTT over a WebSocket on this path, such as `/mqtt`.
             websocket_headers: Sent with its handshake, such as a token for a proxy.
             local_address: Own address from which to connect.
-            proxy: An HTTP proxy to go through, `http://[user:password@]host[:port]`; it sees
-                where to, and with TLS nothing else.
+            proxy: A proxy to go through, `http://[user:password@]host[:port]` or `socks5h://…`;
+                it sees where to, and with TLS nothing else.
             version: 5, 4 (MQTT 3.1.1) or 3 (MQTT 3.1).
             keep_alive_s: 0–65,535 seconds; 0 never pings.
             clean_start: Forget the session that the broker may still have.

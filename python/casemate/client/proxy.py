@@ -1,4 +1,4 @@
-"""Through an HTTP proxy: CONNECT, and then the same bytes as without one (RFC 9110 §9.3.6)."""
+"""Through a proxy of HTTP or SOCKS5: then the same bytes as without one (RFC 9110 §9.3.6)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import socket
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+from casemate.client.socks import FIELD_BYTES_MAX, ask_socks
 from casemate.errors import ConnectionLost, ProtocolViolation, Refused, Unreachable
 
 HTTP_PORT = 80
+SOCKS_PORT = 1080
 
 _HEAD_BYTES_MAX = 8_192
 _NOT_AUTHORIZED = 0x87
@@ -25,12 +27,14 @@ class Proxy:
     Attributes:
         host: Name or address.
         port: 1–65535.
-        authorization: Value of Proxy-Authorization; empty where nothing is proven; never shown.
+        proof: User and password; None proves nothing; never shown.
+        speaks_socks: It is a SOCKS5 proxy and not one of HTTP.
     """
 
     host: str
     port: int
-    authorization: str = field(default="", repr=False)
+    proof: tuple[str, str] | None = field(default=None, repr=False)
+    speaks_socks: bool = False
 
     def __str__(self) -> str:
         """Gives `host:port`."""
@@ -41,7 +45,8 @@ def read_proxy(url: str) -> Proxy:
     """Reads the URL of a proxy.
 
     Args:
-        url: `http://[user[:password]@]host[:port]`; user and password are percent-encoded.
+        url: `http://[user[:password]@]host[:port]`, or `socks5h://…`, of which the `h` says that
+            the proxy looks the name up; user and password are percent-encoded.
 
     Raises:
         ValueError: It is something else; it is never repeated, as it may hold a password.
@@ -50,20 +55,26 @@ def read_proxy(url: str) -> Proxy:
         raise ValueError("the proxy's URL holds a blank or a control character")
     try:
         parts = urlsplit(url)
-        port = parts.port or HTTP_PORT
+        port = parts.port
     except ValueError:
         raise ValueError("the proxy's URL cannot be read") from None
-    if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
-        raise ValueError("a proxy is http://[user:password@]host[:port]")
-    proof = ""
+    speaks_socks = parts.scheme == "socks5h"
+    is_known = speaks_socks or parts.scheme == "http"
+    if not is_known or not parts.hostname or parts.path not in ("", "/"):
+        raise ValueError("a proxy is http:// or socks5h://, then [user:password@]host[:port]")
+    proof = None
     if parts.username is not None:
-        secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        proof = f"Basic {base64.b64encode(secret.encode()).decode()}"
-    return Proxy(parts.hostname, port, proof)
+        proof = unquote(parts.username), unquote(parts.password or "")
+        if speaks_socks and not all(0 < len(one.encode()) <= FIELD_BYTES_MAX for one in proof):
+            raise ValueError("user and password of a SOCKS5 proxy have 1 to 255 bytes each")
+    usual = SOCKS_PORT if speaks_socks else HTTP_PORT
+    return Proxy(parts.hostname, port or usual, proof, speaks_socks)
 
 
 def admit_target(host: str) -> None:
     """Raises ValueError where a host cannot stand in the request of a proxy."""
+    if len(host) > FIELD_BYTES_MAX:
+        raise ValueError("through a proxy, the host has at most 255 letters")
     if not re.fullmatch(r"[A-Za-z0-9._:\-]+", host):
         raise ValueError("through a proxy, the host is ASCII: an address, or a name as DNS has it")
 
@@ -79,21 +90,30 @@ async def pass_through(proxy: Proxy, host: str, port: int) -> socket.socket:
     Raises:
         Refused: The proxy wants another proof (407).
         Unreachable: It cannot or will not connect there, or is not there itself.
-        ProtocolViolation: It does not speak HTTP.
+        ProtocolViolation: It does not speak as it should.
         OSError: The connection failed.
     """
-    loop = asyncio.get_running_loop()
     raw = await _connect(proxy)
     try:
-        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        proof = f"Proxy-Authorization: {proxy.authorization}\r\n" if proxy.authorization else ""
-        request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{proof}\r\n"
-        await loop.sock_sendall(raw, request.encode())
-        _judge(await _head(raw, proxy), proxy, target)
+        if proxy.speaks_socks:
+            await ask_socks(raw, str(proxy), host, port, proxy.proof)
+        else:
+            await _ask_http(raw, proxy, host, port)
     except BaseException:
         raw.close()
         raise
     return raw
+
+
+async def _ask_http(raw: socket.socket, proxy: Proxy, host: str, port: int) -> None:
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    proof = ""
+    if proxy.proof is not None:
+        secret = base64.b64encode(":".join(proxy.proof).encode()).decode()
+        proof = f"Proxy-Authorization: Basic {secret}\r\n"
+    request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{proof}\r\n"
+    await asyncio.get_running_loop().sock_sendall(raw, request.encode())
+    _judge(await _head(raw, proxy), proxy, target)
 
 
 async def _connect(proxy: Proxy) -> socket.socket:
