@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _VERSIONS = {
     "5": 5, "mqttv5": 5, "311": 4, "4": 4, "mqttv311": 4, "31": 3, "3": 3, "mqttv31": 3,
 }  # fmt: skip
+LOGGER = "casemate.client"
+"""What -d lets through to stderr."""
+
 _WILL_BYTES_MAX = 65_535
 _DAY_S = 86_400
 _FOR_EVER_S = 4_294_967_295
@@ -166,6 +169,12 @@ class Reach:
             raise WrongUsage("give -i or -I, not both")
         if self.host is not None and "://" in self.host:
             raise WrongUsage("-h is a name or an address; a URL is given with -L")
+        is_unix = self.unix_socket is not None or (self.url or "").lower().startswith("unix:")
+        if self.identity is not None and is_unix:
+            raise WrongUsage(
+                "--as proves itself by a certificate, and a unix socket asks for a password",
+                hint="leave --as out, and give -u and --password-file",
+            )
         if self.identity is not None and (self.cert_file or self.key_file):
             raise WrongUsage("--as brings its own --cert and --key")
         if self.key_file and not self.cert_file:
@@ -364,12 +373,20 @@ def _parameters(kind: Any) -> Iterator[inspect.Parameter]:  # noqa: ANN401 - a c
         )
 
 
+class _Printable(logging.Formatter):
+    """Writes a line that cannot steer the terminal, whatever a broker has put into it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Gives the line."""
+        return console.printable(super().format(record))
+
+
 @contextmanager
 def _log_shown(*, quiet: bool, debug: bool) -> Iterator[None]:
     """Lets the client's log through to stderr: losses and returns, and with -d all of it."""
-    logger = logging.getLogger("casemate.client")
+    logger = logging.getLogger(LOGGER)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(name)s: %(message)s" if debug else "%(message)s"))
+    handler.setFormatter(_Printable("%(asctime)s %(message)s" if debug else "%(message)s"))
     level = logger.level
     if debug:
         logger.setLevel(logging.DEBUG)

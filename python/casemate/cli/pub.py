@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from casemate.cli import console
-from casemate.cli.connection import Reach, reaches
+from casemate.cli.connection import LOGGER, Reach, reaches
 from casemate.cli.console import WrongUsage
 from casemate.cli.options import Qos
 from casemate.cli.payload import (
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from casemate.client import Client, Properties
+
+_LOG = logging.getLogger(LOGGER)
 
 
 @reaches
@@ -183,8 +186,9 @@ class _Publisher:
             await _end(waiting)
 
     async def _send(self, payload: bytes) -> None:
-        await self._client.publish(self._topic, payload, **self._options)
+        code = await self._client.publish(self._topic, payload, **self._options)
         self.count += 1
+        _LOG.debug("PUBLISH %r with %d bytes left: 0x%02x", self._topic, len(payload), code)
 
 
 async def _end(tasks: Iterable[asyncio.Future[Any]]) -> None:

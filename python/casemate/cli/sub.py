@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from casemate.cli import console
-from casemate.cli.connection import Reach, reaches
+from casemate.cli.connection import LOGGER, Reach, reaches
 from casemate.cli.console import WrongUsage
 from casemate.cli.options import Qos
 from casemate.cli.printing import Printing
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from casemate.cli.form import Piece
     from casemate.client import Client, Message
+
+_LOG = logging.getLogger(LOGGER)
 
 _HANDLING = {"always": 0, "new": 1, "never": 2}
 
@@ -221,6 +224,8 @@ class _Listening:
 
         outlet, choice = Outlet(), self._choice
         async for message in self._client.messages:
+            size = len(message.payload)
+            _LOG.debug("PUBLISH %r with %d bytes came: QoS %d", message.topic, size, message.qos)
             if choice.retained_only and not message.retain:
                 return
             if not choice.is_left_out(message.topic):

@@ -52,7 +52,7 @@ def explain(error: OSError, address: Address) -> ClientError:
         return ConnectionLost(
             f"{address} closed the connection",
             cause=words_of(error),
-            hint="is this its port for TLS?" if address.tls else "",
+            hint="does it speak TLS there, or plaintext?" if address.tls else "",
         )
     return Unreachable(f"{address} cannot be reached", cause=words_of(error))
 

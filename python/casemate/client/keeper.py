@@ -98,6 +98,7 @@ class Keeper:
             self._task.cancel()
         link, self._exchange.link = self._exchange.link, None
         if link is not None:
+            _LOG.debug("disconnecting from %s", self.address)
             reason = _WITH_WILL if with_will else 0
             await link.close(native.encode_disconnect(self._greeting.version, reason=reason))
 
@@ -146,6 +147,7 @@ class Keeper:
 
     async def _open(self, *, clean_start: bool) -> Link:
         greeting = self._greeting
+        _LOG.debug("connecting to %s", self.address)
         link, connack = await Link.open(
             self.address,
             greeting.version,
@@ -160,6 +162,16 @@ class Keeper:
         greeting.client_id = connack.assigned_client_id or greeting.client_id
         self.session_present = connack.session_present
         self.response_information = connack.response_information
+        # The broker may have chosen the client id, and the text of it.
+        _LOG.debug(
+            "connected to %s as %r: session %s, alive %d s, at most %d messages, %d bytes each",
+            self.address,
+            greeting.client_id,
+            "resumed" if connack.session_present else "new",
+            link.limits.keep_alive_s,
+            link.limits.receive_max,
+            link.limits.packet_bytes_max,
+        )
         return link
 
     async def _adopt(self, link: Link) -> None:

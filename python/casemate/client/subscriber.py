@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from contextlib import suppress
 from itertools import groupby
@@ -17,6 +18,8 @@ from casemate.errors import ClientError, Refused
 
 LEAVE_S = 5.0
 """Time that the end of a block may take to tell the broker, in seconds."""
+
+_LOG = logging.getLogger("casemate.client")
 
 _REFUSAL = 0x80
 _SUBSCRIPTION_IDS = 2**28 - 1
@@ -130,6 +133,8 @@ class Subscriber:
             error = self._exchange.granted(lines, answer)
             refused = refused or error
             granted.extend(answer.codes)
+            for one, code in zip(lines, answer.codes, strict=False):
+                _LOG.debug("SUBSCRIBE %r is answered by 0x%02x", one.filter, code)
         if refused is not None:
             raise refused
         return granted

@@ -123,6 +123,9 @@ WRONG_LINES: dict[str, tuple[list[str], str]] = {
     "plaintext and mqtts": (
         ["pub", "mqtts://h/a", "b", "--insecure-plaintext"], "the URL asks for TLS"
     ),
+    "an identity at a unix socket": (
+        ["pub", "unix:/x", "a", "b", "--as", "desk"], "a unix socket asks for a password"
+    ),
     "two certificates": (["pub", "a", "b", "--as", "x", "--cert", "y"], "--as brings its own"),
     "a will without a topic": (["pub", "a", "b", "--will-qos", "1"], "a will needs --will-topic"),
     "a will with a wildcard": (["pub", "a", "b", "--will-topic", "#"], "topic name of the will"),
@@ -351,7 +354,7 @@ def test_tls_and_plaintext_that_meet_are_told_apart(
     assert "does it expect TLS" in hint
     words = ["pub", f"mqtts://localhost:{tcp}/a", "b", "--cafile", broker.ca_file]
     hint = judged(words, 1, f"localhost:{tcp}", capfd)
-    assert "is this its port for TLS?" in hint or "this may be the plaintext port" in hint
+    assert "does it speak TLS there" in hint or "this may be the plaintext port" in hint
 
 
 # What the broker says

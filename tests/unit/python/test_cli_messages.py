@@ -366,6 +366,31 @@ def test_a_request_that_nobody_answers_ends_as_mosquitto_rr(
             assert f'no answer to "{topic}" came within 0.3 s' in said
 
 
+def test_debug_says_what_happens_and_no_secret(
+    broker: ThrowAwayBroker,
+    password_file: Path,
+    topic: str,
+    other: BlockingClient,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    port = broker.listening().port
+    at = ["-h", "localhost", "-p", str(port), "--cafile", str(broker.ca_file), "-d"]
+    at += ["-u", "ada", "--password-file", str(password_file), "-i", "c1"]
+    assert execute(["pub", *at, "-t", topic, "-m", "hunter22", "-q", "1", "-r"]) == 0
+    assert execute(["sub", *at, "-t", topic, "-C", "1"]) == 0
+    out, err = capfd.readouterr()
+    assert out == "hunter22\n"
+    lines = [line.split(" ", 2)[2] for line in err.splitlines()]
+    assert lines[0] == f"connecting to localhost:{port}"
+    assert lines[1].startswith(f"connected to localhost:{port} as 'c1': session new, alive")
+    assert lines[2] == f"PUBLISH '{topic}' with 8 bytes left: 0x00"
+    assert lines[3] == f"disconnecting from localhost:{port}"
+    assert f"SUBSCRIBE '{topic}' is answered by 0x00" in lines
+    assert f"PUBLISH '{topic}' with 8 bytes came: QoS 0" in lines
+    assert "hunter22" not in err
+    assert password_file.read_text() not in err
+
+
 def test_a_share_of_the_messages_is_printed(say: Say, topic: str, other: BlockingClient) -> None:
     for number in range(20):
         other.publish(f"{topic}/{number}", "x", retain=True, qos=1)
