@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 
-from bench import machine, measure, page, peers, results
+from bench import border, clients, machine, measure, page, peers, results, startup
 from bench.cases import cases
+
+# What is measured without another broker: each gives rows of columns of values.
+TABLES: dict[str, Callable[[int, Callable[[str], None]], dict[str, dict[str, list[float]]]]] = {
+    "border": border.measure,
+    "clients": clients.measure,
+    "startup": startup.measure,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; gives its exit code."""
-    suites = list(dict.fromkeys(case.suite for case in cases()))
+    suites = [*dict.fromkeys(case.suite for case in cases()), *TABLES]
     names = [peer.name for peer in peers.PEERS]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--suites", default=",".join(suites), help="what is measured, by commas")
@@ -26,7 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"there is no {', '.join(sorted(unknown))}; there is {', '.join(allowed)}")
     if not options.page:
         settings = measure.Settings(rounds=options.rounds, seconds=options.seconds)
-        _measure(wanted, known, settings)
+        _measure([suite for suite in wanted if suite not in TABLES], known, settings)
+        for suite in (suite for suite in wanted if suite in TABLES):
+            found = TABLES[suite](options.rounds, _say)
+            described = {**machine.describe(), "load": machine.load_average()}
+            _say(f"kept: {results.keep_table(suite, described, options.rounds, found).name}")
     page.write(results.read())
     _say(f"written: {page.PAGE.relative_to(machine.ROOT)}")
     return 0
@@ -35,7 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _measure(suites: list[str], names: list[str], settings: measure.Settings) -> None:
     """Measures suite by suite, and keeps each as soon as it is done."""
     described: dict[str, dict[str, str]] = {}
-    present = []
+    present: list[peers.Peer] = []
+    if not suites:
+        return
     for peer in peers.PEERS:
         if peer.name not in names:
             continue
@@ -54,7 +68,7 @@ def _measure(suites: list[str], names: list[str], settings: measure.Settings) ->
             if case.suite == suite
         ]
         path = results.keep(suite, machine.describe(), settings, described, measured)
-        _say(f"kept: {path.relative_to(machine.ROOT)}")
+        _say(f"kept: {path.name}")
 
 
 def _say(line: str) -> None:

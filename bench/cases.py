@@ -74,6 +74,7 @@ def cases() -> Iterator[Case]:
     yield Case("connects", "TCP", storm, counts="connection")
     for more, shown in (((), "TLS, full"), (("--tls-resume",), "TLS, resumed")):
         yield Case("connects", shown, (*storm, *more), transport="tls", counts="connection")
+    yield Case("connects", "TLS, certificate", storm, transport="mtls", counts="connection")
     crowd = ("idle", "--connections", "5000", "--at-once", "100", "--warm-up", "0")
-    for transport in ("tcp", "tls", "wss"):
+    for transport in ("tcp", "tls", "mtls", "wss"):
         yield Case("idle", transport.upper(), crowd, transport=transport, counts="memory")

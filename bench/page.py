@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench import picture
 from bench.machine import ROOT
-from bench.results import Result
+from bench.results import Result, Table
 
 PAGE = ROOT / "docs" / "performance.md"
 PICTURES = ROOT / "docs" / "performance"
@@ -24,7 +24,9 @@ GOALS = {
 WAKEUP_GOALS = {"QoS 0": (1.15, 1.5), "QoS 1": (1.4, 1.1)}
 
 
-def write(results: Mapping[str, Result], page: Path = PAGE, pictures: Path = PICTURES) -> None:
+def write(
+    results: Mapping[str, Result | Table], page: Path = PAGE, pictures: Path = PICTURES
+) -> None:
     """Writes each block whose suite was measured, and the pictures."""
     text = page.read_text(encoding="utf-8")
     page.write_text(filled(text, results), encoding="utf-8")
@@ -33,27 +35,28 @@ def write(results: Mapping[str, Result], page: Path = PAGE, pictures: Path = PIC
         (pictures / f"{suite}.svg").write_text(drawn, encoding="utf-8")
 
 
-def filled(text: str, results: Mapping[str, Result]) -> str:
+def filled(text: str, results: Mapping[str, Result | Table]) -> str:
     """Gives the page with its blocks written anew."""
 
     def block(found: re.Match[str]) -> str:
         result = results.get(found[2])
         if result is None:
             return found[0]
-        lines = "\n".join(BLOCKS[found[2]](result))
+        written = table(result) if isinstance(result, Table) else BLOCKS[found[2]](result)
+        lines = "\n".join(written)
         return f"{found[1]}{lines}\n{found[3]}"
 
     return _BLOCK.sub(block, text)
 
 
-def drawings(results: Mapping[str, Result]) -> Iterator[tuple[str, str]]:
+def drawings(results: Mapping[str, Result | Table]) -> Iterator[tuple[str, str]]:
     """Yields the name of each picture and the picture."""
     for suite, title in (
         ("messages", "CPU time of the broker for each delivered message, 64 B"),
         ("sizes", "CPU time of the broker for each delivered message, QoS 0, by payload"),
     ):
-        if suite in results:
-            result = results[suite]
+        result = results.get(suite)
+        if isinstance(result, Result):
             rows = {
                 case: {
                     name: median
@@ -129,6 +132,23 @@ def idle(result: Result) -> Iterator[str]:
     yield from _notes(result)
 
 
+def table(result: Table) -> Iterator[str]:
+    """Yields what was measured without another broker."""
+    columns = list(next(iter(result.rows.values()), {}))
+    yield f"| | {' | '.join(columns)} |"
+    yield f"|---|{'---:|' * len(columns)}"
+    for row, values in result.rows.items():
+        cells = [_spread(values[column], _figure) for column in columns]
+        name = f"**{row}**" if row == "casemate" else row
+        yield f"| {name} | {' | '.join(cells)} |"
+    machine = result.machine
+    yield ""
+    yield (
+        f"*{_where(machine)}; Python {machine['python']}; {result.rounds} rounds, interleaved; "
+        f"median (least–most); load average {machine['load']:.1f}.*"
+    )
+
+
 BLOCKS: Mapping[str, Callable[[Result], Iterator[str]]] = {
     "messages": messages, "wakeups": wakeups, "wide": costs, "sizes": sizes, "modern": costs,
     "latency": latency, "secure": costs, "connects": connects, "idle": idle,
@@ -159,10 +179,28 @@ def _cell(summary: Mapping[str, object] | None, figure: str, show: Callable[[flo
     spread = summary[figure]
     if not isinstance(spread, dict):
         return "failed"
-    median, least, most = (show(spread[key]) for key in ("median", "least", "most"))
-    shown = median if least == most else f"{median} ({least}–{most})"
     harm = summary["harm"]
-    return shown + _mark(harm if isinstance(harm, dict) else {})
+    return _spread(spread, show) + _mark(harm if isinstance(harm, dict) else {})
+
+
+def _spread(spread: Mapping[str, float] | None, show: Callable[[float], str]) -> str:
+    if spread is None:
+        return "–"
+    median, least, most = (show(spread[key]) for key in ("median", "least", "most"))
+    return median if least == most else f"{median} ({least}–{most})"
+
+
+def _figure(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def _where(machine: Mapping[str, object]) -> str:
+    return (
+        f"{machine['at']}, commit {machine['commit']}"
+        f"{' with changes' if machine['changed'] else ''}, {machine['processor']}, "
+        f"{machine['cores']} cores{'' if machine['pinned'] else ', not pinned'}, "
+        f"{machine['system']}"
+    )
 
 
 def _mark(harm: Mapping[str, int]) -> str:
@@ -200,10 +238,7 @@ def _notes(result: Result) -> Iterator[str]:
     loads = result.loads
     yield ""
     yield (
-        f"*{machine['at']}, commit {machine['commit']}"
-        f"{' with changes' if machine['changed'] else ''}, {machine['processor']}, "
-        f"{machine['cores']} cores{'' if machine['pinned'] else ', not pinned'}, "
-        f"{machine['system']}; {settings['rounds']} rounds of {settings['seconds']:g} s, "
+        f"*{_where(machine)}; {settings['rounds']} rounds of {settings['seconds']:g} s, "
         "interleaved; median (least–most)"
         + (f"; load average {loads[0]:.1f}–{loads[1]:.1f}" if loads else "")
         + ".*"

@@ -126,8 +126,39 @@ class Ours(Peer):
         trust = ("--cafile", ready["ca_file"])
         tls = ("-h", "127.0.0.1", "-p", str(ready["tls_port"]))
         wss = ("-L", f"wss://127.0.0.1:{ready['wss_port']}{ready['ws_path']}")
+        if transport == "mtls":
+            proof = ("--cert", ready["client_cert"], "--key", ready["client_key"])
+            return ("-h", "127.0.0.1", "-p", str(ready["mtls_port"]), *trust, *proof)
         own = {"tcp": _plain(ready["port"]), "tls": (*tls, *trust), "wss": (*wss, *trust)}
         return (*user, *own[transport])
+
+
+@dataclass(frozen=True)
+class Mosquitto(Peer):
+    """Is Debian's mosquitto, in plaintext or with TLS by OpenSSL."""
+
+    @contextmanager
+    def serving(self, transport: str = "tcp") -> Iterator[Reach]:
+        """Starts it; otherwise as `Peer.serving`."""
+        if transport == "tcp":
+            with super().serving(transport) as reach:
+                yield reach
+            return
+        import trustme
+
+        with tempfile.TemporaryDirectory(prefix="casemate-bench-") as folder:
+            port, log = _free_port(), Path(folder) / "log"
+            command = self.command(port, Path(folder))
+            authority = trustme.CA()
+            own = authority.issue_cert("127.0.0.1")
+            authority.cert_pem.write_to_path(Path(folder) / "ca.crt")
+            own.private_key_and_cert_chain_pem.write_to_path(Path(folder) / "server.pem")
+            with (Path(folder) / "mosquitto.conf").open("a", encoding="utf-8") as file:
+                file.write(f"certfile {folder}/server.pem\nkeyfile {folder}/server.pem\n")
+            with log.open("wb") as said, _ended(command, said, Path(folder)) as process:
+                _await_port(process, port, log)
+                trust = ("--cafile", f"{folder}/ca.crt")
+                yield Reach(process.pid, ("-h", "127.0.0.1", "-p", str(port), *trust))
 
 
 def _casemate(_: int, folder: Path) -> list[str]:
@@ -248,12 +279,12 @@ def _amqtt(port: int, folder: Path) -> list[str]:
 
 
 FLOOR = Peer("floor", "floor (no broker)", _get_floor, _floor, qos_max=1, versions=(4,))
-OURS = Ours("casemate", "casemate", _get_ours, _casemate, transports=("tcp", "tls", "wss"))
+OURS = Ours("casemate", "casemate", _get_ours, _casemate, transports=("tcp", "tls", "mtls", "wss"))
 
 PEERS = (
     FLOOR,
     OURS,
-    Peer("mosquitto", "mosquitto", _get_mosquitto, _mosquitto),
+    Mosquitto("mosquitto", "mosquitto", _get_mosquitto, _mosquitto, transports=("tcp", "tls")),
     Peer("mochi", "mochi", _get_mochi, _mochi),
     Peer("rumqttd", "rumqttd", _get_rumqttd, _rumqttd, versions=(4,)),
     Peer("rmqtt", "rmqtt", _get_rmqtt, _rmqtt),

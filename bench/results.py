@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cases import Case
-from bench.measure import Figures, Settings
+from bench.measure import Figures, Settings, spread
 
 FOLDER = Path(__file__).parent / "results"
 
@@ -62,20 +62,53 @@ class Result:
         return upper / lower if upper and lower else None
 
 
+@dataclass(frozen=True)
+class Table:
+    """Holds what was measured without another broker: of Python, of starts.
+
+    Attributes:
+        suite: Its name.
+        machine: As `machine.describe` gives it, with the load average at the end.
+        rounds: Runs of each figure.
+        rows: Name of each row and of each column, and there median, least and most.
+    """
+
+    suite: str
+    machine: dict[str, Any]
+    rounds: int
+    rows: dict[str, dict[str, dict[str, float] | None]]
+
+
+def keep_table(
+    suite: str,
+    machine: dict[str, Any],
+    rounds: int,
+    found: Mapping[str, Mapping[str, Sequence[float]]],
+    folder: Path | None = None,
+) -> Path:
+    """Writes a table; otherwise as `keep`."""
+    rows = {
+        row: {column: spread(values) for column, values in columns.items()}
+        for row, columns in found.items()
+    }
+    return _write(
+        {"suite": suite, "machine": machine, "rounds": rounds, "rows": rows}, folder or FOLDER
+    )
+
+
 def keep(
     suite: str,
     machine: dict[str, Any],
     settings: Settings,
     peers: Mapping[str, dict[str, str]],
     measured: Sequence[tuple[Case, dict[str, Figures]]],
-    folder: Path = FOLDER,
+    folder: Path | None = None,
 ) -> Path:
     """Writes a suite; the one that was there before is replaced.
 
     Returns:
         The file.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     values = {
         "suite": suite,
         "machine": machine,
@@ -86,15 +119,20 @@ def keep(
             for case, found in measured
         },
     }
-    path = folder / f"{suite}.json"
-    path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
+    return _write(values, folder or FOLDER)
 
 
-def read(folder: Path = FOLDER) -> dict[str, Result]:
+def read(folder: Path = FOLDER) -> dict[str, Result | Table]:
     """Reads every suite that there is, by name."""
-    found = {}
+    found: dict[str, Result | Table] = {}
     for path in sorted(folder.glob("*.json")):
         values = json.loads(path.read_text(encoding="utf-8"))
-        found[path.stem] = Result(**values)
+        found[path.stem] = Table(**values) if "rows" in values else Result(**values)
     return found
+
+
+def _write(values: dict[str, Any], folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{values['suite']}.json"
+    path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
