@@ -16,6 +16,9 @@ from bench.cases import Case, cases
 from bench.measure import Figures, Report, Settings, measure, run, spread, suits
 from bench.peers import FLOOR, OURS, PEERS, Missing, Peer, Reach
 
+# The first test builds the floor where nobody has.
+pytestmark = pytest.mark.timeout(900)
+
 TINY = Settings(rounds=1, seconds=0.1, warm_up_s=0.0)
 PAIRS = Case("messages", "50:50 QoS 1", ("pairs", "--publishers", "2", "--count", "200"), 1)
 

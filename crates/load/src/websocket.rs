@@ -306,3 +306,7 @@ fn closed(payload: &[u8]) -> Fault {
         None => broken("the broker closed it"),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;
