@@ -63,6 +63,10 @@ def cases() -> Iterator[Case]:
     group = ("shared", "--publishers", "50", "--subscribers", "4")
     for qos in (0, 1):
         yield Case("modern", f"50→$share of 4, QoS {qos}", group, qos, 5)
+    for total, shown in ((10, "10"), (1_000, "1,000"), (100_000, "100,000")):
+        single = ("--topics", str(total // 10), "--single-filters")
+        words = ("fan-in", "--publishers", "10", "--subscribers", "1", *single)
+        yield Case("subscriptions", shown, words, 0, 5)
     rate = ("pairs", "--publishers", "50", "--rate", "5000")
     for qos in (0, 1):
         yield Case("latency", f"QoS {qos}", rate, qos)

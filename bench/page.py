@@ -151,6 +151,7 @@ def table(result: Table) -> Iterator[str]:
 
 BLOCKS: Mapping[str, Callable[[Result], Iterator[str]]] = {
     "messages": messages, "wakeups": wakeups, "wide": costs, "sizes": sizes, "modern": costs,
+    "subscriptions": costs,
     "latency": latency, "secure": costs, "connects": connects, "idle": idle,
 }  # fmt: skip
 

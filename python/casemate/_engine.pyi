@@ -563,6 +563,8 @@ def run_load(
     properties: bool = False,
     inflight_max: int = 20,
     topic: str = ...,
+    topics_per_publisher: int = 1,
+    single_filters: bool = False,
     connecting_max: int = 32,
     warm_up_s: float = 1.0,
     measured_s: float = 5.0,

@@ -18,8 +18,8 @@ use crate::{LoadError, Plan, Secret};
 /// What a broker may send beside the payload: topic, properties, reason strings.
 const OVERHEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// The only SUBSCRIBE of a client.
-const SUBSCRIBE_ID: NonZeroU16 = NonZeroU16::MIN;
+/// Filters of one SUBSCRIBE; two million of them have packet ids enough.
+const FILTERS_AT_ONCE: usize = 100;
 
 /// What a client is there for.
 #[derive(Clone, Copy, Debug)]
@@ -66,8 +66,10 @@ pub(crate) struct Client {
     queue: Queue,
     /// The beginning of a packet.
     partial: Vec<u8>,
-    /// SUBSCRIBE, until CONNACK lets it go.
+    /// Each SUBSCRIBE, until CONNACK lets them go.
     subscribe: Vec<u8>,
+    /// How many were not answered yet.
+    unanswered: usize,
     keep_alive_s: u16,
     begun_ns: u64,
     sent_ns: u64,
@@ -83,7 +85,7 @@ impl Connection {
         transport: Transport,
         number: u64,
         role: Role,
-        filter: Option<&str>,
+        filters: &[String],
         begun_ns: u64,
     ) -> Result<Connection, LoadError> {
         let target = &plan.target;
@@ -105,10 +107,11 @@ impl Connection {
         };
         encode(target.version, &connect, u32::MAX, queue.bytes()).map_err(unsayable)?;
         let mut subscribe = Vec::new();
-        if let Some(filter) = filter {
-            let lines = [line(plan, filter)];
+        for (index, chunk) in filters.chunks(FILTERS_AT_ONCE).enumerate() {
+            let lines: Vec<_> = chunk.iter().map(|filter| line(plan, filter)).collect();
             let packet = Packet::Subscribe(Subscribe {
-                packet_id: SUBSCRIBE_ID,
+                // Each again after 65,535 others, which are answered by then.
+                packet_id: NonZeroU16::MIN.saturating_add((index % 65_535) as u16),
                 subscription_id: None,
                 user: UserProperties::List(&[]),
                 filters: Filters::List(&lines),
@@ -130,6 +133,7 @@ impl Connection {
                 queue,
                 partial: Vec::new(),
                 subscribe,
+                unanswered: filters.len().div_ceil(FILTERS_AT_ONCE),
                 keep_alive_s: target.keep_alive_s,
                 begun_ns,
                 sent_ns: begun_ns,
@@ -392,6 +396,7 @@ impl Client {
             books.standing.ready += 1;
         } else {
             self.queue.bytes().append(&mut self.subscribe);
+            self.subscribe = Vec::new();
             self.phase = Phase::Subscribing;
         }
         if matches!(self.role, Role::Storm) {
@@ -401,7 +406,7 @@ impl Client {
     }
 
     fn subscribed(&mut self, suback: &Suback<'_>, books: &mut Ledger) -> Result<(), Fault> {
-        if self.phase != Phase::Subscribing || suback.packet_id != SUBSCRIBE_ID {
+        if self.phase != Phase::Subscribing {
             return Err(Fault::Unexpected("a SUBACK that answers nothing"));
         }
         for code in suback.codes.iter() {
@@ -412,13 +417,16 @@ impl Client {
                 None => return Err(Fault::Unexpected("a SUBACK with an unknown code")),
             }
         }
-        self.phase = Phase::Ready;
-        books.standing.ready += 1;
+        self.unanswered -= 1;
+        if self.unanswered == 0 {
+            self.phase = Phase::Ready;
+            books.standing.ready += 1;
+        }
         Ok(())
     }
 }
 
-/// The one line of a client's SUBSCRIBE.
+/// One line of a client's SUBSCRIBE.
 fn line<'a>(plan: &Plan, filter: &'a str) -> SubscribeFilter<'a> {
     SubscribeFilter {
         filter,

@@ -7,16 +7,19 @@ use crate::{Pace, Plan, Shape};
 /// its successors counts as a repetition.
 const PRIVATE_SPAN: usize = 128;
 
+/// Topics below one level, as of the devices in a room; more would be a list and no tree.
+const ROOMS: usize = 1_000;
+
 /// Filters of one group.
 const GROUP: &str = "bench";
 
 /// What a client does once it is connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
-    /// Publishes on this topic.
-    Publish(String),
-    /// Subscribes to this filter and listens.
-    Subscribe(String, Listening),
+    /// Publishes on these topics, in turn.
+    Publish(Vec<String>),
+    /// Subscribes to these filters and listens.
+    Subscribe(Vec<String>, Listening),
 }
 
 /// Which publishers a subscriber hears, and where their messages are counted.
@@ -64,7 +67,7 @@ impl Layout {
             tasks: Vec::new(),
             streams: Vec::new(),
         };
-        let topic = &plan.topic;
+        let names = Names { plan };
         match plan.shape {
             Shape::FanIn {
                 publishers,
@@ -73,37 +76,33 @@ impl Layout {
                 for group in 0..subscribers {
                     let count = (publishers - group).div_ceil(subscribers);
                     let heard = layout.streams(group, subscribers, count, PRIVATE_SPAN);
-                    layout.subscribe(format!("{topic}/in/{group}/+"), heard);
+                    let filters = names.filters(&format!("in/{group}"), heard);
+                    layout.tasks.push(Task::Subscribe(filters, heard));
                 }
                 for publisher in 0..publishers {
                     let group = publisher % subscribers;
-                    layout.publish(format!("{topic}/in/{group}/{publisher}"));
+                    let topics = names.topics(&format!("in/{group}"), publisher);
+                    layout.tasks.push(Task::Publish(topics));
                 }
             }
             Shape::FanOut {
                 publishers,
                 subscribers,
             } => {
-                let filter = match publishers {
-                    1 => format!("{topic}/out/0"),
-                    _ => format!("{topic}/out/+"),
-                };
                 for _ in 0..subscribers {
                     let heard = layout.streams(0, 1, publishers, PRIVATE_SPAN);
-                    layout.subscribe(filter.clone(), heard);
+                    let filters = names.filters("out", heard);
+                    layout.tasks.push(Task::Subscribe(filters, heard));
                 }
-                for publisher in 0..publishers {
-                    layout.publish(format!("{topic}/out/{publisher}"));
-                }
+                layout.publish(&names, "out", publishers);
             }
             Shape::Pairs { pairs } => {
                 for pair in 0..pairs {
                     let heard = layout.streams(pair, 1, 1, PRIVATE_SPAN);
-                    layout.subscribe(format!("{topic}/pair/{pair}"), heard);
+                    let filters = names.filters("pair", heard);
+                    layout.tasks.push(Task::Subscribe(filters, heard));
                 }
-                for pair in 0..pairs {
-                    layout.publish(format!("{topic}/pair/{pair}"));
-                }
+                layout.publish(&names, "pair", pairs);
             }
             Shape::Shared {
                 publishers,
@@ -112,17 +111,19 @@ impl Layout {
                 let span = shared_span(plan, publishers);
                 let mut heard = layout.streams(0, 1, publishers, span);
                 heard.shared = true;
+                let plain = names.filters("shared", heard);
+                let shared = |filter: &String| format!("$share/{GROUP}/{filter}");
+                let filters: Vec<String> = plain.iter().map(shared).collect();
                 for _ in 0..subscribers {
-                    layout.subscribe(format!("$share/{GROUP}/{topic}/shared/+"), heard);
+                    layout.tasks.push(Task::Subscribe(filters.clone(), heard));
                 }
-                for publisher in 0..publishers {
-                    layout.publish(format!("{topic}/shared/{publisher}"));
-                }
+                layout.publish(&names, "shared", publishers);
             }
             Shape::Idle { connections } => {
                 let heard = layout.streams(0, 1, 0, 0);
                 for client in 0..connections {
-                    layout.subscribe(format!("{topic}/idle/{client}/command"), heard);
+                    let filter = format!("{}/idle/{client}/command", plan.topic);
+                    layout.tasks.push(Task::Subscribe(vec![filter], heard));
                 }
             }
             Shape::Connects { .. } => {}
@@ -143,12 +144,64 @@ impl Layout {
         }
     }
 
-    fn publish(&mut self, topic: String) {
-        self.tasks.push(Task::Publish(topic));
+    fn publish(&mut self, names: &Names<'_>, kind: &str, publishers: usize) {
+        for publisher in 0..publishers {
+            let topics = names.topics(kind, publisher);
+            self.tasks.push(Task::Publish(topics));
+        }
+    }
+}
+
+/// How topics are called, and which filters they answer.
+struct Names<'a> {
+    plan: &'a Plan,
+}
+
+impl Names<'_> {
+    /// The topics of a publisher; all of one length in levels.
+    fn topics(&self, kind: &str, publisher: usize) -> Vec<String> {
+        let topic = &self.plan.topic;
+        match self.plan.topics_per_publisher {
+            1 => vec![format!("{topic}/{kind}/{publisher}")],
+            count => (0..count)
+                .map(|index| {
+                    let room = index % ROOMS;
+                    format!("{topic}/{kind}/{publisher}/{room}/{index}")
+                })
+                .collect(),
+        }
     }
 
-    fn subscribe(&mut self, filter: String, heard: Listening) {
-        self.tasks.push(Task::Subscribe(filter, heard));
+    /// The filters of who hears these publishers: each topic answers exactly one.
+    fn filters(&self, kind: &str, heard: Listening) -> Vec<String> {
+        let topic = &self.plan.topic;
+        let publishers = (0..heard.count).map(|index| heard.first + index * heard.step);
+        match (self.plan.single_filters, heard.count) {
+            (true, _) => publishers
+                .flat_map(|publisher| self.topics(kind, publisher))
+                .enumerate()
+                .map(|(index, topic)| match index % 5 {
+                    4 => with_wildcard(&topic),
+                    _ => topic,
+                })
+                .collect(),
+            (false, 1) if self.plan.topics_per_publisher == 1 => {
+                vec![format!("{topic}/{kind}/{}", heard.first)]
+            }
+            (false, 1) => vec![format!("{topic}/{kind}/{}/+/+", heard.first)],
+            (false, _) if self.plan.topics_per_publisher == 1 => {
+                vec![format!("{topic}/{kind}/+")]
+            }
+            (false, _) => vec![format!("{topic}/{kind}/+/+/+")],
+        }
+    }
+}
+
+/// A filter that answers to one topic alone, with a wildcard in the level before its last.
+fn with_wildcard(topic: &str) -> String {
+    match topic.rsplitn(3, '/').collect::<Vec<_>>()[..] {
+        [last, _, rest] => format!("{rest}/+/{last}"),
+        _ => topic.to_owned(),
     }
 }
 
@@ -158,5 +211,83 @@ fn shared_span(plan: &Plan, publishers: usize) -> usize {
     match plan.pace {
         Pace::Saturate { window } => (2 * window.div_ceil(publishers)).max(4_096),
         Pace::Rate { .. } => 8_192,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use casemate_codec::{filter_fault, topic_fault};
+
+    use super::*;
+    use crate::plan::tests::plan;
+
+    /// Enough of matching for these filters.
+    fn matches(filter: &str, topic: &str) -> bool {
+        let (filter, topic) = (filter.split('/'), topic.split('/'));
+        filter.clone().count() == topic.clone().count()
+            && filter
+                .zip(topic)
+                .all(|(level, name)| level == "+" || level == name)
+    }
+
+    #[test]
+    fn every_message_answers_one_filter_of_whoever_must_hear_it_and_none_of_others() {
+        let (publishers, subscribers) = (5, 3);
+        let shapes = [
+            Shape::FanIn {
+                publishers,
+                subscribers,
+            },
+            Shape::FanOut {
+                publishers,
+                subscribers,
+            },
+            Shape::Pairs { pairs: 5 },
+            Shape::Shared {
+                publishers,
+                subscribers,
+            },
+        ];
+        for shape in shapes {
+            for (topics, single) in [(1, false), (1, true), (7, false), (7, true)] {
+                let mut plan = plan();
+                plan.shape = shape;
+                plan.topics_per_publisher = topics;
+                plan.single_filters = single;
+                every_message_answers_one_filter(&plan);
+            }
+        }
+    }
+
+    fn every_message_answers_one_filter(plan: &Plan) {
+        let layout = Layout::of(plan);
+        let mut publisher = 0;
+        let mut seen = BTreeSet::new();
+        for task in &layout.tasks {
+            let Task::Publish(topics) = task else {
+                continue;
+            };
+            assert_eq!(topics.len(), plan.topics_per_publisher);
+            for topic in topics {
+                assert_eq!(topic_fault(topic), None);
+                assert!(seen.insert(topic.clone()), "{topic} twice");
+                for other in &layout.tasks {
+                    let Task::Subscribe(filters, heard) = other else {
+                        continue;
+                    };
+                    let answered = filters.iter().filter(|filter| {
+                        assert_eq!(filter_fault(filter), None);
+                        matches(filter.trim_start_matches("$share/bench/"), topic)
+                    });
+                    let expected = usize::from(heard.stream_of(publisher).is_some());
+                    assert_eq!(answered.count(), expected, "{topic} {filters:?}");
+                }
+            }
+            publisher += 1;
+        }
+        assert_eq!(publisher, plan.shape.publishers());
     }
 }

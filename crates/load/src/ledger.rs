@@ -220,9 +220,9 @@ mod tests {
         let mut heard = Vec::new();
         for task in &layout.tasks {
             match task {
-                Task::Publish(topic) => {
+                Task::Publish(topics) => {
                     let number = publishers.len() as u32;
-                    publishers.push(Publisher::new(plan, number, topic).unwrap());
+                    publishers.push(Publisher::new(plan, number, topics).unwrap());
                 }
                 Task::Subscribe(_, listening) => heard.push(*listening),
             }

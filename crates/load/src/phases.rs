@@ -56,10 +56,10 @@ impl<'a> Run<'a> {
         let Layout { tasks, streams } = Layout::of(plan);
         let mut publishers = Vec::new();
         for (client, task) in tasks.iter().enumerate() {
-            if let Task::Publish(topic) = task {
+            if let Task::Publish(topics) = task {
                 // At most 100,000.
                 let number = publishers.len() as u32;
-                let publisher = Publisher::new(plan, number, topic).map_err(|error| {
+                let publisher = Publisher::new(plan, number, topics).map_err(|error| {
                     let fault = error.into();
                     LoadError::Client { client, fault }
                 })?;
@@ -115,16 +115,16 @@ impl<'a> Run<'a> {
         let (mut begun, mut publisher) = (0, 0);
         while self.books.standing.ready < clients {
             while begun < clients && begun - self.books.standing.ready < self.plan.connecting_max {
-                let (role, filter) = match &self.tasks[begun] {
+                let (role, filters) = match &self.tasks[begun] {
                     Task::Publish(_) => {
                         publisher += 1;
-                        (Role::Publish(publisher - 1), None)
+                        (Role::Publish(publisher - 1), &[][..])
                     }
-                    Task::Subscribe(filter, heard) => (Role::Listen(*heard), Some(&filter[..])),
+                    Task::Subscribe(filters, heard) => (Role::Listen(*heard), &filters[..]),
                 };
                 let now_ns = self.books.now_ns();
                 self.pool
-                    .open(self.plan, begun, begun as u64, role, filter, now_ns)?;
+                    .open(self.plan, begun, begun as u64, role, filters, now_ns)?;
                 begun += 1;
             }
             self.turn(SLEEP)?;

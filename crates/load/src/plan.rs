@@ -23,6 +23,8 @@ const MEMORY_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024;
 const TIME_MAX: Duration = Duration::from_secs(86_400);
 /// Numbers of messages have 32 bits.
 const MESSAGES_MAX: u64 = u32::MAX as u64;
+/// Topics of all publishers; a header is kept for each.
+const TOPICS_MAX: usize = 2_000_000;
 /// Deliveries that may be under way; each subscriber of each publisher remembers some of them.
 const WINDOW_MAX: usize = 1_000_000;
 
@@ -51,6 +53,11 @@ pub struct Plan {
     pub inflight_max: u16,
     /// What all topics begin with.
     pub topic: String,
+    /// Topics that each publisher uses, one after the other.
+    pub topics_per_publisher: usize,
+    /// Subscribe to each topic by itself, every fifth with a wildcard in it, rather than to all of
+    /// them by one filter.
+    pub single_filters: bool,
     /// Connections that may be under way at a time, at the start and in a storm.
     pub connecting_max: usize,
     /// Time that is not measured yet.
@@ -316,6 +323,16 @@ impl Plan {
             let says = "topic aliases and properties exist since MQTT 5.0 only";
             return Err(PlanError(says.to_owned()));
         }
+        let topics = self.topics_per_publisher.saturating_mul(publishers);
+        if self.topics_per_publisher == 0 || topics > TOPICS_MAX {
+            return Err(PlanError(format!(
+                "all publishers together have 1 to {TOPICS_MAX} topics"
+            )));
+        }
+        if self.topic_alias && self.topics_per_publisher > 1 {
+            let says = "a publisher with an alias has one topic";
+            return Err(PlanError(says.to_owned()));
+        }
         match topic_fault(&self.topic) {
             Some(fault) => Err(PlanError(format!("the topic {fault}"))),
             None => Ok(()),
@@ -364,6 +381,8 @@ pub(crate) mod tests {
             properties: false,
             inflight_max: 20,
             topic: "bench".to_owned(),
+            topics_per_publisher: 1,
+            single_filters: false,
             connecting_max: 10,
             warm_up: Duration::ZERO,
             measured: Duration::from_secs(1),
@@ -404,7 +423,7 @@ pub(crate) mod tests {
     fn what_has_no_bound_or_no_sense_is_refused_and_named() {
         let (publishers, subscribers) = (2, 3);
         type Change = fn(&mut Plan);
-        let table: [(&str, Change); 12] = [
+        let table: [(&str, Change); 14] = [
             ("payload", |plan| plan.payload_bytes = 15),
             ("2 GiB", |plan| {
                 plan.payload_bytes = 100_000_000;
@@ -425,6 +444,8 @@ pub(crate) mod tests {
             ("messages", |plan| plan.messages_max = 1 << 32),
             ("5.0", |plan| plan.topic_alias = true),
             ("topic", |plan| plan.topic = "a/#".to_owned()),
+            ("topics", |plan| plan.topics_per_publisher = 0),
+            ("topics", |plan| plan.topics_per_publisher = 2_000_001),
             ("day", |plan| plan.measured = Duration::from_secs(86_401)),
         ];
         for (word, change) in table {

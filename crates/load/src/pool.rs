@@ -62,11 +62,11 @@ impl Pool {
         place: usize,
         number: u64,
         role: Role,
-        filter: Option<&str>,
+        filters: &[String],
         begun_ns: u64,
     ) -> Result<(), LoadError> {
         let transport = Transport::connect(&plan.target, self.trust.as_ref())?;
-        let mut connection = Connection::new(plan, transport, number, role, filter, begun_ns)?;
+        let mut connection = Connection::new(plan, transport, number, role, filters, begun_ns)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll
             .registry()

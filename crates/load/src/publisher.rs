@@ -55,7 +55,8 @@ pub(crate) enum Allowance {
 pub(crate) struct Publisher {
     number: u32,
     qos: QoS,
-    header: Header,
+    /// One for each topic, in turn.
+    headers: Vec<Header>,
     /// For the first message, where it says more than the others.
     opening: Option<Header>,
     allowance: Allowance,
@@ -89,15 +90,16 @@ impl Publisher {
     ///
     /// # Errors
     /// Where its messages have no form on the wire.
-    pub fn new(plan: &Plan, number: u32, topic: &str) -> Result<Publisher, TooLarge> {
+    pub fn new(plan: &Plan, number: u32, topics: &[String]) -> Result<Publisher, TooLarge> {
         let payload = vec![0; plan.payload_bytes];
-        let (opening, header) = match plan.topic_alias {
-            true => (
-                Some(Header::new(plan, topic, true, &payload)?),
-                Header::new(plan, "", true, &payload)?,
-            ),
-            false => (None, Header::new(plan, topic, false, &payload)?),
-        };
+        let alias = plan.topic_alias;
+        let header = |topic: &String| Header::new(plan, topic, alias, &payload);
+        let mut headers = topics.iter().map(header).collect::<Result<Vec<_>, _>>()?;
+        let mut opening = None;
+        if alias {
+            opening = headers.pop();
+            headers = vec![Header::new(plan, "", true, &payload)?];
+        }
         let ids = match plan.publish_qos {
             QoS::AtMostOnce => 0,
             _ => usize::from(plan.inflight_max),
@@ -105,7 +107,7 @@ impl Publisher {
         Ok(Publisher {
             number,
             qos: plan.publish_qos,
-            header,
+            headers,
             opening,
             allowance: Allowance::Closed,
             fan: plan.shape.deliveries_per_message(),
@@ -197,7 +199,7 @@ impl Publisher {
             };
             match self.opening.take() {
                 Some(opening) => opening.write(packet_id, out),
-                None => self.header.write(packet_id, out),
+                None => self.next_header(|header| header.write(packet_id, out)),
             }
             // At most `messages_max`, which has 32 bits.
             let number = self.sent as u32;
@@ -213,6 +215,18 @@ impl Publisher {
         }
         *turn.budget -= written;
         written
+    }
+
+    /// Gives the header of the next message.
+    #[inline]
+    fn next_header(&self, write: impl FnOnce(&Header)) {
+        let index = match self.headers.len() {
+            1 => 0,
+            count => (self.sent % count as u64) as usize,
+        };
+        if let Some(header) = self.headers.get(index) {
+            write(header);
+        }
     }
 
     /// Messages that the allowance lets go now.
@@ -305,7 +319,7 @@ mod tests {
         let mut plan = plan();
         plan.publish_qos = qos;
         plan.inflight_max = inflight_max;
-        let mut publisher = Publisher::new(&plan, 3, "t").unwrap();
+        let mut publisher = Publisher::new(&plan, 3, &["t".to_owned()]).unwrap();
         publisher.allow(allowance);
         publisher
     }

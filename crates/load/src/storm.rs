@@ -105,7 +105,7 @@ impl Storm<'_> {
                 Pace::Rate { per_s } => start_ns + (self.begun as f64 * 1e9 / per_s) as u64,
             };
             self.pool
-                .open(self.plan, place, self.begun, Role::Storm, None, begun_ns)?;
+                .open(self.plan, place, self.begun, Role::Storm, &[], begun_ns)?;
             self.begun += 1;
         }
         Ok(())

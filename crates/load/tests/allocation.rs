@@ -42,6 +42,8 @@ fn allocations(address: SocketAddr, messages: u64) -> u64 {
         properties: false,
         inflight_max: 20,
         topic: format!("bench/{messages}"),
+        topics_per_publisher: 1,
+        single_filters: false,
         connecting_max: 10,
         warm_up: Duration::ZERO,
         measured: Duration::from_secs(60),

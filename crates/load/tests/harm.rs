@@ -52,6 +52,8 @@ fn plan(address: SocketAddr, shape: Shape) -> Plan {
         properties: false,
         inflight_max: 20,
         topic: "bench/liar".to_owned(),
+        topics_per_publisher: 1,
+        single_filters: false,
         connecting_max: 10,
         warm_up: Duration::ZERO,
         measured: Duration::from_secs(60),

@@ -142,7 +142,7 @@ pub struct LoadReport {
 #[pyo3(signature = (target, watch, *, shape, publishers=1, subscribers=1, connections=1,
     window=4000, rate_per_s=None, publish_qos=0, subscribe_qos=0, payload_bytes=64, retain=false,
     topic_alias=false, properties=false, inflight_max=20, topic="bench".to_owned(),
-    connecting_max=32, warm_up_s=1.0, measured_s=5.0, grace_s=2.0, setup_max_s=60.0,
+    topics_per_publisher=1, single_filters=false, connecting_max=32, warm_up_s=1.0, measured_s=5.0, grace_s=2.0, setup_max_s=60.0,
     messages_max=4_294_967_295))]
 #[allow(
     clippy::too_many_arguments,
@@ -166,6 +166,8 @@ pub fn run_load(
     properties: bool,
     inflight_max: u16,
     topic: String,
+    topics_per_publisher: usize,
+    single_filters: bool,
     connecting_max: usize,
     warm_up_s: f64,
     measured_s: f64,
@@ -188,6 +190,8 @@ pub fn run_load(
         properties,
         inflight_max,
         topic,
+        topics_per_publisher,
+        single_filters,
         connecting_max,
         warm_up: read_time(warm_up_s)?,
         measured: read_time(measured_s)?,

@@ -64,6 +64,13 @@ class Workload:
     topic: Annotated[
         str | None, typer.Option("-t", "--topic", help="What topics begin with (default: random).")
     ] = None
+    topics: Annotated[
+        int, typer.Option("--topics", min=1, max=2_000_000, help="Topics of each publisher.")
+    ] = 1
+    single_filters: Annotated[
+        bool,
+        typer.Option("--single-filters", help="A subscription for each topic; 20 % with a +."),
+    ] = False
     alias: Annotated[bool, typer.Option("--alias", help="Use a topic alias (5).")] = False
     with_properties: Annotated[
         bool, typer.Option("--properties", help="Send three properties with each message (5).")
@@ -123,6 +130,8 @@ class Workload:
             "inflight_max": in_flight,
             # Nobody else's messages may be taken for ours, nor ours for those of another run.
             "topic": self.topic or topic or f"bench/{secrets.token_hex(4)}",
+            "topics_per_publisher": self.topics,
+            "single_filters": self.single_filters,
             "connecting_max": self.at_once,
             # So many messages might all be gone before anything was measured.
             "warm_up_s": self.warm_up if self.count is None else 0.0,

@@ -125,6 +125,20 @@ def test_large_messages_aliases_and_properties_arrive_as_they_were_sent(
         assert unharmed(values)
 
 
+@pytest.mark.parametrize("shape", ["fan-in", "fan-out", "pairs", "shared"])
+def test_many_topics_reach_whom_they_should_by_one_filter_or_by_as_many(
+    ready: dict[str, Any], capsys: pytest.CaptureFixture[str], shape: str
+) -> None:
+    # 300 subscriptions need more than one SUBSCRIBE.
+    sizes = ["--publishers", "2"] if shape == "pairs" else ["--publishers", "2", "--subscribers=2"]
+    for more in ([], ["--single-filters"]):
+        words = [shape, *sizes, "--topics", "150", "--count", COUNT, "-q", "1", *more]
+        code, values = ran(capsys, *words, *reach(ready, "tcp"))
+        assert code == 0
+        assert values["expected"] == 400 * (2 if shape == "fan-out" else 1)
+        assert unharmed(values)
+
+
 def test_a_rate_is_kept_and_its_latency_reported(
     ready: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
