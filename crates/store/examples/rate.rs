@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use casemate_store::{random, recover, Durability, Key, Keys, Log, Options, OsDisk, Part};
+use casemate_store::{random, recover, Durability, Folder, Key, Keys, Log, Options, Part};
 
 #[allow(clippy::print_stdout, reason = "a program for people")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -28,7 +28,7 @@ fn measure(
     keys: &Keys,
     group: usize,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let disk = OsDisk::open(folder)?;
+    let disk = Folder::open(folder)?;
     let options = Options {
         durability,
         segment_bytes: 64 * 1024 * 1024,
@@ -60,7 +60,7 @@ fn measure(
     );
     drop(log);
     let began = Instant::now();
-    let report = recover(&OsDisk::open(folder)?, keys, 1, |_| {})?.report;
+    let report = recover(&Folder::open(folder)?, keys, 1, |_| {})?.report;
     println!(
         "  read back {} commits, {} MB in {:.3} s",
         report.commits,

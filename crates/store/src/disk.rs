@@ -1,9 +1,8 @@
-//! What the store asks of a file system, and the real one.
+//! What the store asks of a file system; a [`crate::Folder`] is the real one.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt;
 
 /// One folder with files of ours in it. Names are plain file names.
 pub trait Disk {
@@ -79,72 +78,6 @@ pub trait File {
     /// # Errors
     /// The disk does not say.
     fn length(&self) -> io::Result<u64>;
-}
-
-/// A folder of the operating system.
-#[derive(Clone, Debug)]
-pub struct OsDisk {
-    folder: PathBuf,
-}
-
-impl OsDisk {
-    /// Uses a folder, and makes it for its owner alone where it is not there.
-    ///
-    /// # Errors
-    /// It cannot be made.
-    pub fn open(folder: impl Into<PathBuf>) -> io::Result<OsDisk> {
-        let folder = folder.into();
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)?;
-        Ok(OsDisk { folder })
-    }
-}
-
-impl Disk for OsDisk {
-    type File = fs::File;
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            // A name that is no text is none of ours.
-            if let Ok(name) = entry?.file_name().into_string() {
-                names.push(name);
-            }
-        }
-        Ok(names)
-    }
-
-    fn create(&self, name: &str) -> io::Result<fs::File> {
-        fs::OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(self.folder.join(name))
-    }
-
-    fn open(&self, name: &str) -> io::Result<fs::File> {
-        fs::File::open(self.folder.join(name))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.folder.join(from), self.folder.join(to))
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.folder.join(name))
-    }
-
-    fn sync_names(&self) -> io::Result<()> {
-        fs::File::open(&self.folder)?.sync_all()
-    }
-
-    fn free_bytes(&self) -> io::Result<u64> {
-        let about = rustix::fs::statvfs(&self.folder)?;
-        Ok(about.f_bavail.saturating_mul(about.f_frsize))
-    }
 }
 
 impl File for fs::File {

@@ -27,6 +27,14 @@ pub enum StoreError {
         /// What to do.
         hint: &'static str,
     },
+    /// Another process, or this one, has the folder.
+    #[error("{folder} is in use by {}; stop that broker or use another folder", holder(*pid))]
+    InUse {
+        /// Its path.
+        folder: String,
+        /// The process, where the system knows it.
+        pid: Option<i32>,
+    },
     /// A segment was written by a newer version.
     #[error("{name} has format {found}, this version reads up to {known}; use the newer version")]
     TooNew {
@@ -87,6 +95,13 @@ pub enum StoreError {
     /// The cryptographic library does not do its work.
     #[error("the cryptographic library refuses to work")]
     Cipher,
+}
+
+fn holder(pid: Option<i32>) -> String {
+    pid.map_or_else(
+        || "a process of another machine or container".into(),
+        |pid| format!("process {pid}"),
+    )
 }
 
 impl StoreError {

@@ -15,17 +15,18 @@
 //!    rest is served.
 //!
 //! The tour, from the disk upwards: [`disk`] is all that is asked of a file system, so that tests
-//! can supply one that tears, loses, reorders and rots. `frame` is one commit as bytes, `part` what
-//! stands in it, `segment` the beginning of a file of them, [`seal`] how it is encrypted, `walk`
-//! how it is read from end to end. [`log`] writes and retires, which `gone` writes down;
-//! [`recovery`] reads everything once at the start, through `scan`; a [`reader`] reads single
-//! places, which `shelf` says where to find. Above all of it stands the [`committer`], which takes
-//! what shards put into its `basket`.
+//! can supply one that tears, loses, reorders and rots; a [`folder`] is the real one. `frame` is
+//! one commit as bytes, `part` what stands in it, `segment` the beginning of a file of them,
+//! [`seal`] how it is encrypted, `walk` how it is read from end to end. [`log`] writes and retires,
+//! which `gone` writes down; [`recovery`] reads everything once at the start, through `scan`, a
+//! [`reader`] reads single places, which `shelf` says where to find. Above all of it stands the [`committer`], which
+//! takes what shards put into its `basket`.
 
 mod basket;
 pub mod committer;
 pub mod disk;
 mod error;
+pub mod folder;
 mod frame;
 mod gone;
 pub mod log;
@@ -40,8 +41,9 @@ mod walk;
 
 pub use basket::{Refused, Submitter};
 pub use committer::{Answer, Audience, Committer, Core, Event, Next, Orders, Pace};
-pub use disk::{Disk, File, OsDisk};
+pub use disk::{Disk, File};
 pub use error::StoreError;
+pub use folder::Folder;
 pub use log::{Durability, Log, Options};
 pub use part::{Part, Place, PART_BYTES_MAX};
 pub use reader::Reader;

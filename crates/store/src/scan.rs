@@ -119,13 +119,15 @@ pub(crate) fn scan<D: Disk>(
     from: u64,
     mut visit: impl FnMut(Found<'_>),
 ) -> Result<Scan, StoreError> {
-    let (mut scan, files) = open(disk, keys)?;
-    let firsts: Vec<u64> = files.iter().map(|one| one.0.first).collect();
+    let (mut scan, segments) = open(disk, keys)?;
+    let firsts: Vec<u64> = segments.iter().map(|segment| segment.first).collect();
     scan.next = from.max(1);
-    for (index, (segment, file)) in files.into_iter().enumerate() {
+    for (index, segment) in segments.into_iter().enumerate() {
         let end = firsts.get(index + 1).copied().unwrap_or(u64::MAX);
-        let fail = StoreError::disk("a segment cannot be read");
-        let mut report = SegmentReport::of(&segment, file.length().map_err(fail)?);
+        let fail = || StoreError::disk("a segment cannot be read");
+        // Opened again: a log has more segments than a process may have open files.
+        let file = disk.open(&segment.name.file()).map_err(fail())?;
+        let mut report = SegmentReport::of(&segment, file.length().map_err(fail())?);
         if end > from {
             scan.read(&segment, &file, end, &mut report, &mut visit)?;
         }
@@ -267,11 +269,8 @@ fn visit_parts(
     }
 }
 
-/// Segments that can be read, each with its open file.
-type Files<F> = Vec<(Arc<Segment>, F)>;
-
-/// Opens all segments, oldest first, before anything is read or changed.
-fn open<D: Disk>(disk: &D, keys: &Keys) -> Result<(Scan, Files<D::File>), StoreError> {
+/// Reads the beginning of all segments, oldest first, before anything else is read or changed.
+fn open<D: Disk>(disk: &D, keys: &Keys) -> Result<(Scan, Vec<Arc<Segment>>), StoreError> {
     let fail = StoreError::disk("the folder of the log cannot be read");
     let files = disk.list().map_err(fail)?;
     let mut names: Vec<Name> = files.iter().filter_map(|file| Name::of(file)).collect();
@@ -286,7 +285,7 @@ fn open<D: Disk>(disk: &D, keys: &Keys) -> Result<(Scan, Files<D::File>), StoreE
         serial: Some(1),
         report: Report::default(),
     };
-    let mut known: Files<D::File> = Vec::new();
+    let mut known: Vec<Arc<Segment>> = Vec::new();
     for name in names {
         let fail = StoreError::disk("a segment cannot be opened");
         let file = disk.open(&name.file()).map_err(fail)?;
@@ -320,11 +319,11 @@ fn open<D: Disk>(disk: &D, keys: &Keys) -> Result<(Scan, Files<D::File>), StoreE
         // Those of format 1 come first and are numbered as they stand; nothing written by their
         // version holds a place.
         match header.segment(known.len() as u32, key) {
-            Some(segment) => known.push((Arc::new(segment), file)),
+            Some(segment) => known.push(Arc::new(segment)),
             None => scan.unreadable.push(name),
         }
     }
-    scan.store = known.iter().find_map(|one| one.0.store);
+    scan.store = known.iter().find_map(|segment| segment.store);
     for name in &scan.unreadable {
         let name = name.file();
         scan.report.damage.push(Damage::Header { name });
@@ -334,7 +333,7 @@ fn open<D: Disk>(disk: &D, keys: &Keys) -> Result<(Scan, Files<D::File>), StoreE
 }
 
 /// A serial above all that any file has, set aside or retired ones included.
-fn next_serial<F>(known: &Files<F>, gone: &[Gone], files: &[String]) -> Option<u32> {
+fn next_serial(known: &[Arc<Segment>], gone: &[Gone], files: &[String]) -> Option<u32> {
     let named = files.iter().filter_map(|file| {
         let file = file.strip_suffix(".damaged").unwrap_or(file);
         match Name::of(file)? {
@@ -342,20 +341,20 @@ fn next_serial<F>(known: &Files<F>, gone: &[Gone], files: &[String]) -> Option<u
             Name::One { .. } => None,
         }
     });
-    let used = known.iter().map(|one| one.0.serial);
+    let used = known.iter().map(|segment| segment.serial);
     let used = used.chain(gone.iter().map(|gone| gone.serial));
     let last = used.chain(named).max();
     last.map_or(Some(1), |last| last.checked_add(1))
 }
 
 /// Refuses a segment of another store than those before it.
-fn same_store<F>(known: &Files<F>, header: &Header, name: Name) -> Result<(), StoreError> {
+fn same_store(known: &[Arc<Segment>], header: &Header, name: Name) -> Result<(), StoreError> {
     let Some(store) = header.store() else {
         return Ok(());
     };
-    let other = known.iter().find(|one| one.0.store.is_some());
+    let other = known.iter().find(|segment| segment.store.is_some());
     match other {
-        Some((other, _)) if other.store != Some(store) => Err(StoreError::Foreign {
+        Some(other) if other.store != Some(store) => Err(StoreError::Foreign {
             name: name.file(),
             other: other.name.file(),
         }),

@@ -1,0 +1,221 @@
+//! Real folders: who may have them, what they are made of, and what is refused.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and one is a process that speaks to another"
+)]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{chown, MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use casemate_store::{
+    random, recover, Disk, Durability, Folder, Keys, Log, Options, Part, StoreError,
+};
+
+const OPTIONS: Options = Options {
+    durability: Durability::Disk,
+    segment_bytes: 4_096,
+    random,
+};
+
+/// A place for one test, emptied before and after.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("casemate-store-{}", std::process::id()));
+        let path = path.join(name);
+        // Another test's end may take the parent away in between.
+        while fs::create_dir_all(&path).is_err() {}
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        Scratch(path)
+    }
+
+    fn set_mode(&self, mode: u32) {
+        fs::set_permissions(&self.0, fs::Permissions::from_mode(mode)).unwrap();
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.set_mode(0o700);
+        let _ = fs::remove_dir_all(&self.0);
+        // The last test takes the parent with it.
+        let _ = self.0.parent().map(fs::remove_dir);
+    }
+}
+
+fn refused(path: &PathBuf) -> String {
+    Folder::open(path).unwrap_err().to_string()
+}
+
+#[test]
+fn a_new_folder_and_its_files_are_their_owners_alone() {
+    let scratch = Scratch::new("new");
+    let path = scratch.0.join("deep/store");
+    let folder = Folder::open(&path).unwrap();
+    let recovered = recover(&folder, &Keys::none(), 1, |_| {}).unwrap();
+    let mut log = Log::new(folder.clone(), OPTIONS, recovered);
+    let part = Part {
+        shard: 1,
+        seq: 2,
+        bytes: &[9; 3_000],
+    };
+    for _ in 0..4 {
+        log.commit([part], &mut Vec::new()).unwrap();
+    }
+    let first = log.sealed().next().unwrap();
+    log.retire(&[first]).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+    let mut files = 0;
+    for file in fs::read_dir(&path).unwrap() {
+        let mode = file.unwrap().metadata().unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        files += 1;
+    }
+    assert!(files >= 3, "a segment, a note of what is gone, the lock");
+    drop((log, folder));
+    // And it is a store: what was not retired comes back.
+    let folder = Folder::open(&path).unwrap();
+    let report = recover(&folder, &Keys::none(), 1, |found| {
+        assert_eq!(found.part, part);
+    })
+    .unwrap()
+    .report;
+    assert_eq!((report.commits, report.damage), (2, vec![]));
+    assert!(folder.free_bytes().unwrap() > 0);
+}
+
+#[test]
+fn a_folder_is_held_once_and_given_back_with_the_last_clone() {
+    let scratch = Scratch::new("twice");
+    let folder = Folder::open(&scratch.0).unwrap();
+    let clone = folder.clone();
+    for _ in 0..2 {
+        let Err(StoreError::InUse { pid, .. }) = Folder::open(&scratch.0) else {
+            panic!("two have it");
+        };
+        assert_eq!(pid, i32::try_from(std::process::id()).ok());
+    }
+    // Under another name it is the same folder.
+    let link = scratch.0.join("link");
+    std::os::unix::fs::symlink(&scratch.0, &link).unwrap();
+    assert!(refused(&link).contains("is in use by process"));
+    drop(folder);
+    assert!(matches!(
+        Folder::open(&scratch.0),
+        Err(StoreError::InUse { .. })
+    ));
+    drop(clone);
+    Folder::open(&scratch.0).unwrap();
+}
+
+/// The other process of the next test; by itself it does nothing.
+#[test]
+fn holder_of_a_folder() {
+    if let Some(path) = std::env::var_os("STORE_FOLDER_TO_HOLD") {
+        let folder = Folder::open(path);
+        println!("\nheld: {}", folder.is_ok());
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).unwrap();
+    }
+}
+
+/// Goal: a second broker is refused and hears who has the folder; when that process is gone, in
+/// whatever way, the folder is free. Method: this program once more as the other process, killed.
+#[test]
+fn another_process_is_named_and_its_end_frees_the_folder() {
+    let scratch = Scratch::new("process");
+    let mut other = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "holder_of_a_folder", "--nocapture"])
+        .env("STORE_FOLDER_TO_HOLD", &scratch.0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(other.stdout.take().unwrap()).lines();
+    let said = lines.map(Result::unwrap).find(|line| line.contains("held"));
+    assert_eq!(said.unwrap(), "held: true");
+    let told = refused(&scratch.0);
+    let pid = format!("is in use by process {};", other.id());
+    assert!(told.contains(&pid), "{told}");
+    assert!(told.contains(scratch.0.to_str().unwrap()), "{told}");
+    // Whoever only looks needs no lock.
+    Folder::look(&scratch.0).unwrap();
+    other.kill().unwrap();
+    other.wait().unwrap();
+    Folder::open(&scratch.0).unwrap();
+}
+
+#[test]
+fn a_folder_that_cannot_be_trusted_is_refused_with_what_to_do() {
+    let scratch = Scratch::new("mode");
+    for (mode, fault) in [
+        (0o770, "others may write to it (mode 0770); chmod 700 it"),
+        (0o702, "others may write to it (mode 0702); chmod 700 it"),
+        (0o500, "its owner may not use it (mode 0500); chmod 700 it"),
+    ] {
+        scratch.set_mode(mode);
+        let told = refused(&scratch.0);
+        assert!(told.ends_with(fault), "{told}");
+        assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 0, "no trace");
+    }
+    scratch.set_mode(0o755);
+    Folder::open(&scratch.0).unwrap();
+}
+
+#[test]
+fn somebody_elses_folder_is_refused() {
+    let scratch = Scratch::new("owner");
+    let theirs = scratch.0.join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    // Who may not give a folder away has one of another owner at hand.
+    let theirs = match chown(&theirs, Some(65_534), None) {
+        Ok(()) => theirs,
+        Err(_) => PathBuf::from("/"),
+    };
+    let told = refused(&theirs);
+    assert!(told.contains("it belongs to user"), "{told}");
+    assert!(told.ends_with("run the broker as its owner, or chown it"));
+}
+
+#[test]
+fn what_is_no_folder_or_cannot_be_made_is_refused() {
+    let scratch = Scratch::new("none");
+    let file = scratch.0.join("file");
+    fs::write(&file, b"a file").unwrap();
+    assert!(refused(&file).contains("it is no folder"));
+    assert!(refused(&file.join("below")).contains("create it by hand"));
+    assert!(Folder::look(&file).is_err());
+    let absent = scratch.0.join("absent");
+    assert!(Folder::look(&absent).is_err());
+    assert!(!absent.exists(), "looking makes nothing");
+    // The lock's name is taken by something that cannot be locked.
+    fs::create_dir(scratch.0.join("lock")).unwrap();
+    assert!(refused(&scratch.0).contains("make it writable"));
+}
+
+#[test]
+fn who_only_looks_changes_nothing() {
+    let scratch = Scratch::new("look");
+    fs::write(scratch.0.join("00000001.log"), b"").unwrap();
+    let folder = Folder::look(&scratch.0).unwrap();
+    let outcomes = [
+        folder.create("x").map(drop),
+        folder.remove("00000001.log"),
+        folder.rename("00000001.log", "y"),
+        recover(&folder, &Keys::none(), 1, |_| {})
+            .map(drop)
+            .map_err(|_| std::io::ErrorKind::PermissionDenied.into()),
+    ];
+    for outcome in outcomes {
+        let kind = outcome.unwrap_err().kind();
+        assert_eq!(kind, std::io::ErrorKind::PermissionDenied);
+    }
+    assert_eq!(folder.list().unwrap(), ["00000001.log"]);
+}
