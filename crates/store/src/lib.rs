@@ -18,10 +18,12 @@
 //! can supply one that tears, loses, reorders and rots; a [`folder`] is the real one. `frame` is
 //! one commit as bytes, `part` what stands in it, `segment` the beginning of a file of them,
 //! [`seal`] how it is encrypted, `walk` how it is read from end to end. [`log`] writes and retires,
-//! which `gone` writes down; [`recovery`] reads everything once at the start, through `scan`, a
-//! [`reader`] reads single places, which `shelf` says where to find. Above all of it stands the [`committer`], which
+//! which `gone` writes down; [`recovery`] reads everything once at the start, through `scan`, as
+//! [`inspect`](mod@inspect) does at any time; a [`reader`] reads single places, which `shelf` says
+//! where to find; [`backup`](mod@backup) copies. Above all of it stands the [`committer`], which
 //! takes what shards put into its `basket`.
 
+pub mod backup;
 mod basket;
 pub mod committer;
 pub mod disk;
@@ -29,6 +31,7 @@ mod error;
 pub mod folder;
 mod frame;
 mod gone;
+pub mod inspect;
 pub mod log;
 mod part;
 pub mod reader;
@@ -39,11 +42,13 @@ mod segment;
 mod shelf;
 mod walk;
 
+pub use backup::{backup, Backup};
 pub use basket::{Refused, Submitter};
 pub use committer::{Answer, Audience, Committer, Core, Event, Next, Orders, Pace};
 pub use disk::{Disk, File};
 pub use error::StoreError;
 pub use folder::Folder;
+pub use inspect::{inspect, verify, Inspection};
 pub use log::{Durability, Log, Options};
 pub use part::{Part, Place, PART_BYTES_MAX};
 pub use reader::Reader;
