@@ -18,7 +18,7 @@ use crate::basket::{Basket, Order, Submitted, Submitter};
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::log::Log;
-use crate::part::{part_bytes, Part, Place};
+use crate::part::{part_bytes, Part, Place, PART_BYTES_MAX};
 use crate::reader::Reader;
 use crate::seal::Key;
 use crate::shelf::Shelf;
@@ -151,7 +151,8 @@ struct Failing {
 
 impl<D: Disk> Core<D> {
     /// The owner of a log from now on, and the way of each shard to it, in order.
-    pub fn new(log: Log<D>, pace: Pace) -> (Core<D>, Vec<Submitter>) {
+    pub fn new(log: Log<D>, mut pace: Pace) -> (Core<D>, Vec<Submitter>) {
+        pace.commit_bytes_max = pace.commit_bytes_max.min(PART_BYTES_MAX);
         let basket = Basket::new(pace.shards);
         let way = |shard| Submitter::new(Arc::clone(&basket), shard, pace.shard_bytes_max);
         let submitters = (0..pace.shards).map(way).collect();

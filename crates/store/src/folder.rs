@@ -41,16 +41,7 @@ impl Folder {
     /// somebody else's, open to the writing of others, or cannot be written.
     pub fn open(path: impl AsRef<Path>) -> Result<Folder, StoreError> {
         let path = path.as_ref();
-        let made = fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path);
-        if let Err(cause) = made {
-            return Err(match path.exists() {
-                true => no_folder(path),
-                false => refuse(path, cause, "create it by hand, or name another folder"),
-            });
-        }
+        make(path)?;
         let about = examine(path)?;
         let owner = geteuid().as_raw();
         if about.uid() != owner {
@@ -119,6 +110,26 @@ impl Drop for Held {
             held.remove(&self.identity);
         }
     }
+}
+
+/// Makes a folder where there is none, and its name durable: what is safe inside a folder is lost
+/// with it where a crash takes its name.
+fn make(path: &Path) -> Result<(), StoreError> {
+    let new: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
+    let mut builder = fs::DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(path);
+    let synced = made.and_then(|()| {
+        new.iter().try_for_each(|path| match path.parent() {
+            // A relative path ends in an empty one, which stands for where we are.
+            Some(parent) if parent.as_os_str().is_empty() => fs::File::open(".")?.sync_all(),
+            Some(parent) => fs::File::open(parent)?.sync_all(),
+            None => Ok(()),
+        })
+    });
+    synced.map_err(|cause| match path.exists() && !path.is_dir() {
+        true => no_folder(path),
+        false => refuse(path, cause, "create it by hand, or name another folder"),
+    })
 }
 
 /// Takes the lock of a folder.

@@ -152,12 +152,18 @@ impl Scan {
     ) -> Result<(), StoreError> {
         let fail = StoreError::disk("a segment cannot be read");
         let mut walk = Walk::new(file, segment).map_err(fail)?;
+        // None, but where a crash came before the file of a retired segment was removed.
+        let reaches_in = |gone: &&Gone| gone.first < end && gone.last >= segment.first;
+        let gone: Vec<Gone> = self.gone.iter().filter(reaches_in).copied().collect();
+        let is_gone = |number| {
+            let covers = |gone: &Gone| (gone.first..=gone.last).contains(&number);
+            gone.iter().any(covers)
+        };
         while let Some(step) = walk.next() {
             match step {
                 // A number that a later segment begins at was given up: the later one counts.
                 Step::Commit { number, .. } if number < self.next || number >= end => {}
-                // Retired, though a crash came before its file was removed.
-                Step::Commit { number, .. } if self.is_gone(number) => self.reach(number + 1),
+                Step::Commit { number, .. } if is_gone(number) => self.reach(number + 1),
                 Step::Commit { number, body, at } => {
                     self.reach(number);
                     self.next = number + 1;
@@ -183,11 +189,6 @@ impl Scan {
             }
         }
         Ok(())
-    }
-
-    fn is_gone(&self, number: u64) -> bool {
-        let covers = |gone: &Gone| gone.first <= number && number <= gone.last;
-        self.gone.iter().any(covers)
     }
 
     /// Goes on at a number; those before it that are neither read nor retired are missing.
