@@ -248,8 +248,8 @@ fn every_acknowledged_message_reaches_the_clients_of_every_shard() {
 }
 
 /// Goal: a publisher that was cut off may come back for its acknowledgement when all is settled, so
-/// that its message must have arrived by then. Method: a pipe that stands still, a cut, a drain, and
-/// the message a second time; readers in both shards.
+/// that its message must have arrived by then. Method: a pipe that stands still, a cut, a drain,
+/// and the message a second time; readers in both shards.
 #[test]
 fn nothing_is_settled_while_a_message_is_under_way_between_shards() {
     let mut held_up = 0;
