@@ -143,7 +143,7 @@ impl Shard {
             let gates = self.connection(*slot).map(|found| &found.gates);
             gates.is_some_and(|gates| gates.iter().any(Gated::is_of_message))
         };
-        self.are_confirmed(underway) && !self.gated.iter().any(waits)
+        self.is_settled(underway) && !self.gated.iter().any(waits)
     }
 
     /// Whether a client is owed a message or an acknowledgement; nothing where there is no client.

@@ -123,7 +123,10 @@ impl Shard {
 
     /// Waits for all that the neighbours have not confirmed yet.
     pub(crate) fn all_numbers(&self) -> Stake {
-        Stake::of_numbers(1, self.forwarded)
+        match self.forwarded {
+            0 => Stake::default(),
+            last => Stake::of_numbers(1, last),
+        }
     }
 
     fn pipe_bytes_max(&self) -> usize {

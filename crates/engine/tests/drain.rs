@@ -278,3 +278,26 @@ fn nothing_is_settled_while_a_message_is_under_way_between_shards() {
         "readers in both shards: {held_up}"
     );
 }
+
+/// Goal: a shard that had sent its neighbours nothing drains like any other. Method: its first
+/// message to one is sent while it drains, and passed on from there to a third.
+#[test]
+fn a_shard_whose_first_message_to_a_neighbour_comes_while_it_drains_settles() {
+    for number in 0..12 {
+        let mut lab = Lab::with(Settings::default(), 3);
+        let reader = lab.client(Version::V5, &format!("reader-{number}"));
+        lab.subscribe(reader, &format!("$share/g{number}/t"), Q0);
+        let writer = lab.joined(&lasting(Version::V5, &format!("writer-{number}")));
+        lab.store_holds = true;
+        lab.say(writer, &fresh("nowhere", b"x", Q2, 1));
+        lab.drain(None);
+        lab.held_pipes = vec![(1, 2), (2, 1)];
+        lab.say(writer, &fresh("t", b"light", Q0, 0));
+        lab.pass(1);
+        lab.release_pipe(1, 2);
+        lab.release_pipe(2, 1);
+        lab.release_store();
+        lab.expect_open(writer, &[pubrec(1)]);
+        assert_eq!(lab.settled, 3);
+    }
+}
