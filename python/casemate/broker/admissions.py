@@ -106,7 +106,12 @@ class Admissions:
                 continue
             admission = server.next_admission(wait_s)
             if admission is not None:
-                self._ask(server, admission)
+                try:
+                    self._ask(server, admission)
+                except Exception:  # noqa: BLE001 - a refusal follows, and the log has it.
+                    # Whatever went wrong, others wait to be asked about.
+                    _LOG.exception("nobody could be asked about a client; it was refused")
+                    server.turn_away(admission.id, _SERVER_UNAVAILABLE)
             elif time.monotonic() - asked < wait_s / 2:
                 # An engine that has ended answers at once; the owner will stop us.
                 self._stopping.wait(wait_s)
@@ -125,6 +130,9 @@ class Admissions:
         with self._lock:
             self._open.add(asking)
         self._due.append(asking)
+        if len(self._due) > 2 * ASKED_AT_ONCE_MAX:
+            # Those that were answered behind one that hangs.
+            self._due = deque(one for one in self._due if one in self._open)
         if not self._loop.begin(lambda: self._decide(server, asking)):
             self._close(asking)
             self._refuse(server, asking, "its event loop is gone")

@@ -227,6 +227,30 @@ async def test_more_hooks_than_may_be_asked_wait_and_come_in() -> None:
         assert broker.counters()["admissions"] == 40
 
 
+async def test_one_hook_that_hangs_makes_nothing_pile_up_behind_it() -> None:
+    async def hang(client: Connecting) -> None:
+        if client.name == "a":
+            await asyncio.Event().wait()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("casemate.broker.admissions.ASKED_AT_ONCE_MAX", 4)
+        async with ThrowAwayBroker(on_connect=hang, hook_timeout_s=30) as broker:
+            hanging = asyncio.create_task(broker.client("a", reconnect=False).connect())
+            await until(lambda: broker.counters()["admissions_now"] == 1)
+            for number in range(40):
+                async with broker.client("b", client_id=f"c{number}"):
+                    pass
+            assert broker._serving is not None
+            assert broker._serving._admissions is not None
+            assert len(broker._serving._admissions._due) <= 9
+            hanging.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await hanging
+            broker._hooks.connect.clear()
+            for task in list(broker._serving._loop._tasks):
+                task.cancel()
+
+
 async def test_a_hook_added_while_it_runs_is_asked_about_those_who_come_then() -> None:
     async with Broker() as broker, broker.client("a") as first:
 
