@@ -8,6 +8,8 @@
 
 mod disk;
 
+use std::collections::BTreeSet;
+
 use casemate_store::{
     recover, Damage, Disk, Durability, Key, Keys, Log, Options, Part, Recovered, StoreError,
 };
@@ -228,7 +230,7 @@ fn a_segment_under_another_ones_name_or_with_a_changed_header_is_not_trusted() {
 fn no_number_is_encrypted_twice_under_one_key() {
     let disk = FaultyDisk::default();
     let mut chance = disk::Chance(9);
-    let mut headers = std::collections::BTreeSet::new();
+    let mut headers = BTreeSet::new();
     for round in 0..20 {
         let mut log = fill(&disk, &keys(1), 3);
         disk.fail_syncs(round % 3);
@@ -241,10 +243,16 @@ fn no_number_is_encrypted_twice_under_one_key() {
         let _ = log.commit([part], &mut Vec::new());
         for name in disk.list().unwrap() {
             let bytes = disk.get(&name);
-            let mut numbers = std::collections::BTreeSet::new();
+            let (mut numbers, mut bodies) = (BTreeSet::new(), BTreeSet::new());
             for at in (HEADER_BYTES..bytes.len()).step_by(8) {
                 if &bytes[at..at + 4] == b"CMIT" {
                     assert!(numbers.insert(bytes[at + 8..at + 16].to_vec()), "{name}");
+                    // The same secret never looks the same.
+                    let body = bytes.get(at + 24..at + 24 + SECRET.len());
+                    assert!(
+                        body.is_none_or(|body| bodies.insert(body.to_vec())),
+                        "{name}"
+                    );
                 }
             }
             headers.insert(bytes[72..132].to_vec());

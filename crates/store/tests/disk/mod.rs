@@ -47,6 +47,8 @@ struct World {
     files: BTreeMap<String, Arc<Mutex<Content>>>,
     /// The names as they would be after a crash.
     safe_names: BTreeMap<String, Arc<Mutex<Content>>>,
+    /// Names that were removed and may still come back.
+    removed: Vec<String>,
     fail_syncs: u32,
     room: Option<usize>,
     reads: usize,
@@ -75,7 +77,13 @@ impl FaultyDisk {
     /// The machine loses its power: what was not safe is there, torn, or gone.
     pub fn crash(&self, chance: &mut Chance) {
         let mut world = self.0.lock().unwrap();
+        // Names come and go in any order, as long as nobody has waited for them.
         let mut names = world.safe_names.clone();
+        for name in std::mem::take(&mut world.removed) {
+            if chance.one_in(2) {
+                names.remove(&name);
+            }
+        }
         for (name, content) in &world.files {
             if chance.one_in(2) {
                 names.insert(name.clone(), Arc::clone(content));
@@ -169,9 +177,7 @@ impl Disk for FaultyDisk {
         if world.files.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        if world.room == Some(0) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
+        // An empty file needs no room, as on most file systems.
         let content: Arc<Mutex<Content>> = Arc::default();
         world.files.insert(name.into(), Arc::clone(&content));
         drop(world);
@@ -200,6 +206,7 @@ impl Disk for FaultyDisk {
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut world = self.0.lock().unwrap();
         world.files.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        world.removed.push(name.into());
         Ok(())
     }
 
@@ -210,6 +217,7 @@ impl Disk for FaultyDisk {
             return Err(io::Error::other("the disk is broken"));
         }
         world.safe_names = world.files.clone();
+        world.removed.clear();
         Ok(())
     }
 
