@@ -85,7 +85,7 @@ pub enum StoreError {
         segment: u32,
     },
     /// What stands at a place is not what was written there.
-    #[error("{name} is damaged at byte {from}; \"verify\" tells what is lost")]
+    #[error("{name} is damaged at byte {from}: what was there is lost")]
     Damaged {
         /// The file.
         name: String,

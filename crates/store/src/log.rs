@@ -171,10 +171,27 @@ impl<D: Disk> Log<D> {
         gather(parts, current, &mut self.buffer, places)?;
         let outcome = current.write(self.next, self.options.durability, &mut self.buffer);
         let end = self.options.segment_bytes.min(SEGMENT_BYTES_MAX);
-        if outcome.is_err() || current.length >= end {
-            self.seal_current();
+        let has_commits = current.segment.first < self.next;
+        match &outcome {
+            Ok(()) if current.length < end => {}
+            Err(_) if !has_commits => self.give_up_current(),
+            _ => self.seal_current(),
         }
         outcome
+    }
+
+    /// Removes the current segment, whose first commit has failed: nothing in it was promised, and
+    /// a disk that fails for long would gather one at each try.
+    fn give_up_current(&mut self) {
+        let segment = self.current.as_ref().map(|one| Arc::clone(&one.segment));
+        self.seal_current();
+        if let Some(segment) = segment {
+            // One that cannot be removed stays, and is retired like any other.
+            if self.shelf.disk.remove(&segment.name.file()).is_ok() {
+                self.shelf.take_away(segment.serial);
+                self.sealed.pop();
+            }
+        }
     }
 
     fn seal_current(&mut self) {
