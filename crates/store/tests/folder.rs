@@ -12,9 +12,11 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{chown, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use casemate_store::{
-    random, recover, Disk, Durability, Folder, Keys, Log, Options, Part, StoreError,
+    random, recover, Answer, Audience, Committer, Core, Disk, Durability, Event, Folder, Keys, Log,
+    Options, Pace, Part, Refused, StoreError,
 };
 
 const OPTIONS: Options = Options {
@@ -218,4 +220,78 @@ fn who_only_looks_changes_nothing() {
         assert_eq!(kind, std::io::ErrorKind::PermissionDenied);
     }
     assert_eq!(folder.list().unwrap(), ["00000001.log"]);
+}
+
+/// Prints what is safe.
+struct Printer;
+
+impl Audience for Printer {
+    fn answer(&mut self, answer: Answer) {
+        assert!(answer.place.is_some());
+        println!("\nsafe: {}", answer.seq);
+    }
+
+    fn wake(&mut self, _: u16) {}
+
+    fn tell(&mut self, _: Event) {}
+}
+
+/// The other process of the next test; by itself it does nothing.
+#[test]
+fn writer_to_a_folder() {
+    let Some(path) = std::env::var_os("STORE_FOLDER_TO_WRITE") else {
+        return;
+    };
+    let folder = Folder::open(path).unwrap();
+    let mut last = 0;
+    let recovered = recover(&folder, &Keys::none(), 1, |found| last = found.part.seq);
+    let log = Log::new(folder, OPTIONS, recovered.unwrap());
+    let (core, mut shards) = Core::new(log, Pace::default());
+    let _committer = Committer::start(core, || Duration::ZERO, Printer).unwrap();
+    for seq in last + 1.. {
+        let mut buffer = seq.to_le_bytes().repeat(20);
+        while let Err(refused) = shards[0].submit(seq, buffer) {
+            let Refused::Busy(back) = refused else {
+                return;
+            };
+            buffer = back;
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Goal: what a process was told to be safe is there after it is killed, whole, in order and
+/// without a gap, and the next process goes on behind it. Method: ten processes, each killed in the
+/// middle of its work, at a moment that its own answers choose.
+#[test]
+fn what_was_called_safe_is_there_after_a_kill() {
+    let scratch = Scratch::new("kill");
+    let mut safe = 0;
+    for round in 0..10 {
+        let mut other = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "writer_to_a_folder", "--nocapture"])
+            .env("STORE_FOLDER_TO_WRITE", &scratch.0)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(other.stdout.take().unwrap()).lines();
+        let told = lines.filter_map(|line| {
+            let line = line.unwrap();
+            line.strip_prefix("safe: ")?.parse::<u64>().ok()
+        });
+        let last = told.take(20 + round * 37).last().unwrap();
+        assert!(last > safe);
+        safe = last;
+        other.kill().unwrap();
+        other.wait().unwrap();
+        let folder = Folder::open(&scratch.0).unwrap();
+        let mut next = 1;
+        let recovered = recover(&folder, &Keys::none(), 1, |found| {
+            assert_eq!(found.part.seq, next);
+            assert_eq!(found.part.bytes, next.to_le_bytes().repeat(20));
+            next += 1;
+        });
+        assert_eq!(recovered.unwrap().report.damage, []);
+        assert!(next > safe, "{safe} was safe, {} is there", next - 1);
+    }
 }
