@@ -23,6 +23,7 @@ class Case:
         qos: QoS of both sides; who cannot do it is left out of this case.
         version: MQTT version, by its number on the wire.
         transport: Over which it is done.
+        peers: The only brokers that it is about; empty means all.
         counts: What a broker's CPU time is divided by: `delivery` or `connection`.
     """
 
@@ -33,6 +34,7 @@ class Case:
     version: int = 4
     transport: str = "tcp"
     counts: str = "delivery"
+    peers: tuple[str, ...] = ()
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -43,21 +45,32 @@ class Case:
 
 def cases() -> Iterator[Case]:
     """Yields all cases, in the order of their tables."""
+    yield from _messages()
+    yield from _modern()
+    yield from _paced()
+    yield from _connections()
+
+
+def _messages() -> Iterator[Case]:
     for qos in (0, 1, 2):
         for shape, words in SHAPES.items():
             yield Case("messages", f"{shape} QoS {qos}", words, qos)
     one = ("pairs", "--publishers", "1", "--window", "1")
     for qos in (0, 1):
         yield Case("wakeups", f"QoS {qos}", one, qos)
+    ours = ("casemate", "casemate-2")
+    for qos in (0, 1):
+        for shape, words in SHAPES.items():
+            yield Case("shards", f"{shape} QoS {qos}", words, qos, peers=ours)
     wide = ("fan-out", "--subscribers", "1000", "--at-once", "100", "--window", "20000")
     yield Case("wide", "1→1,000 QoS 0", wide)
     for payload, shown in ((16, "16 B"), (256, "256 B"), (4_096, "4 KiB"), (65_536, "64 KiB")):
         yield Case("sizes", shown, ("pairs", "--publishers", "10", "--payload", str(payload)))
-    yield Case(
-        "sizes",
-        "1 MiB",
-        ("pairs", "--publishers", "2", "--window", "16", "--payload", "1048576"),
-    )
+    few = ("--publishers", "2", "--window", "16")
+    yield Case("sizes", "1 MiB", ("pairs", *few, "--payload", "1048576"))
+
+
+def _modern() -> Iterator[Case]:
     rich = ("pairs", "--publishers", "50", "--alias", "--properties")
     yield Case("modern", "50:50 alias, properties", rich, 0, 5)
     group = ("shared", "--publishers", "50", "--subscribers", "4")
@@ -67,9 +80,15 @@ def cases() -> Iterator[Case]:
         single = ("--topics", str(total // 10), "--single-filters")
         words = ("fan-in", "--publishers", "10", "--subscribers", "1", *single)
         yield Case("subscriptions", shown, words, 0, 5)
+
+
+def _paced() -> Iterator[Case]:
     rate = ("pairs", "--publishers", "50", "--rate", "5000")
     for qos in (0, 1):
         yield Case("latency", f"QoS {qos}", rate, qos)
+
+
+def _connections() -> Iterator[Case]:
     for transport in ("tls", "wss"):
         for shape in ("1→100", "50:50"):
             name = f"{shape} {transport.upper()}"

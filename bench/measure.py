@@ -112,6 +112,10 @@ def spread(values: Sequence[float]) -> dict[str, float] | None:
 
 def suits(peer: Peer, case: Case) -> bool:
     """True where a broker does what a case is about."""
+    if case.peers and peer.name not in case.peers:
+        return False
+    if peer.suites and case.suite not in peer.suites:
+        return False
     able = case.transport in peer.transports and case.version in peer.versions
     return able and case.qos <= peer.qos_max
 

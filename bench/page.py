@@ -74,6 +74,7 @@ def drawings(results: Mapping[str, Result | Table]) -> Iterator[tuple[str, str]]
 def costs(result: Result) -> Iterator[str]:
     """Yields what a delivery costs each broker, how many there are, and where it was measured."""
     yield from _table(result, "µs of CPU for each delivery", "cost", _cost)
+    yield _generator(result)
     yield ""
     yield from _table(result, "deliveries a second", "rate", _rate)
     yield from _notes(result)
@@ -93,6 +94,16 @@ def wakeups(result: Result) -> Iterator[str]:
     yield from costs(result)
     yield ""
     yield from _against(result, WAKEUP_GOALS)
+
+
+def shards(result: Result) -> Iterator[str]:
+    """Yields what two shards cost, and how that stands to one."""
+    yield from costs(result)
+    yield ""
+    yield "| two shards against one | " + " | ".join(result.cases) + " | goal |"
+    yield f"|---|{'---:|' * (len(result.cases) + 1)}"
+    ratios = [_times(result.ratio(case, "casemate-2", "casemate")) for case in result.cases]
+    yield f"| CPU for each delivery | {' | '.join(ratios)} | ≤ 1.2 × |"
 
 
 def sizes(result: Result) -> Iterator[str]:
@@ -150,9 +161,9 @@ def table(result: Table) -> Iterator[str]:
 
 
 BLOCKS: Mapping[str, Callable[[Result], Iterator[str]]] = {
-    "messages": messages, "wakeups": wakeups, "wide": costs, "sizes": sizes, "modern": costs,
-    "subscriptions": costs,
-    "latency": latency, "secure": costs, "connects": connects, "idle": idle,
+    "messages": messages, "wakeups": wakeups, "shards": shards, "wide": costs, "sizes": sizes,
+    "modern": costs, "subscriptions": costs, "latency": latency, "secure": costs,
+    "connects": connects, "idle": idle,
 }  # fmt: skip
 
 
@@ -172,6 +183,13 @@ def _table(result: Result, corner: str, figure: str, show: Callable[[float], str
     for name in result.shown:
         cells = [_cell(case.get(name), figure, show) for case in result.cases.values()]
         yield f"| {_title(result, name)} | {' | '.join(cells)} |"
+
+
+def _generator(result: Result) -> str:
+    """Gives what the generator itself cost while it loaded ours: it must not be the bottleneck."""
+    medians = [result.median(case, "casemate", "generator_cost") for case in result.cases]
+    cells = ["–" if median is None else _cost(median) for median in medians]
+    return f"| *the generator, loading casemate* | {' | '.join(cells)} |"
 
 
 def _cell(summary: Mapping[str, object] | None, figure: str, show: Callable[[float], str]) -> str:

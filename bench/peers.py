@@ -66,6 +66,7 @@ class Peer:
         qos_max: The highest QoS that it does.
         transports: What it is started with here.
         versions: Versions of MQTT, by their numbers on the wire.
+        suites: The only ones that it is measured in; empty means all.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Peer:
     qos_max: int = 2
     transports: tuple[str, ...] = ("tcp",)
     versions: tuple[int, ...] = (4, 5)
+    suites: tuple[str, ...] = ()
 
     @contextmanager
     def serving(self, transport: str = "tcp") -> Iterator[Reach]:
@@ -161,9 +163,13 @@ class Mosquitto(Peer):
                 yield Reach(process.pid, ("-h", "127.0.0.1", "-p", str(port), *trust))
 
 
-def _casemate(_: int, folder: Path) -> list[str]:
+def _casemate(shards: int) -> Callable[[int, Path], list[str]]:
     program = str(Path(sys.executable).with_name("casemate"))
-    return [program, "lab", "--shards", "1", "--data", str(folder / "lab")]
+
+    def command(_: int, folder: Path) -> list[str]:
+        return [program, "lab", "--shards", str(shards), "--data", str(folder / "lab")]
+
+    return command
 
 
 def _get_ours() -> str:
@@ -279,11 +285,15 @@ def _amqtt(port: int, folder: Path) -> list[str]:
 
 
 FLOOR = Peer("floor", "floor (no broker)", _get_floor, _floor, qos_max=1, versions=(4,))
-OURS = Ours("casemate", "casemate", _get_ours, _casemate, transports=("tcp", "tls", "mtls", "wss"))
+OURS = Ours(
+    "casemate", "casemate", _get_ours, _casemate(1), transports=("tcp", "tls", "mtls", "wss")
+)
+SHARDED = Ours("casemate-2", "casemate, two shards", _get_ours, _casemate(2), suites=("shards",))
 
 PEERS = (
     FLOOR,
     OURS,
+    SHARDED,
     Mosquitto("mosquitto", "mosquitto", _get_mosquitto, _mosquitto, transports=("tcp", "tls")),
     Peer("mochi", "mochi", _get_mochi, _mochi),
     Peer("rumqttd", "rumqttd", _get_rumqttd, _rumqttd, versions=(4,)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from bench import __main__ as program
 from bench import border, clients, machine, page, peers, picture, results, startup
 from bench.cases import Case, cases
 from bench.measure import Figures, Report, Settings, measure, run, spread, suits
-from bench.peers import FLOOR, OURS, PEERS, Missing, Peer, Reach
+from bench.peers import FLOOR, OURS, PEERS, SHARDED, Missing, Peer, Reach
 
 # The first test builds the floor where nobody has.
 pytestmark = pytest.mark.timeout(900)
@@ -66,10 +68,11 @@ def test_ours_is_measured_over_each_transport_with_password_and_policy(transport
 
 
 def test_the_floor_is_refused_what_it_cannot_do() -> None:
-    beyond = [case for case in cases() if not suits(FLOOR, case)]
+    beyond = [case for case in cases() if not case.peers and not suits(FLOOR, case)]
     assert {case.qos for case in beyond} == {0, 1, 2}
     assert all(case.qos == 2 or case.version == 5 or case.transport != "tcp" for case in beyond)
     assert all(suits(OURS, case) for case in cases())
+    assert {case.suite for case in cases() if suits(SHARDED, case)} == {"shards"}
 
 
 def test_a_broker_that_does_not_start_is_a_fault_with_its_own_words() -> None:
@@ -255,3 +258,18 @@ def test_names_that_do_not_exist_are_refused(capsys: pytest.CaptureFixture[str])
             program.main(words)
         assert ended.value.code == 2
         assert "there is no" in capsys.readouterr().err
+
+
+def test_each_command_of_the_page_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it would measure is told instead; that it measures is tested above."""
+    text = page.PAGE.read_text(encoding="utf-8")
+    lines = re.findall(r"^\$ make bench(?: ARGUMENTS=\"([^\"]*)\")?", text, re.MULTILINE)
+    assert len(lines) >= 2
+    told: list[tuple[list[str], list[str]]] = []
+    monkeypatch.setattr(program, "_measure", lambda suites, names, _: told.append((suites, names)))
+    monkeypatch.setattr(program, "TABLES", {})
+    monkeypatch.setattr(page, "write", lambda _: None)
+    for line in lines:
+        assert program.main(shlex.split(line)) == 0
+    assert len(told[0][0]) > len(told[1][0]) == 1
+    assert told[1][1] == ["floor", "casemate", "mosquitto"]

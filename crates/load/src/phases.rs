@@ -4,6 +4,8 @@ use std::ops::ControlFlow;
 use std::thread;
 use std::time::Duration;
 
+use casemate_codec::QoS;
+
 use crate::connection::Role;
 use crate::layout::{Layout, Task};
 use crate::ledger::{Ledger, Window};
@@ -381,7 +383,7 @@ impl Rhythm {
             Pace::Rate { .. } => 0,
         };
         let inflight = match plan.publish_qos {
-            casemate_codec::QoS::AtMostOnce => usize::MAX,
+            QoS::AtMostOnce => usize::MAX,
             _ => usize::from(plan.inflight_max) * publishers * fan,
         };
         Rhythm {

@@ -156,7 +156,7 @@ fn fault_of(greeting: Greeting) -> String {
 
 #[test]
 fn a_broker_that_does_not_let_the_clients_in_is_quoted() {
-    let table: [(Greeting, &str); 7] = [
+    let table: [(Greeting, &str); 9] = [
         (
             Greeting::Refuse(Reason::NotAuthorized),
             "refused the connection: not authorized",
@@ -178,6 +178,12 @@ fn a_broker_that_does_not_let_the_clients_in_is_quoted() {
         (
             Greeting::Garbage(&[0x40, 2, 0, 1]),
             "acknowledgement of what was not sent",
+        ),
+        // CVE-2024-10525: a SUBACK without a code.
+        (Greeting::Garbage(&[0x90, 2, 0, 1]), "sent no MQTT"),
+        (
+            Greeting::Garbage(&[0x90, 3, 0, 1, 0]),
+            "SUBACK that answers nothing",
         ),
     ];
     for (greeting, words) in table {

@@ -142,8 +142,8 @@ pub struct LoadReport {
 #[pyo3(signature = (target, watch, *, shape, publishers=1, subscribers=1, connections=1,
     window=4000, rate_per_s=None, publish_qos=0, subscribe_qos=0, payload_bytes=64, retain=false,
     topic_alias=false, properties=false, inflight_max=20, topic="bench".to_owned(),
-    topics_per_publisher=1, single_filters=false, connecting_max=32, warm_up_s=1.0, measured_s=5.0,
-    grace_s=2.0, setup_max_s=60.0, messages_max=4_294_967_295))]
+    topics_per_publisher=1, single_filters=false, connecting_max=32, warm_up_s=1.0,
+    measured_s=5.0, grace_s=2.0, setup_max_s=60.0, messages_max=4_294_967_295))]
 #[allow(
     clippy::too_many_arguments,
     reason = "keyword arguments, one for each option"

@@ -60,7 +60,7 @@ def bench(
     from the moment at which each should have been sent. Ends with 1 where a message was lost,
     came twice, late, changed or to somebody else. Examples:
 
-    casemate bench fan-out --subscribers 100 --as console
+    casemate bench fan-out --subscribers 100 --as operator
 
     casemate bench pairs mqtts://broker.example -q 1 --rate 5000 -u ann --password-file pw --yes
     """

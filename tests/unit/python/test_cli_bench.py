@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import trustme
 
-from casemate import native
+from casemate import Broker, native
 from casemate.cli.app import execute
+from casemate.cli.bench import HARM
+from casemate.cli.workload import Shape
+from casemate.home import Home
 from casemate.lab import Lab, LabOptions
-from tests.unit.python.commands import PATIENCE_S, running
+from tests.unit.python.commands import PATIENCE_S, ROOT, running
 
 COUNT = "400"
 
@@ -342,3 +347,43 @@ def test_what_the_watcher_raises_ends_the_run_and_is_raised(ready: dict[str, Any
     with pytest.raises(ValueError, match="shape"):
         native.run_load(target, watch, shape="circle")
     assert ready["users"]["all"] not in repr(target)
+
+
+GUIDE = (ROOT / "docs" / "guides" / "bench.md").read_text(encoding="utf-8")
+LINES = re.findall(r"^\$ casemate (bench .*?)(?:\s+#.*)?$", GUIDE, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    home = tmp_path_factory.mktemp("bench") / "home"
+    Home.init(home)
+    (home / "casemate.toml").write_text(
+        '[[listeners]]\nkind = "tls"\nhost = "127.0.0.1"\nport = 0\n', encoding="utf-8"
+    )
+    with Broker(home):
+        yield home
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_each_line_of_the_guide_runs(
+    line: str, served: Path, ready: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = shlex.split(line)[1:]
+    if "--as" in words:
+        words += ["--home", str(served)]
+    else:
+        # The guide's broker takes anybody in plaintext, as none of ours does.
+        words += reach(ready, "tcp")
+    # The last one counts: fewer of everything, as the line is what is tested.
+    words += ["--connections", "20"] if "connects" in words else ["--count", COUNT]
+    words += ["--seconds", "1", "--warm-up", "0"]
+    code, values = ran(capsys, *words)
+    assert code == 0, values
+    assert values["delivered"] or values["connected"]
+
+
+def test_the_guide_has_lines_and_names_each_shape_and_each_harm() -> None:
+    assert len(LINES) >= 5
+    assert set(re.findall(r"^\| `([\w-]+)` \|", GUIDE, re.MULTILINE)) == set(get_args(Shape))
+    told = re.findall(r"^\| ([a-z ]+) \| (?:it|the|QoS|a) ", GUIDE, re.MULTILINE)
+    assert [words.replace(" ", "_") for words in told] == list(HARM)
