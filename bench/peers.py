@@ -136,30 +136,34 @@ class Ours(Peer):
 
 
 @dataclass(frozen=True)
-class Mosquitto(Peer):
-    """Is Debian's mosquitto, in plaintext or with TLS by OpenSSL."""
+class WithCertificate(Peer):
+    """Is a peer that speaks TLS with a certificate made for the run.
+
+    Attributes:
+        secure: What starts it then, given port, folder and a PEM file with key and chain.
+    """
+
+    secure: Callable[[int, Path, Path], list[str]] | None = None
 
     @contextmanager
     def serving(self, transport: str = "tcp") -> Iterator[Reach]:
         """Starts it; otherwise as `Peer.serving`."""
-        if transport == "tcp":
+        if transport == "tcp" or self.secure is None:
             with super().serving(transport) as reach:
                 yield reach
             return
         import trustme
 
-        with tempfile.TemporaryDirectory(prefix="casemate-bench-") as folder:
-            port, log = _free_port(), Path(folder) / "log"
-            command = self.command(port, Path(folder))
+        with tempfile.TemporaryDirectory(prefix="casemate-bench-") as name:
+            folder, port = Path(name), _free_port()
             authority = trustme.CA()
+            authority.cert_pem.write_to_path(folder / "ca.crt")
             own = authority.issue_cert("127.0.0.1")
-            authority.cert_pem.write_to_path(Path(folder) / "ca.crt")
-            own.private_key_and_cert_chain_pem.write_to_path(Path(folder) / "server.pem")
-            with (Path(folder) / "mosquitto.conf").open("a", encoding="utf-8") as file:
-                file.write(f"certfile {folder}/server.pem\nkeyfile {folder}/server.pem\n")
-            with log.open("wb") as said, _ended(command, said, Path(folder)) as process:
+            own.private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+            command, log = self.secure(port, folder, folder / "server.pem"), folder / "log"
+            with log.open("wb") as said, _ended(command, said, folder) as process:
                 _await_port(process, port, log)
-                trust = ("--cafile", f"{folder}/ca.crt")
+                trust = ("--cafile", str(folder / "ca.crt"))
                 yield Reach(process.pid, ("-h", "127.0.0.1", "-p", str(port), *trust))
 
 
@@ -188,6 +192,10 @@ def _floor(port: int, _: Path) -> list[str]:
     return [str(ROOT / "target" / "release" / "examples" / "floor"), str(port)]
 
 
+def _floor_tls(port: int, folder: Path, own: Path) -> list[str]:
+    return [*_floor(port, folder), str(own)]
+
+
 def _get_mosquitto() -> str:
     _require("mosquitto", "apt-get install mosquitto")
     # Its help is where it says its version, and it ends with 3 for having been asked.
@@ -201,6 +209,13 @@ def _mosquitto(port: int, folder: Path) -> list[str]:
         encoding="utf-8",
     )
     return ["mosquitto", "-c", str(folder / "mosquitto.conf")]
+
+
+def _mosquitto_tls(port: int, folder: Path, own: Path) -> list[str]:
+    command = _mosquitto(port, folder)
+    with (folder / "mosquitto.conf").open("a", encoding="utf-8") as file:
+        file.write(f"certfile {own}\nkeyfile {own}\n")
+    return command
 
 
 def _get_mochi() -> str:
@@ -284,7 +299,16 @@ def _amqtt(port: int, folder: Path) -> list[str]:
     return [str(CACHE / "amqtt" / "bin" / "amqtt"), "-c", str(folder / "amqtt.yaml")]
 
 
-FLOOR = Peer("floor", "floor (no broker)", _get_floor, _floor, qos_max=1, versions=(4,))
+FLOOR = WithCertificate(
+    "floor",
+    "floor (no broker)",
+    _get_floor,
+    _floor,
+    qos_max=1,
+    transports=("tcp", "tls"),
+    versions=(4,),
+    secure=_floor_tls,
+)
 OURS = Ours(
     "casemate", "casemate", _get_ours, _casemate(1), transports=("tcp", "tls", "mtls", "wss")
 )
@@ -294,7 +318,14 @@ PEERS = (
     FLOOR,
     OURS,
     SHARDED,
-    Mosquitto("mosquitto", "mosquitto", _get_mosquitto, _mosquitto, transports=("tcp", "tls")),
+    WithCertificate(
+        "mosquitto",
+        "mosquitto",
+        _get_mosquitto,
+        _mosquitto,
+        transports=("tcp", "tls"),
+        secure=_mosquitto_tls,
+    ),
     Peer("mochi", "mochi", _get_mochi, _mochi),
     Peer("rumqttd", "rumqttd", _get_rumqttd, _rumqttd, versions=(4,)),
     Peer("rmqtt", "rmqtt", _get_rmqtt, _rmqtt),

@@ -70,7 +70,8 @@ def test_ours_is_measured_over_each_transport_with_password_and_policy(transport
 def test_the_floor_is_refused_what_it_cannot_do() -> None:
     beyond = [case for case in cases() if not case.peers and not suits(FLOOR, case)]
     assert {case.qos for case in beyond} == {0, 1, 2}
-    assert all(case.qos == 2 or case.version == 5 or case.transport != "tcp" for case in beyond)
+    able = ("tcp", "tls")
+    assert all(c.qos == 2 or c.version == 5 or c.transport not in able for c in beyond)
     assert all(suits(OURS, case) for case in cases())
     assert {case.suite for case in cases() if suits(SHARDED, case)} == {"shards"}
 

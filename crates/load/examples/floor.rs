@@ -5,15 +5,21 @@
 //! QoS 1. The system calls are those of a broker: one wait, one read for each socket that has
 //! something, one write for each that gets something. No packet is read again, nothing is checked,
 //! counted, queued or kept: nobody can be cheaper, and nobody could use it. On loopback only, for
-//! MQTT 3.1.1 at QoS 0 and 1; what it does not understand ends the connection.
+//! MQTT 3.1.1 at QoS 0 and 1; what it does not understand ends the connection. With a PEM file
+//! behind the port it speaks TLS, by the same library as the broker: what that alone costs.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use casemate_codec::{decode, frame, Packet, Sender, Version};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::{ServerConfig, ServerConnection};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 const READ_BYTES: usize = 64 * 1024;
 const EVENTS_MAX: usize = 1_024;
@@ -24,6 +30,7 @@ const PINGRESP: [u8; 2] = [0xD0, 0];
 
 struct Peer {
     stream: TcpStream,
+    tls: Option<Box<ServerConnection>>,
     out: Vec<u8>,
     sent: usize,
     is_dirty: bool,
@@ -44,6 +51,7 @@ struct Route {
 struct Floor {
     poll: Poll,
     listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
     peers: HashMap<usize, Peer>,
     next: usize,
     dirty: Vec<usize>,
@@ -55,17 +63,37 @@ fn main() -> io::Result<()> {
         return Err(io::Error::other("the first argument is a port on loopback"));
     };
     let mut listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port)))?;
+    let tls = match std::env::args().nth(2) {
+        Some(file) => Some(Arc::new(tls_of(&file)?)),
+        None => None,
+    };
     let poll = Poll::new()?;
     poll.registry()
         .register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut floor = Floor {
         poll,
         listener,
+        tls,
         peers: HashMap::new(),
         next: 0,
         dirty: Vec::new(),
     };
     floor.serve()
+}
+
+/// Reads key and certificates.
+fn tls_of(file: &str) -> io::Result<ServerConfig> {
+    let chain = CertificateDer::pem_file_iter(file)
+        .map_err(io::Error::other)?
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(io::Error::other)?;
+    let key = PrivateKeyDer::from_pem_file(file).map_err(io::Error::other)?;
+    ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(io::Error::other)
 }
 
 impl Floor {
@@ -110,7 +138,12 @@ impl Floor {
             self.poll
                 .registry()
                 .register(&mut stream, Token(self.next), interest)?;
-            self.peers.insert(self.next, Peer::new(stream));
+            let mut tls = None;
+            if let Some(config) = &self.tls {
+                let made = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
+                tls = Some(Box::new(made));
+            }
+            self.peers.insert(self.next, Peer::new(stream, tls));
             self.next += 1;
         }
     }
@@ -136,13 +169,37 @@ impl Floor {
                 Err(error) => return error.kind() == ErrorKind::WouldBlock,
             };
             let bytes = buffer.get(..count).unwrap_or_default();
-            if !self.take(number, bytes) {
+            let goes_on = match peer.tls.take() {
+                None => self.take(number, bytes),
+                Some(mut tls) => {
+                    let goes_on = self.decrypt(number, &mut tls, bytes);
+                    if let Some(peer) = self.peers.get_mut(&number) {
+                        peer.tls = Some(tls);
+                    }
+                    self.mark(number);
+                    goes_on
+                }
+            };
+            if !goes_on {
                 return false;
             }
             if count < READ_BYTES {
                 return true;
             }
         }
+    }
+
+    /// Takes encrypted bytes of a peer; false where they are no TLS, or not understood.
+    fn decrypt(&mut self, number: usize, tls: &mut ServerConnection, mut bytes: &[u8]) -> bool {
+        let mut plain = Vec::new();
+        while !bytes.is_empty() {
+            if tls.read_tls(&mut bytes).is_err() || tls.process_new_packets().is_err() {
+                return false;
+            }
+            // Ends with what is there, or with an error that says that no more is.
+            let _ = tls.reader().read_to_end(&mut plain);
+        }
+        plain.is_empty() || self.take(number, &plain)
     }
 
     /// Takes bytes of a peer; false where it is not understood.
@@ -268,9 +325,10 @@ impl Floor {
 }
 
 impl Peer {
-    fn new(stream: TcpStream) -> Peer {
+    fn new(stream: TcpStream, tls: Option<Box<ServerConnection>>) -> Peer {
         Peer {
             stream,
+            tls,
             out: Vec::new(),
             sent: 0,
             is_dirty: false,
@@ -297,6 +355,16 @@ impl Peer {
 
     fn flush(&mut self) {
         self.is_dirty = false;
+        if let Some(tls) = &mut self.tls {
+            // Its own bound is what the socket does not take; here nothing is refused.
+            tls.set_buffer_limit(None);
+            let _ = tls.writer().write_all(&self.out);
+            self.out.clear();
+            while !self.is_blocked && tls.wants_write() {
+                self.is_blocked = tls.write_tls(&mut self.stream).is_err();
+            }
+            return;
+        }
         while !self.is_blocked && self.sent < self.out.len() {
             match self.stream.write(&self.out[self.sent..]) {
                 Ok(count) => self.sent += count,
