@@ -10,11 +10,13 @@ mod disk;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use casemate_store::{recover, Damage, Disk, Keys, Log, Options, Part, Recovered, StoreError};
+use casemate_store::{
+    recover, Damage, Disk, Durability, Keys, Log, Options, Part, Recovered, StoreError,
+};
 use disk::{draw, keys, Chance, FaultyDisk};
 
 const SMALL: Options = Options {
-    durability: casemate_store::Durability::Disk,
+    durability: Durability::Disk,
     segment_bytes: 4_096,
     random: draw,
 };
@@ -192,6 +194,26 @@ fn a_full_disk_loses_nothing_and_is_used_again_when_there_is_room() {
     let bodies: Vec<&[u8]> = found.iter().map(|(_, body)| &body[..]).collect();
     assert_eq!(bodies, [&b"before"[..], b"after"]);
     assert_eq!(recovered.report.damage, []);
+}
+
+#[test]
+fn without_a_sync_for_each_commit_none_is_waited_for() {
+    for durability in [Durability::Os, Durability::Disk] {
+        let disk = FaultyDisk::default();
+        let options = Options {
+            durability,
+            ..SMALL
+        };
+        let mut log = Log::new(disk.clone(), options, read(&disk).1);
+        commit(&mut log, b"header and all").unwrap();
+        disk.fail_syncs(9);
+        let is_done = commit(&mut log, b"by the system").is_ok();
+        assert_eq!(is_done, durability == Durability::Os);
+        // The end of the process is no crash of the system: what it has, it keeps. What failed was
+        // promised to nobody, and is found here too.
+        drop(log);
+        assert_eq!(read(&disk).0.len(), 2);
+    }
 }
 
 #[test]

@@ -137,6 +137,34 @@ fn a_retired_segment_is_read_by_who_has_it_open_and_refused_to_others() {
     assert!(!bytes.is_empty() || early.read(*place).is_ok());
 }
 
+/// Goal: other threads read while the log is written. Method: one hears of each place as soon as it
+/// is safe, and reads it at once.
+#[test]
+fn another_thread_reads_what_has_just_become_safe() {
+    let disk = FaultyDisk::default();
+    let mut log = begin(&disk, &keys(1));
+    let mut reader = log.reader();
+    let (sender, places) = std::sync::mpsc::channel::<(Place, Vec<u8>)>();
+    let other = std::thread::spawn(move || {
+        let mut read = 0;
+        for (place, bytes) in places {
+            assert_eq!(reader.read(place).unwrap(), bytes);
+            read += 1;
+        }
+        read
+    });
+    let mut chance = Chance(5);
+    let mut written = 0;
+    for _ in 0..200 {
+        for one in commit(&mut log, &mut chance) {
+            written += 1;
+            sender.send(one).unwrap();
+        }
+    }
+    drop(sender);
+    assert_eq!(other.join().unwrap(), written);
+}
+
 /// Goal: a place never leads to what is not its own, however the newest segment was lost. Method:
 /// its header rots, or it is retired; the next segment must not take its serial.
 #[test]
