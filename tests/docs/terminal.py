@@ -36,7 +36,7 @@ from pathlib import Path
 from tests.docs import example
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 60
+PATIENCE_S = 120
 
 PORTS = ("8883", "8884", "8084", "8000", "1883")
 _LAGS = re.compile(r"casemate status\b")

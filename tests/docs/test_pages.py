@@ -24,6 +24,11 @@ from tests.unit.python.test_public_exports import offered
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 
+PATIENCE_S = 600
+"""A build takes ten seconds; on a machine that builds and simulates beside it, minutes."""
+
+pytestmark = pytest.mark.timeout(PATIENCE_S + 60)
+
 NAMES = [
     f"{module}.{name}"
     for module, names in offered().items()
@@ -43,7 +48,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr

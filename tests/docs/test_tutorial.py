@@ -14,6 +14,8 @@ import pytest
 from tests.docs.terminal import ROOT, Terminal, blocks
 
 TUTORIAL = ROOT / "docs/tutorial"
+pytestmark = pytest.mark.timeout(900)
+
 GUIDES = ("security", "listeners", "tls", "roles", "messages")
 HOME = """\
 ```console
@@ -41,7 +43,6 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
         one.close()
 
 
-@pytest.mark.timeout(300)
 def test_the_tutorial_does_what_it_says(terminal: Terminal) -> None:
     """One reader goes through all of it: a page takes up where the one before has ended."""
     for page in pages():

@@ -80,7 +80,6 @@ METHODS = {
     "casemate.broker.Broker": [
         "addresses",
         "blocking",
-        "blocking_subscriber",
         "check",
         "client",
         "counters",
@@ -106,7 +105,6 @@ METHODS = {
         "on_disconnect",
         "on_event",
         "on_session",
-        "read_by",
     ],
     "casemate.broker.blocking.BlockingBroker": [
         "addresses",
