@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -131,6 +133,36 @@ def answer_table(
         table.add_row(*(Text(printable(_cell(row[column]))) for column in columns))
     # Rich honours NO_COLOR by itself, and draws no colours where no terminal is.
     Console().print(table)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM wait until what has begun is whole and told.
+
+    Only what is short belongs in it: nobody is asked, and nothing is waited for.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came meanwhile; everything was done.
+        SystemExit: SIGTERM did, with 143.
+    """
+    pressed: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        pressed.append(number)
+
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    heard = [one for one, handler in before.items() if handler is not signal.SIG_IGN]
+    for one in heard:
+        signal.signal(one, note)
+    try:
+        yield
+    finally:
+        for one in heard:
+            signal.signal(one, before[one])
+    if signal.SIGINT in pressed:
+        raise KeyboardInterrupt
+    if pressed:
+        raise SystemExit(128 + pressed[0])
 
 
 @contextmanager

@@ -35,27 +35,28 @@ def add(
 
     opened = console.open_home(home)
     secret = console.passphrase(passphrase_file, opened)
-    files = opened.add_device(name, role, secret, lifetime_days=days)
-    digest = fingerprint(files.certificate.read_bytes())
-    console.answer(
-        {
-            "name": name,
-            "role": role,
-            "certificate": str(files.certificate),
-            "key": str(files.key),
-            "ca": str(files.ca),
-            "fingerprint_sha256": digest,
-        },
-        [
-            f"device       {name} ({role}), for {days} days",
-            f"certificate  {files.certificate}",
-            f"key          {files.key}",
-            f"ca           {files.ca}",
-            f"fingerprint  {digest}",
-            "Copy the three files to the device; the key belongs to it alone.",
-        ],
-        as_json=as_json,
-    )
+    with console.undisturbed():
+        files = opened.add_device(name, role, secret, lifetime_days=days)
+        digest = fingerprint(files.certificate.read_bytes())
+        console.answer(
+            {
+                "name": name,
+                "role": role,
+                "certificate": str(files.certificate),
+                "key": str(files.key),
+                "ca": str(files.ca),
+                "fingerprint_sha256": digest,
+            },
+            [
+                f"device       {name} ({role}), for {days} days",
+                f"certificate  {files.certificate}",
+                f"key          {files.key}",
+                f"ca           {files.ca}",
+                f"fingerprint  {digest}",
+                "Copy the three files to the device; the key belongs to it alone.",
+            ],
+            as_json=as_json,
+        )
 
 
 @app.command("list", short_help="List the devices and their certificates.")
@@ -81,5 +82,6 @@ def list_devices(home: HomeOption = None, as_json: JsonOption = False) -> None:
 @app.command(short_help="Remove a device and close its connections.")
 def remove(name: Name, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Remove a device; a running broker closes its connection within a second."""
-    console.open_home(home).remove_device(name)
-    console.answer({"removed": name}, [f"removed {name}"], as_json=as_json)
+    with console.undisturbed():
+        console.open_home(home).remove_device(name)
+        console.answer({"removed": name}, [f"removed {name}"], as_json=as_json)

@@ -60,10 +60,11 @@ def init(
             typer.prompt("Passphrase of the authority", hide_input=True, confirmation_prompt=True)
         )
     password = generate_password(operator) if generate else None
-    report = Home.init(
-        console.home_folder(home), names or (), passphrase, operator=operator, password=password
-    )
-    print_report(report, password=password, as_json=as_json)
+    with console.undisturbed():
+        report = Home.init(
+            console.home_folder(home), names or (), passphrase, operator=operator, password=password
+        )
+        print_report(report, password=password, as_json=as_json)
 
 
 def print_report(report: Report, *, password: str | None = None, as_json: bool = False) -> None:

@@ -31,26 +31,27 @@ def renew(
     opened = console.open_home(home)
     known = server_names(opened.path / config.SERVER_CERTIFICATE)
     authority = opened.authority(console.passphrase(passphrase_file, opened))
-    issued = authority.issue_server([*known, *(names or ())], lifetime_days=days)
-    files.write_whole(opened.path / config.SERVER_KEY, issued.key_pem, files.PRIVATE_MODE)
-    certificate = opened.path / config.SERVER_CERTIFICATE
-    files.write_whole(certificate, issued.chain_pem, files.PUBLIC_MODE)
-    digest, end = fingerprint(issued.certificate_pem), console.day(issued.not_after_s)
-    console.answer(
-        {
-            "certificate": str(certificate),
-            "names": list(issued.names),
-            "ends": end,
-            "fingerprint_sha256": digest,
-        },
-        [
-            f"certificate  {certificate}, until {end}",
-            f"names        {', '.join(issued.names)}",
-            f"fingerprint  {digest}",
-            'A running broker takes it with "casemate reload".',
-        ],
-        as_json=as_json,
-    )
+    with console.undisturbed():
+        issued = authority.issue_server([*known, *(names or ())], lifetime_days=days)
+        files.write_whole(opened.path / config.SERVER_KEY, issued.key_pem, files.PRIVATE_MODE)
+        certificate = opened.path / config.SERVER_CERTIFICATE
+        files.write_whole(certificate, issued.chain_pem, files.PUBLIC_MODE)
+        digest, end = fingerprint(issued.certificate_pem), console.day(issued.not_after_s)
+        console.answer(
+            {
+                "certificate": str(certificate),
+                "names": list(issued.names),
+                "ends": end,
+                "fingerprint_sha256": digest,
+            },
+            [
+                f"certificate  {certificate}, until {end}",
+                f"names        {', '.join(issued.names)}",
+                f"fingerprint  {digest}",
+                'A running broker takes it with "casemate reload".',
+            ],
+            as_json=as_json,
+        )
 
 
 def server_names(certificate: Path) -> list[str]:

@@ -65,11 +65,12 @@ def up(
 
     folder = console.home_folder(home)
     if not (folder / FILE_NAME).exists():
-        made = make_home(folder, names or (), host, port, wss_port)
-        if as_json:
-            init.print_report(made, as_json=True)
-        else:
-            print_report(made)
+        with console.undisturbed():
+            made = make_home(folder, names or (), host, port, wss_port)
+            if as_json:
+                init.print_report(made, as_json=True)
+            else:
+                print_report(made)
     elif names or (host, port, wss_port) != (None, None, None):
         raise WrongUsage(
             "the home is there already: casemate.toml has its addresses, its certificate its names"

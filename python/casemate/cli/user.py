@@ -40,13 +40,14 @@ def add(
     """Add a user; the password is asked for twice unless an option says where it is."""
     opened = console.open_home(home)
     password = _password(name, password_file, password_stdin, generate)
-    account = opened.add_user(name, roles, password)
-    _answer(
-        {"name": name, "roles": list(account.roles)},
-        f"user      {name} ({', '.join(account.roles)})",
-        password if generate else None,
-        as_json,
-    )
+    with console.undisturbed():
+        account = opened.add_user(name, roles, password)
+        _answer(
+            {"name": name, "roles": list(account.roles)},
+            f"user      {name} ({', '.join(account.roles)})",
+            password if generate else None,
+            as_json,
+        )
 
 
 @app.command("list")
@@ -82,16 +83,18 @@ def passwd(
         # Before anybody is asked for a password that nobody could have.
         store.get(name)
         password = _password(name, password_file, password_stdin, generate)
-        store.set_password(name, password)
-    shown = password if generate else None
-    _answer({"name": name}, f"user      {name} has a new password", shown, as_json)
+        shown = password if generate else None
+        with console.undisturbed():
+            store.set_password(name, password)
+            _answer({"name": name}, f"user      {name} has a new password", shown, as_json)
 
 
 @app.command(short_help="Remove a user and close their connections.")
 def remove(name: Name, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Remove a user; a running broker closes their connections within a second."""
-    console.open_home(home).remove_user(name)
-    console.answer({"removed": name}, [f"removed {name}"], as_json=as_json)
+    with console.undisturbed():
+        console.open_home(home).remove_user(name)
+        console.answer({"removed": name}, [f"removed {name}"], as_json=as_json)
 
 
 def _password(name: str, file: Path | None, from_stdin: bool, generate: bool) -> str:
