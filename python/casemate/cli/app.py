@@ -174,6 +174,10 @@ def _named(line: Sequence[str]) -> str:
 
 def _wrong_usage(error: typer.TyperException, named: str, *, as_json: bool) -> int:
     """Says what is wrong with the command line, in the same form as every other error."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        # A group alone asks what there is: its help, as it stands.
+        typer.echo(error.format_message(), err=True)
+        return error.exit_code
     # The parser lists choices line by line.
     message = " ".join(error.format_message().split())
     if not message:

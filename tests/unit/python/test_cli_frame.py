@@ -88,6 +88,18 @@ def test_no_help_of_a_command_is_cut_short(
     assert "..." not in said.partition("Commands:")[2]
 
 
+@pytest.mark.parametrize("words", [[], ["device"], ["config"]])
+def test_a_group_alone_shows_its_help_as_it_stands(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.execute([*words, "--help"]) == 0
+    help_text = capsys.readouterr().out
+    assert app.execute(words) == 2
+    said = capsys.readouterr()
+    assert said.err.strip() == help_text.strip()
+    assert said.out == ""
+
+
 def test_a_role_is_listed_with_who_holds_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.execute(["role", "list", "--home", str(home), "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}

@@ -1,4 +1,4 @@
-"""The lock file names one version of everything that the project asks for, and nothing else."""
+"""The lock files name one version of everything that the project asks for, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
+LOCKS = ("requirements.lock", "requirements-types.lock")
 PIN = re.compile(r"([a-z0-9][a-z0-9._-]*)==([0-9][0-9a-z.]*)")
 
 
 def pins() -> dict[str, str]:
-    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in LOCKS]
+    lines = [line for line in "".join(texts).splitlines() if line and not line.startswith("#")]
     found = [PIN.fullmatch(line) for line in lines]
     assert all(found), [line for line, pin in zip(lines, found, strict=True) if not pin]
     return {_plain(pin[1]): pin[2] for pin in found if pin}
