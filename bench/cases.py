@@ -93,7 +93,7 @@ def _connections() -> Iterator[Case]:
         for shape in ("1→100", "50:50"):
             name = f"{shape} {transport.upper()}"
             yield Case("secure", name, SHAPES[shape], 0, 4, transport)
-    storm = ("connects", "--connections", "100000", "--at-once", "32")
+    storm = ("connects", "--connections", "400", "--at-once", "32")
     yield Case("connects", "TCP", storm, counts="connection")
     for more, shown in (((), "TLS, full"), (("--tls-resume",), "TLS, resumed")):
         yield Case("connects", shown, (*storm, *more), transport="tls", counts="connection")

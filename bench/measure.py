@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bench.cases import Case
 from bench.peers import Missing, Peer
 
 RUN_S_MAX = 300
+STORM_S_MAX = 120
 
 # A run's report as `casemate bench --json` prints it.
 Report = dict[str, Any]
@@ -34,6 +36,10 @@ class Settings:
     rounds: int = 3
     seconds: float = 1.0
     warm_up_s: float = 0.4
+
+    def stretched(self, times: float) -> Settings:
+        """Gives the same with longer times."""
+        return replace(self, seconds=self.seconds * times, warm_up_s=self.warm_up_s * times)
 
 
 @dataclass
@@ -61,8 +67,8 @@ class Figures:
     harm: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
-    def add(self, case: Case, report: Report) -> None:
-        """Takes a run's report."""
+    def add(self, case: Case, report: Report) -> str:
+        """Takes a run's report; gives its cost, or what is wrong with it, in words."""
         broker = report["broker"]
         if case.counts == "memory":
             before, after = broker["memory_bytes"][0], broker["memory_bytes"][-1]
@@ -72,7 +78,7 @@ class Figures:
             each = broker["cpu_us_each"]
             if each is None:
                 self.faults.append("nothing was delivered in the measured time")
-                return
+                return self.faults[-1]
             self.cost.append(each)
             storm = case.counts == "connection"
             self.rate.append(report["connected_per_s" if storm else "delivered_per_s"])
@@ -85,6 +91,7 @@ class Figures:
         for name, count in {**report["harm"], "unsent": report["unsent"]}.items():
             if count:
                 self.harm[name] = self.harm.get(name, 0) + count
+        return f"{self.cost[-1]:,}"
 
     def summary(self) -> dict[str, Any]:
         """Gives medians and ranges beside the single runs."""
@@ -143,8 +150,8 @@ def measure(
             figures.load.append(machine.load_average())
             try:
                 with peer.serving(case.transport) as reach:
-                    figures.add(case, run(case, reach.words, reach.pid, settings))
-                shown = f"{figures.cost[-1]:,}" if figures.cost else figures.faults[-1]
+                    longer = settings.stretched(peer.stretch)
+                    shown = figures.add(case, run(case, reach.words, reach.pid, longer))
             except (Missing, RuntimeError) as error:
                 figures.faults.append(str(error))
                 shown = str(error)
@@ -160,7 +167,9 @@ def run(case: Case, words: Sequence[str], pid: int, settings: Settings) -> Repor
     """
     program = str(Path(sys.executable).with_name("casemate"))
     command = [program, "bench", *case.options, *words, "--broker-pid", str(pid), "--json"]
-    command += ["--seconds", str(settings.seconds)]
+    # A storm ends with its last connection, so that each handshake is counted whole.
+    seconds = STORM_S_MAX if case.counts == "connection" else settings.seconds
+    command += ["--seconds", str(seconds)]
     if "--warm-up" not in command:
         command += ["--warm-up", str(settings.warm_up_s)]
     try:
@@ -175,9 +184,18 @@ def run(case: Case, words: Sequence[str], pid: int, settings: Settings) -> Repor
         raise RuntimeError(f"no report after {RUN_S_MAX} s") from error
     if not done.stdout:
         lines = done.stderr.strip().splitlines() or ["{}"]
-        try:
-            raise RuntimeError(json.loads(lines[-1])["error"]["message"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise RuntimeError(lines[-1][:200]) from error
+        raise RuntimeError(_words_of(lines[-1]))
     report: Report = json.loads(done.stdout)
     return report
+
+
+def _words_of(line: str) -> str:
+    """Gives what a generator that failed has said, without the number of the client it happened to.
+
+    Two runs that fail for one reason then say the same.
+    """
+    try:
+        message = str(json.loads(line)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        message = line[:200]
+    return re.sub(r"^(?:the load could not run: )?(?:client \d+: )?", "", message)

@@ -21,6 +21,7 @@ GOALS = {
     "50→1 QoS 1": (1.3, 22.0), "50:50 QoS 1": (1.3, 22.0), "1→100 QoS 1": (1.3, 17.0),
     "50:50 QoS 2": (None, 20.0),
 }  # fmt: skip
+MOSQUITTO_US = 9.2
 WAKEUP_GOALS = {"QoS 0": (1.15, 1.5), "QoS 1": (1.4, 1.1)}
 
 
@@ -87,6 +88,13 @@ def messages(result: Result) -> Iterator[str]:
     yield from costs(result)
     yield ""
     yield from _against(result, GOALS)
+    needs = result.median("50→1 QoS 0", "mosquitto")
+    if needs is not None:
+        yield ""
+        yield (
+            f"The goals against mosquitto were set where it needed {MOSQUITTO_US:g} µs at 50→1 "
+            f"QoS 0; here it needs {_cost(needs)} µs, and each goal is as much harder."
+        )
 
 
 def wakeups(result: Result) -> Iterator[str]:
@@ -264,6 +272,7 @@ def _notes(result: Result) -> Iterator[str]:
     )
     for name, known in result.peers.items():
         if "missing" in known:
+            yield ""
             yield f"*{known['title']} is missing: {known['missing']}.*"
         for case, found in result.cases.items():
             summary = found.get(name)
@@ -273,6 +282,8 @@ def _notes(result: Result) -> Iterator[str]:
                 words = ", ".join(
                     f"{key.replace('_', ' ')} {count:,}" for key, count in summary["harm"].items()
                 )
+                yield ""
                 yield f"*† {known['title']}, {case}: {words}.*"
             for fault in dict.fromkeys(summary["faults"]):
+                yield ""
                 yield f"*{known['title']}, {case}: {fault}.*"

@@ -137,6 +137,11 @@ def report(cost: float | None, **more: object) -> Report:
     }
 
 
+def test_a_slow_broker_is_measured_longer() -> None:
+    longer = Settings(seconds=0.5, warm_up_s=0.2).stretched(5)
+    assert (longer.rounds, longer.seconds, longer.warm_up_s) == (3, 2.5, 1.0)
+
+
 def test_figures_are_medians_with_their_ranges() -> None:
     figures = Figures()
     for cost in (3.0, 1.0, 2.0):
