@@ -165,7 +165,11 @@ impl<'a> Run<'a> {
                 }
             });
         }
-        for index in 0..count {
+        self.touch_all();
+    }
+
+    fn touch_all(&mut self) {
+        for index in 0..self.books.publishers.len() {
             self.books.touch(index as u32);
         }
     }
@@ -206,12 +210,10 @@ impl<'a> Run<'a> {
         if scheduled {
             return;
         }
-        for index in 0..self.books.publishers.len() {
-            if let Some(publisher) = self.books.publishers.get_mut(index) {
-                publisher.write_off();
-            }
-            self.books.touch(index as u32);
+        for publisher in &mut self.books.publishers {
+            publisher.write_off();
         }
+        self.touch_all();
     }
 
     /// Waits for what is under way, as long as something comes.
@@ -222,6 +224,8 @@ impl<'a> Run<'a> {
                 publisher.allow(Allowance::Closed);
             }
         }
+        // What became due at the very end was not looked at by any turn.
+        self.touch_all();
         let (mut moved, mut moved_ns) = (Standing::default(), self.books.now_ns());
         loop {
             let now_ns = self.books.now_ns();

@@ -304,3 +304,15 @@ fn what_a_broker_makes_wait_is_in_the_latency_of_each_message_that_waited() {
     assert_eq!((report.published, report.unacknowledged), (1, 1));
     assert_eq!(report.unsent, 49);
 }
+
+#[test]
+fn what_is_due_until_the_very_end_is_sent() {
+    // Most messages become due between the last turn of the measured time and its end.
+    let address = start(Greeting::Welcome, Lie::None);
+    let mut plan = plan(address, Shape::Pairs { pairs: 50 });
+    plan.pace = Pace::Rate { per_s: 1_000_000.0 };
+    plan.measured = Duration::from_micros(100);
+    plan.messages_max = 1_000;
+    let report = run(&plan, &mut Notes::default()).unwrap();
+    assert_eq!((report.unsent, report.expected, report.lost), (0, 100, 0));
+}
