@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 
@@ -32,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     for word, allowed in ((wanted, suites), (known, names)):
         if unknown := set(word) - set(allowed):
             parser.error(f"there is no {', '.join(sorted(unknown))}; there is {', '.join(allowed)}")
+    # Whoever ends it ends its brokers too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if not options.page:
         settings = measure.Settings(rounds=options.rounds, seconds=options.seconds)
         _measure([suite for suite in wanted if suite not in TABLES], known, settings)
