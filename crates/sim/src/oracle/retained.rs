@@ -21,17 +21,18 @@ impl Oracle {
             return Candidates::from([0]);
         };
         let shards = self.plan.shards;
-        let mut messages: Vec<(&Message, bool)> = Vec::new();
+        let mut messages: Vec<(&Message, Answer, bool)> = Vec::new();
         for message in serials.iter().filter_map(|serial| self.message(*serial)) {
             let answer = self.may_publish(message, now);
             if message.fate != Fate::Refused && answer != Answer::Never {
                 let sure = message.fate == Fate::Accepted && answer == Answer::Always;
-                messages.push((message, sure));
+                messages.push((message, answer, sure));
             }
         }
-        for (message, _) in &messages {
-            let replaced =
-                |(later, sure): &(&Message, bool)| *sure && supersedes(later, message, shards);
+        for (message, answer, _) in &messages {
+            let replaced = |(later, _, sure): &(&Message, Answer, bool)| {
+                *sure && supersedes(later, message, *answer, shards)
+            };
             if messages.iter().any(replaced) {
                 continue;
             }
@@ -42,7 +43,7 @@ impl Oracle {
                 candidates.insert(message.serial);
             }
         }
-        if !messages.iter().any(|(_, sure)| *sure) {
+        if !messages.iter().any(|(_, _, sure)| *sure) {
             candidates.insert(0);
         }
         candidates
@@ -82,8 +83,9 @@ impl Oracle {
 
 /// True where an accepted message has surely taken the place of an earlier one.
 ///
-/// Nobody says when a QoS 0 message has reached the shard that keeps it.
-fn supersedes(later: &Message, earlier: &Message, shards: usize) -> bool {
+/// Nobody says when a QoS 0 message has reached the shard that keeps it; and what the law may have
+/// refused unheard, and let through when it was sent again, has no place in the order.
+fn supersedes(later: &Message, earlier: &Message, law: Answer, shards: usize) -> bool {
     let told = shards == 1 || earlier.qos > QoS::AtMostOnce;
     let after = told
         && earlier
@@ -94,7 +96,8 @@ fn supersedes(later: &Message, earlier: &Message, shards: usize) -> bool {
         && matches!(later.author, Author::Client(_) | Author::Broker)
         && later.serial > earlier.serial
         && later.qos == earlier.qos
-        && earlier.causes() == 1;
+        && earlier.causes() == 1
+        && law == Answer::Always;
     after || in_order
 }
 
