@@ -21,7 +21,6 @@ from casemate.errors import HomeMissing
 from casemate.home import Home
 from tests.unit.python.commands import ROOT
 
-NOW = pki.utc_now()
 REASON = "the network is a cable"
 TLS = '[[listeners]]\nkind = "tls"\nport = 0\n'
 CLOSED = TLS + 'client_certificates = "required"\n'
@@ -46,7 +45,8 @@ def home(made: Path, tmp_path: Path) -> Path:
 
 
 def found(home: Path, days: float = 0, **variables: str) -> list[Finding]:
-    return list(examine(home, NOW + timedelta(days=days), variables))
+    # Not the moment of collection: the homes are made minutes later in a long run.
+    return list(examine(home, pki.utc_now() + timedelta(days=days), variables))
 
 
 def test_a_new_home_has_nothing_to_say(home: Path) -> None:
@@ -68,8 +68,11 @@ def mode(name: str, bits: int) -> Callable[[Path], None]:
 
 
 def later(name: str) -> Callable[[Path], None]:
-    at_s = (NOW + timedelta(hours=1)).timestamp()
-    return lambda home: os.utime(home / name, (at_s, at_s))
+    def change(home: Path) -> None:
+        at_s = (pki.utc_now() + timedelta(hours=1)).timestamp()
+        os.utime(home / name, (at_s, at_s))
+
+    return change
 
 
 def listening(kind: str, host: str, *lines: str) -> Callable[[Path], None]:
@@ -312,7 +315,7 @@ def test_without_a_home_it_ends_with_3(tmp_path: Path, capsys: pytest.CaptureFix
     assert execute(["doctor", "--home", str(tmp_path)]) == 3
     assert "no home" in capsys.readouterr().err
     with pytest.raises(HomeMissing):
-        list(examine(tmp_path, NOW))
+        list(examine(tmp_path, pki.utc_now()))
 
 
 def test_renew_mends_an_ending_certificate(
