@@ -27,7 +27,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal, cast
+from typing import Final, Literal, cast, get_args
 
 from casemate import native
 
@@ -365,19 +365,6 @@ def _accepting(_: Reading, one: native.Event) -> Iterator[Event]:
 
 _Reader = Callable[[Reading, native.Event], Iterator[Event]]
 
-_STRANGERS: tuple[Oddity, ...] = (
-    "handshake-failed",
-    "handshake-timeout",
-    "plain-on-tls",
-    "tls-on-plain",
-    "proxy-refused",
-    "http-on-mqtt",
-    "plain-on-websocket",
-    "upgrade-refused",
-    "frame-refused",
-    "empty-records",
-)
-
 _READERS: dict[str, _Reader] = {
     "connected": _connected,
     "disconnected": _disconnected,
@@ -393,5 +380,5 @@ _READERS: dict[str, _Reader] = {
     "account-gone": lambda _, one: iter((_about(AccountGone, one),)),
     "accept-failed": _accepting,
     "connections-full": _accepting,
-    **dict.fromkeys(_STRANGERS, _stranger),
+    **dict.fromkeys(get_args(Oddity), _stranger),
 }
