@@ -195,9 +195,11 @@ impl Shard {
         if peers == 0 {
             return Stake::default();
         }
-        let home = self.retained_home(draft.tenant, draft.topic);
         let number = self.number_for(peers);
-        if draft.retain {
+        let home = draft
+            .retain
+            .then(|| self.retained_home(draft.tenant, draft.topic));
+        if let Some(home) = home {
             self.note_news(self.place.index, home, number);
         }
         self.counters.forwarded += u64::from(peers.count_ones());
@@ -209,7 +211,7 @@ impl Shard {
             if interested & 1 << index != 0 {
                 purpose |= ROUTE;
             }
-            if draft.retain && index == usize::from(home) {
+            if home.is_some_and(|home| index == usize::from(home)) {
                 purpose |= STORE;
             }
             let out = peer.tail();
