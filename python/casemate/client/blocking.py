@@ -28,6 +28,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -35,6 +36,7 @@ from casemate.client.inbox import Inbox, Receipt
 from casemate.client.link import Limits
 from casemate.client.loop_thread import LoopThread
 from casemate.client.message import NO_PROPERTIES, Message, Payload, Properties
+from casemate.client.stream import abort_streams
 from casemate.client.topic import TopicPattern
 from casemate.errors import ClientError, DeadlinePassed, NotConnected
 
@@ -106,7 +108,7 @@ class BlockingMessages:
         try:
             if not self._taken:
                 try:
-                    self._thread.run(self._more(timeout_s))
+                    self._thread.run(partial(self._more, timeout_s))
                 except NotConnected:
                     if not self._thread.has_ended():
                         raise
@@ -155,7 +157,7 @@ class BlockingClient:
             client: Lives in the thread of this one from now on.
         """
         self._client = client
-        self._thread = LoopThread("the client")
+        self._thread = LoopThread("the client", at_end=abort_streams)
         self.messages: BlockingMessages = BlockingMessages(self._thread, client.inbox)
 
     def __repr__(self) -> str:
@@ -191,7 +193,7 @@ class BlockingClient:
         self._thread.start()
         _open.add(self)
         try:
-            self._thread.run(self._client.connect())
+            self._thread.run(self._client.connect)
         except BaseException:
             self._thread.stop()
             raise
@@ -205,7 +207,7 @@ class BlockingClient:
         _open.discard(self)
         if self._thread.is_usable():
             try:
-                self._thread.run(self._client.close(with_will=with_will))
+                self._thread.run(partial(self._client.close, with_will=with_will))
             finally:
                 self._thread.stop()
 
@@ -233,7 +235,9 @@ class BlockingClient:
             DeadlinePassed: There was none in time.
             ClientError: There will be none.
         """
-        self._thread.run(_within(self._client.wait_connected, timeout_s, "no connection came"))
+        self._thread.run(
+            partial(_within, self._client.wait_connected, timeout_s, "no connection came")
+        )
 
     def wait_disconnected(self, timeout_s: float | None = None) -> ClientError:
         """Waits until the connection is lost or closed; gives why.
@@ -245,7 +249,7 @@ class BlockingClient:
             DeadlinePassed: It was not lost in time.
         """
         waiting = self._client.wait_disconnected
-        return self._thread.run(_within(waiting, timeout_s, "the connection was not lost"))
+        return self._thread.run(partial(_within, waiting, timeout_s, "the connection was not lost"))
 
     def publish(
         self,
@@ -258,7 +262,14 @@ class BlockingClient:
     ) -> int:
         """Publishes a message; arguments, result and errors as of `Client.publish`."""
         return self._thread.run(
-            self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties)
+            partial(
+                self._client.publish,
+                topic,
+                payload,
+                qos=qos,
+                retain=retain,
+                properties=properties,
+            )
         )
 
     def subscribe(
@@ -272,7 +283,8 @@ class BlockingClient:
     ) -> list[int]:
         """Subscribes; arguments, result and errors as of `Client.subscribe`."""
         return self._thread.run(
-            self._client.subscribe(
+            partial(
+                self._client.subscribe,
                 *filters,
                 qos=qos,
                 no_local=no_local,
@@ -284,7 +296,7 @@ class BlockingClient:
 
     def unsubscribe(self, *filters: str | TopicPattern) -> None:
         """Ends subscriptions; raises as `Client.unsubscribe`."""
-        self._thread.run(self._client.unsubscribe(*filters))
+        self._thread.run(partial(self._client.unsubscribe, *filters))
 
     @contextmanager
     def subscription(
@@ -303,13 +315,13 @@ class BlockingClient:
             retain_as_published=retain_as_published,
             retain_handling=retain_handling,
         )
-        queue = self._thread.run(block.__aenter__())
+        queue = self._thread.run(partial(_enter, block))
         try:
             yield BlockingMessages(self._thread, queue)
         finally:
             # Where another thread has closed the client meanwhile, there is nothing left to end.
             with suppress(NotConnected):
-                self._thread.run(block.__aexit__(None, None, None))
+                self._thread.run(partial(_leave, block))
 
     def acknowledge(self, message: Message) -> None:
         """Tells the broker that a message is dealt with; as `Client.acknowledge`."""
@@ -330,7 +342,8 @@ class BlockingClient:
     ) -> Message:
         """Publishes a request and waits for its answer; as `Client.request`."""
         return self._thread.run(
-            self._client.request(
+            partial(
+                self._client.request,
                 topic,
                 payload,
                 qos=qos,
@@ -350,8 +363,16 @@ class BlockingClient:
     ) -> int:
         """Answers a request; as `Client.reply`."""
         return self._thread.run(
-            self._client.reply(request, payload, qos=qos, properties=properties)
+            partial(self._client.reply, request, payload, qos=qos, properties=properties)
         )
+
+
+async def _enter(block: AbstractAsyncContextManager[Inbox]) -> Inbox:
+    return await block.__aenter__()
+
+
+async def _leave(block: AbstractAsyncContextManager[Inbox]) -> None:
+    await block.__aexit__(None, None, None)
 
 
 async def _within(

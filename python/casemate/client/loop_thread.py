@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import Any, TypeVar
 
 from casemate.errors import ClientError, NotConnected
@@ -25,13 +27,17 @@ _END_S = 1.0
 class LoopThread:
     """Runs one event loop in a thread, from `start` to `stop`."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(
+        self, what: str, *, at_end: Callable[[], Coroutine[Any, Any, None]] | None = None
+    ) -> None:
         """Describes it; nothing runs yet.
 
         Args:
             what: Runs in it, for messages.
+            at_end: Run as the last, when no other work is left; it has a second.
         """
         self._what = what
+        self._at_end = at_end
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         # Held while work is handed over, so that none arrives behind the end.
@@ -52,7 +58,12 @@ class LoopThread:
         self._thread = threading.Thread(
             target=self._run, args=(self._loop,), name=NAME, daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            # An interrupt comes when it likes: the thread may be there already.
+            self.stop()
+            raise
 
     def is_usable(self) -> bool:
         """Says whether the loop runs, in this process."""
@@ -62,22 +73,23 @@ class LoopThread:
         """Says whether the loop was stopped, by this process."""
         return self._thread is not None and self._loop is None and self._pid == os.getpid()
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Runs a coroutine in the loop and waits for it; Ctrl-C cancels it.
+
+        Args:
+            work: Makes the coroutine. It is called in the loop, so that whatever interrupts the
+                caller there is no coroutine of which nobody knows whether the loop has it.
 
         Raises:
             NotConnected: The loop does not run, or belongs to another process.
             ClientError: Called from the loop's own thread, which would wait for itself.
         """
-        future: Future[T]
+        self._require_own_process()
+        future: Future[T] = Future()
         try:
-            self._require_own_process()
             with self._lock:
-                future = asyncio.run_coroutine_threadsafe(work, self._usable())
-        except BaseException:
-            work.close()
-            raise
-        try:
+                loop = self._usable()
+                loop.call_soon_threadsafe(_begin, loop, work, future)
             return future.result()
         except CancelledError:
             # Another thread has ended it meanwhile.
@@ -101,7 +113,7 @@ class LoopThread:
             loop, self._loop = self._loop, None
             if loop is not None:
                 loop.call_soon_threadsafe(loop.stop)
-        if threading.current_thread() is not self._thread:
+        if threading.current_thread() is not self._thread and self._thread.is_alive():
             self._thread.join(_CLOSE_S)
 
     def _require_own_process(self) -> None:
@@ -120,8 +132,7 @@ class LoopThread:
             raise ClientError("a thread cannot wait for itself")
         return self._loop
 
-    @staticmethod
-    def _run(loop: asyncio.AbstractEventLoop) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
@@ -131,7 +142,50 @@ class LoopThread:
                 task.cancel()
             if tasks:
                 loop.run_until_complete(asyncio.wait(tasks, timeout=_END_S))
-            # A turn for what they have called at their end.
-            loop.run_until_complete(asyncio.sleep(0))
+            if self._at_end is not None:
+                loop.run_until_complete(_within(self._at_end(), _END_S))
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
+
+
+def _begin(
+    loop: asyncio.AbstractEventLoop,
+    work: Callable[[], Coroutine[Any, Any, T]],
+    future: Future[T],
+) -> None:
+    """Begins work in its loop, unless whoever wants it was interrupted before."""
+    if future.cancelled():
+        return
+    task = loop.create_task(_do(work))
+    task.add_done_callback(partial(_settle, future))
+
+    def give_up(future: Future[T]) -> None:
+        if future.cancelled() and not loop.is_closed():
+            loop.call_soon_threadsafe(task.cancel)
+
+    future.add_done_callback(give_up)
+
+
+async def _do(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    return await work()
+
+
+def _settle(future: Future[T], task: asyncio.Task[T]) -> None:
+    """Tells the one who waits in another thread how the work went."""
+    if task.cancelled():
+        future.cancel()
+        return
+    # Looked at even where nobody waits any more, who was interrupted and knows of that.
+    error = task.exception()
+    if not future.set_running_or_notify_cancel():
+        return
+    if error is None:
+        future.set_result(task.result())
+    else:
+        future.set_exception(error)
+
+
+async def _within(work: Coroutine[Any, Any, None], timeout_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await work

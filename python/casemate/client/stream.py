@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Protocol
+import threading
+import weakref
+from typing import Protocol, cast
 
 from casemate.client.address import Address, is_loopback, plaintext_leaves
 from casemate.client.explain import explain
@@ -114,42 +116,106 @@ async def open_stream(address: Address, packet_bytes_max: int, timeout_s: float)
         raise explain(error, address) from error
 
 
+async def abort_streams() -> None:
+    """Closes what this thread's event loop has connected and is still open, and waits for it.
+
+    For the end of a loop: what it has not closed by then stays open for ever.
+    """
+    for connection in list(_here.open):
+        connection.abort()
+        await connection.closed.wait()
+
+
+class _Connection(asyncio.StreamReaderProtocol):
+    """Feeds a reader, and knows its transport from the first moment to the last.
+
+    asyncio gives a transport out when all of a connection is made. Where it is cancelled in the
+    very moment at which a handshake has ended, it waits for the peer's goodbye for up to 30
+    seconds, and nobody has a transport to abort.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        """Is not connected yet."""
+        super().__init__(reader, loop=asyncio.get_running_loop())
+        self._own: asyncio.Transport | None = None
+        self.closed = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begins to feed the reader."""
+        # Cannot fail: a connection of bytes has a transport for both directions.
+        self._own = cast("asyncio.Transport", transport)
+        _here.open.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Tells who waits that the transport is closed."""
+        _here.open.discard(self)
+        self.closed.set()
+        super().connection_lost(error)
+
+    def abort(self) -> None:
+        """Closes at once, if it was connected."""
+        if self._own is not None:
+            self._own.abort()
+
+
+class _Here(threading.local):
+    """Knows what one thread has open; an event loop runs in one."""
+
+    def __init__(self) -> None:
+        """Nothing is open."""
+        self.open: weakref.WeakSet[_Connection] = weakref.WeakSet()
+
+
+_here = _Here()
+
+
 async def _connect(address: Address) -> ByteStream:
+    reader = asyncio.StreamReader(limit=READ_BYTES, loop=asyncio.get_running_loop())
+    connection = _Connection(reader)
+    try:
+        transport = await _dial(address, connection)
+    except BaseException:
+        connection.abort()
+        raise
+    writer = asyncio.StreamWriter(transport, connection, reader, asyncio.get_running_loop())
+    return ByteStream(reader, writer)
+
+
+async def _dial(address: Address, connection: _Connection) -> asyncio.Transport:
+    loop = asyncio.get_running_loop()
     name = address.host if address.tls else None
     if address.unix_socket is not None:
-        if not hasattr(asyncio, "open_unix_connection"):
+        if not hasattr(socket, "AF_UNIX"):
             raise Unreachable("this system has no unix sockets", hint="name host and port")
-        return ByteStream(
-            *await asyncio.open_unix_connection(
-                address.unix_socket, ssl=address.tls, server_hostname=name, limit=READ_BYTES
-            )
+        transport, _ = await loop.create_unix_connection(
+            lambda: connection, address.unix_socket, ssl=address.tls, server_hostname=name
         )
+        return transport
     if address.proxy is not None:
         from casemate.client.proxy import pass_through
 
         raw = await pass_through(address.proxy, address.host, address.port)
-        return ByteStream(
-            *await asyncio.open_connection(
-                sock=raw, ssl=address.tls, server_hostname=name, limit=READ_BYTES
-            )
+        transport, _ = await loop.create_connection(
+            lambda: connection, sock=raw, ssl=address.tls, server_hostname=name
         )
-    reader, writer = await asyncio.open_connection(
+        return transport
+    transport, _ = await loop.create_connection(
+        lambda: connection,
         address.host,
         address.port,
         ssl=address.tls,
         server_hostname=name,
-        limit=READ_BYTES,
         local_addr=None if address.local_address is None else (address.local_address, 0),
     )
-    peer = writer.get_extra_info("peername")
+    peer = transport.get_extra_info("peername")
     if address.tls is None and not address.plaintext_anywhere and not _is_local(peer):
         # "localhost" is a name, and a name may have been made to point elsewhere.
-        writer.transport.abort()
         raise plaintext_leaves(address)
-    own = writer.get_extra_info("socket")
+    own = transport.get_extra_info("socket")
     if own is not None:
         own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return ByteStream(reader, writer)
+    return transport
 
 
 def _is_local(peer: object) -> bool:

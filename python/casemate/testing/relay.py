@@ -6,6 +6,7 @@ It runs in a thread of its own, so that tests with and without an event loop use
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -71,7 +72,7 @@ class Relay:
         """Listens on a free port."""
         self._thread.start()
         try:
-            self._thread.run(self._listen())
+            self._thread.run(self._listen)
         except BaseException:
             self._thread.stop()
             raise
@@ -80,7 +81,7 @@ class Relay:
         """Cuts what it carries and closes; idempotent."""
         if self._thread.is_usable():
             try:
-                self._thread.run(self._end())
+                self._thread.run(self._end)
             finally:
                 self._thread.stop()
 
@@ -100,11 +101,11 @@ class Relay:
 
     def cut(self) -> None:
         """Cuts every connection without a word; new ones are carried."""
-        self._thread.run(self._cut())
+        self._thread.run(self._cut)
 
     def stall(self) -> None:
         """Carries nothing more and closes nothing, like a cable that was pulled."""
-        self._thread.run(self._set(flowing=False))
+        self._thread.run(partial(self._set, flowing=False))
 
     def slow(self, bytes_per_s: float) -> None:
         """Carries so many bytes in a second at most, in each direction of each connection.
@@ -117,15 +118,15 @@ class Relay:
         """
         if bytes_per_s <= 0:
             raise ValueError("bytes_per_s is above 0; stall() carries nothing")
-        self._thread.run(self._set(bytes_per_s=bytes_per_s))
+        self._thread.run(partial(self._set, bytes_per_s=bytes_per_s))
 
     def refuse(self) -> None:
         """Cuts every connection, and each new one at once, like a broker that is down."""
-        self._thread.run(self._set(refusing=True))
+        self._thread.run(partial(self._set, refusing=True))
 
     def restore(self) -> None:
         """Carries everything at once again; what was stalled goes on."""
-        self._thread.run(self._set())
+        self._thread.run(self._set)
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._serve, LOOPBACK, 0, limit=_CHUNK_BYTES)

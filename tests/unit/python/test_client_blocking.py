@@ -257,14 +257,32 @@ except KeyboardInterrupt:
     assert [topic for topic in wills(watcher) if topic != "wills/silent"] == []
 
 
-def test_ctrl_c_while_it_connects_leaves_nothing() -> None:
-    """A peer that accepts and says nothing holds the client in CONNECT."""
+HANGS_AT_THE_HAND_OVER = """
+real = asyncio.SelectorEventLoop.call_soon_threadsafe
+def hand_over(loop, *words, **context):
+    handle = real(loop, *words, **context)
+    if threading.current_thread() is threading.main_thread():
+        was_interrupted.wait(10)
+    return handle
+asyncio.SelectorEventLoop.call_soon_threadsafe = hand_over
+"""
+
+
+@pytest.mark.parametrize("where", ["", HANGS_AT_THE_HAND_OVER], ids=["waits", "hands over"])
+def test_ctrl_c_while_it_connects_leaves_nothing(where: str) -> None:
+    """A peer that accepts and says nothing holds the client in CONNECT.
+
+    The interrupt meets the main thread where it waits for the end, and where it has just handed
+    the work over, which the loop has begun already.
+    """
     with subprocess.Popen(
         [
             sys.executable, "-W", "error", "-c",
-            """
-import os, signal, socket, threading
+            f"""
+import asyncio, os, signal, socket, threading
 from casemate.client import Client
+was_interrupted = threading.Event()
+{where}
 silent = socket.create_server(("127.0.0.1", 0))
 one = Client("127.0.0.1", silent.getsockname()[1], tls=False).blocking()
 def interrupt():
@@ -272,8 +290,9 @@ def interrupt():
     with peer:
         assert peer.recv(100)
         os.kill(os.getpid(), signal.SIGINT)
+        was_interrupted.set()
         assert peer.recv(100) == b""
-thread = threading.Thread(target=interrupt)
+thread = threading.Thread(target=interrupt, daemon=True)
 thread.start()
 try:
     one.connect()
