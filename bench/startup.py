@@ -1,4 +1,4 @@
-"""How long it takes until a broker accepts its first connection, and a command says its help."""
+"""How long it takes until a broker accepts a connection, and a command helps or sends a message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from casemate import Broker
-from casemate.home import Home
+from casemate.home import OPERATOR, Home
 
 PATIENCE_S = 30
 COLUMN = "ms"
@@ -76,6 +76,12 @@ def _says(*words: str) -> int:
     return time.perf_counter_ns() - from_ns
 
 
+def _sends(home: Path) -> int:
+    _choose_port(home)
+    with Broker(home):
+        return _says("pub", "bench/startup", "x", "-q", "1", "--home", str(home), "--as", OPERATOR)
+
+
 def _choose_port(home: Path) -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -103,4 +109,5 @@ STARTS: dict[str, Callable[[Path], int]] = {
     "`casemate run`": _command,
     "`casemate --help`": lambda _: _says("--help"),
     "`casemate pub --help`": lambda _: _says("pub", "--help"),
+    "`casemate pub --as NAME`, one message to its acknowledgement": _sends,
 }

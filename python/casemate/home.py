@@ -25,8 +25,6 @@ from casemate.errors import (
     AccountExists,
     HomeError,
     HomeExists,
-    HomeMissing,
-    IdentityMissing,
     UnknownAccount,
 )
 from casemate.files import (
@@ -35,43 +33,41 @@ from casemate.files import (
     PUBLIC_MODE,
     read_bounded,
     reason,
-    require_private,
     require_unwritable_by_others,
     sync_folder,
     sync_tree,
     write_whole,
 )
-from casemate.names import Kind, admit_account_name, is_account_name
+from casemate.layout import (
+    ACCOUNTS,
+    CLIENT_AUTHORITY,
+    CLIENT_CERTIFICATE,
+    CLIENT_KEY,
+    CONFIGURATION,
+    IDENTITIES,
+    ISSUER_CERTIFICATE,
+    PKI,
+    POLICY,
+    ROOT_CERTIFICATE,
+    SERVER_CERTIFICATE,
+    SERVER_KEY,
+    LocalIdentity,
+    admit_home,
+    find_identity,
+    has_identity,
+    identity_files,
+    identity_folder,
+)
+from casemate.names import Kind, admit_account_name
 from casemate.passwords import admit_password
 
-PKI = "pki"
-IDENTITIES = "identities"
 OPERATOR = "operator"
 
-CLIENT_CERTIFICATE = "client.crt"
-CLIENT_KEY = "client.key"
-CLIENT_AUTHORITY = "ca.crt"
+__all__ = ["OPERATOR", "Home", "LocalIdentity", "Report"]
 
 # In the order in which they are put into a folder that exists: `pki` can be put there only once,
 # so that of two makers one fails; the configuration comes last, as it makes the folder a home.
-_ENTRIES = (PKI, IDENTITIES, identity.FILE_NAME, policy.FILE_NAME, config.FILE_NAME)
-
-
-@dataclass(frozen=True, slots=True)
-class LocalIdentity:
-    """Names the files by which a client proves itself to this home's broker.
-
-    Attributes:
-        name: The account.
-        certificate: Its certificate with the issuer's, PEM.
-        key: Its private key, PEM, mode 0600.
-        ca: The root's certificate, by which it knows the broker, PEM.
-    """
-
-    name: str
-    certificate: Path
-    key: Path
-    ca: Path
+_ENTRIES = (PKI, IDENTITIES, ACCOUNTS, POLICY, CONFIGURATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,26 +168,7 @@ class Home:
             HomeError: A part of the home is missing or cannot be looked at.
         """
         home = Path(path).absolute()
-        if not (home / config.FILE_NAME).is_file():
-            raise HomeMissing(
-                f"there is no home in {home}",
-                hint=f'run "casemate init --home {home}", or name another folder with --home',
-            )
-        for public in (
-            home,
-            home / config.FILE_NAME,
-            home / policy.FILE_NAME,
-            home / IDENTITIES,
-            home / PKI / pki.ROOT_CERTIFICATE,
-            home / PKI / pki.ISSUER_CERTIFICATE,
-            home / config.SERVER_CERTIFICATE,
-        ):
-            require_unwritable_by_others(public)
-        for private in (home / PKI, home / config.SERVER_KEY, home / identity.FILE_NAME):
-            require_private(private)
-        for elsewhere in (pki.ROOT_KEY, pki.ISSUER_KEY):
-            if (home / PKI / elsewhere).exists():
-                require_private(home / PKI / elsewhere)
+        admit_home(home)
         return cls(home, lasting=lasting)
 
     def configuration(self) -> config.Configuration:
@@ -200,11 +177,11 @@ class Home:
 
     def policy(self) -> policy.Policy:
         """Reads the policy; raises as `Policy.load`."""
-        return policy.Policy.load(self.path / policy.FILE_NAME)
+        return policy.Policy.load(self.path / POLICY)
 
     def accounts(self) -> identity.Accounts:
         """Opens the account store, which the caller closes; raises as `Accounts`."""
-        return identity.Accounts(self.path / identity.FILE_NAME, lasting=self._lasting)
+        return identity.Accounts(self.path / ACCOUNTS, lasting=self._lasting)
 
     def authority(self, passphrase: str | None = None) -> pki.Authority:
         """Opens the authority for signing; raises as `Authority.load`."""
@@ -219,7 +196,7 @@ class Home:
             HomeError: They cannot be read.
         """
         content = b""
-        for file in (pki.ROOT_CERTIFICATE, pki.ISSUER_CERTIFICATE):
+        for file in (ROOT_CERTIFICATE, ISSUER_CERTIFICATE):
             try:
                 content += read_bounded(self.path / PKI / file)
             except OSError as error:
@@ -304,7 +281,7 @@ class Home:
 
     def has_identity(self, name: str) -> bool:
         """Tells whether certificate and key of this name are kept here."""
-        return is_account_name(name) and (self._identity_folder(name) / CLIENT_KEY).is_file()
+        return has_identity(self.path, name)
 
     def local_identity(self, name: str) -> LocalIdentity:
         """Finds the files by which a client of this machine proves itself.
@@ -314,20 +291,7 @@ class Home:
             FileExposed: Others may read the key.
             NameRefused: The name cannot be an account's.
         """
-        admit_account_name(name)
-        if not self.has_identity(name):
-            raise IdentityMissing(
-                f'there is no identity "{name}" in {self.path}',
-                hint=f'run "casemate device add {name} --role ROLE"',
-            )
-        found = _identity_files(self._identity_folder(name), name)
-        require_private(found.key)
-        for file in (found.certificate, found.ca):
-            require_unwritable_by_others(file)
-        return found
-
-    def _identity_folder(self, name: str) -> Path:
-        return self.path / IDENTITIES / name
+        return find_identity(self.path, name)
 
     def _remove(self, name: str, kind: Kind) -> None:
         with self.accounts() as store:
@@ -340,21 +304,15 @@ class Home:
             # The account first: once it is gone, its files open nothing any more.
             store.remove(name)
         try:
-            shutil.rmtree(self._identity_folder(name))
+            shutil.rmtree(identity_folder(self.path, name))
         except FileNotFoundError:
             return
         except OSError as error:
             raise HomeError(
-                f"{self._identity_folder(name)} cannot be removed",
+                f"{identity_folder(self.path, name)} cannot be removed",
                 cause=reason(error),
                 hint="the account is removed; remove the folder by hand",
             ) from error
-
-
-def _identity_files(folder: Path, name: str) -> LocalIdentity:
-    return LocalIdentity(
-        name, folder / CLIENT_CERTIFICATE, folder / CLIENT_KEY, folder / CLIENT_AUTHORITY
-    )
 
 
 @contextmanager
@@ -380,7 +338,7 @@ def _require_absent(home: Path) -> None:
     if home.exists() and not home.is_dir():
         raise HomeExists(f"{home} is not a folder", hint="choose another folder")
     found = [entry for entry in _ENTRIES if (home / entry).exists()]
-    if config.FILE_NAME in found:
+    if CONFIGURATION in found:
         raise HomeExists(
             f"there is a home in {home} already",
             hint="use it as it is, or choose another folder with --home",
@@ -407,16 +365,16 @@ def _build(
     authority = pki.Authority.create(folder / PKI, host, passphrase, lasting=False)
     server = authority.issue_server([*pki.machine_names(), *names])
     for file, content, mode in (
-        (config.SERVER_KEY, server.key_pem, PRIVATE_MODE),
-        (config.SERVER_CERTIFICATE, server.chain_pem, PUBLIC_MODE),
-        (policy.FILE_NAME, policy.default_text().encode(), PRIVATE_MODE),
-        (config.FILE_NAME, config.default_text().encode(), PRIVATE_MODE),
+        (SERVER_KEY, server.key_pem, PRIVATE_MODE),
+        (SERVER_CERTIFICATE, server.chain_pem, PUBLIC_MODE),
+        (POLICY, policy.default_text().encode(), PRIVATE_MODE),
+        (CONFIGURATION, config.default_text().encode(), PRIVATE_MODE),
     ):
         write_whole(folder / file, content, mode, lasting=False)
     (folder / IDENTITIES).mkdir(mode=FOLDER_MODE)
     issued = authority.issue_client("user", operator)
     who = _Enrolment("user", operator, [OPERATOR], password)
-    with identity.Accounts.create(folder / identity.FILE_NAME, lasting=False) as store:
+    with identity.Accounts.create(folder / ACCOUNTS, lasting=False) as store:
         _enrol(folder, store, authority, issued, who, lasting=False)
     return Report(
         folder,
@@ -478,7 +436,7 @@ def _enrol(
 
     The account comes first, because its name can be taken only once.
     """
-    folder = home / IDENTITIES / who.name
+    folder = identity_folder(home, who.name)
     store.add(who.name, who.kind, who.roles, who.password)
     try:
         _write_identity(folder, authority, issued, lasting=lasting)
@@ -486,7 +444,7 @@ def _enrol(
     except BaseException:
         store.remove(who.name)
         raise
-    return _identity_files(folder, who.name)
+    return identity_files(folder, who.name)
 
 
 def _write_identity(

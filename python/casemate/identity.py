@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from casemate import layout
 from casemate.errors import (
     AccountExists,
     CredentialsRefused,
@@ -34,7 +35,7 @@ from casemate.passwords import (
 
 __all__ = ["FILE_NAME", "Account", "Accounts", "Certificate", "PasswordCost", "generate_password"]
 
-FILE_NAME = "accounts.db"
+FILE_NAME = layout.ACCOUNTS
 
 FINGERPRINT_BYTES = 32
 ROLES_PER_ACCOUNT_MAX = 64

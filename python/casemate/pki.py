@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from casemate import layout
 from casemate.errors import (
     AuthorityDamaged,
     AuthorityExpired,
@@ -42,10 +43,10 @@ from casemate.files import (
 )
 from casemate.names import KINDS, Kind, admit_account_name
 
-ROOT_CERTIFICATE = "root.crt"
-ROOT_KEY = "root.key"
-ISSUER_CERTIFICATE = "issuer.crt"
-ISSUER_KEY = "issuer.key"
+ROOT_CERTIFICATE = layout.ROOT_CERTIFICATE
+ROOT_KEY = layout.ROOT_KEY
+ISSUER_CERTIFICATE = layout.ISSUER_CERTIFICATE
+ISSUER_KEY = layout.ISSUER_KEY
 CHAIN = "chain.crt"
 
 ROOT_DAYS = 3_652

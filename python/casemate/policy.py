@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from casemate import layout
 from casemate.document import Document, Place, nearest
 from casemate.errors import CasemateError, PolicyError, UnknownRole
 from casemate.names import admit_role_name
 
-FILE_NAME = "policy.toml"
+FILE_NAME = layout.POLICY
 
 Operation = Literal["publish", "subscribe"]
 

@@ -11,7 +11,8 @@ from casemate.broker import assemble, material
 from casemate.broker.material import Material
 from casemate.config import Configuration, Listener
 from casemate.errors import BrokerError, CasemateError
-from casemate.home import PKI, Home
+from casemate.home import Home
+from casemate.layout import PKI
 
 Signature = tuple[int, int, int] | None
 

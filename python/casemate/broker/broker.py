@@ -31,7 +31,7 @@ from casemate.broker.inside import BATCH_MAX, Publisher, Subscriber
 from casemate.broker.material import Given, Material
 from casemate.broker.observed import Observed
 from casemate.broker.serving import Inherited, Serving, Setup
-from casemate.broker.status import Listening, Reload, Status
+from casemate.broker.status import Listening, Reload, Status, reachable
 from casemate.broker.uninterrupted import finish, finish_async
 from casemate.broker.watch import Problem
 from casemate.client import Client
@@ -501,15 +501,6 @@ class Broker(Observed):
         self._streams.forget_after_fork()
         if self._serving is not None:
             self._serving.forget_after_fork()
-
-
-def reachable(host: str) -> str:
-    """Gives the address under which this machine reaches a listener.
-
-    Args:
-        host: As it is bound, such as `0.0.0.0`.
-    """
-    return {"0.0.0.0": _LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound.
 
 
 def _after_fork() -> None:

@@ -214,6 +214,15 @@ def read_status(home: Path) -> Status:
         raise HomeError(f"{path} cannot be read", cause=str(error)) from error
 
 
+def reachable(host: str) -> str:
+    """Gives the address under which this machine reaches a listener.
+
+    Args:
+        host: As it is bound, such as `0.0.0.0`.
+    """
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound.
+
+
 def remove_status(home: Path) -> None:
     """Removes the status of a broker that has stopped."""
     (home / STATUS_FILE).unlink(missing_ok=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from casemate.cli.property import Given
     from casemate.client import Client
-    from casemate.home import LocalIdentity
+    from casemate.layout import LocalIdentity
 
 _VERSIONS = {
     "5": 5, "mqttv5": 5, "311": 4, "4": 4, "mqttv311": 4, "31": 3, "3": 3, "mqttv31": 3,

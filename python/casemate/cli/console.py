@@ -272,7 +272,7 @@ def passphrase(file: Path | None, home: Home) -> str | None:
         ConfigurationError: The file cannot be read.
     """
     from casemate import pki
-    from casemate.home import PKI
+    from casemate.layout import PKI
 
     if file is not None:
         return read_secret(file)

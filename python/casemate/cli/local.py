@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from casemate.errors import BrokerStopped
-from casemate.home import Home, LocalIdentity
+from casemate.layout import LocalIdentity, admit_home, find_identity
 
 
 def identity_files(home: Path, name: str) -> LocalIdentity:
@@ -14,7 +14,9 @@ def identity_files(home: Path, name: str) -> LocalIdentity:
     Raises:
         HomeError: There is no home, or no such identity in it.
     """
-    return Home.open(home).local_identity(name)
+    home = home.absolute()
+    admit_home(home)
+    return find_identity(home, name)
 
 
 def tls_address(home: Path) -> tuple[str, int]:
@@ -24,7 +26,7 @@ def tls_address(home: Path) -> tuple[str, int]:
         BrokerStopped: It is neither running nor configured with a fixed port.
         ConfigurationError: The configuration is wrong.
     """
-    from casemate.broker import is_served, reachable, read_status
+    from casemate.broker.status import is_served, reachable, read_status
 
     if is_served(home):
         for running in read_status(home).listeners:

@@ -129,7 +129,7 @@ def _enrol(fleet: Fleet, opened: Home, passphrase: str | None) -> None:
 
 def _members(fleet: Fleet, opened: Home, host: str, port: int) -> Iterator[Member]:
     from casemate.cli.swarm import Member
-    from casemate.home import PKI
+    from casemate.layout import PKI
     from casemate.pki import ROOT_CERTIFICATE
 
     for name, number, described in fleet.members():

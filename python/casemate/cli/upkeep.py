@@ -13,8 +13,8 @@ from casemate.cli.drift import drift, unconfigured
 from casemate.cli.finding import Finding
 from casemate.config import Listener, Reading
 from casemate.errors import CasemateError, FileExposed
-from casemate.home import CLIENT_KEY, IDENTITIES, PKI
 from casemate.identity import Account
+from casemate.layout import CLIENT_KEY, IDENTITIES, PKI
 
 ENDING = timedelta(days=30)
 """Time before the end of a certificate from which it is said."""

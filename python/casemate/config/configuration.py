@@ -8,14 +8,15 @@ from typing import Annotated, Self
 from pydantic import Field, StrictBool, StrictInt, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from casemate import layout
 from casemate.config.limits import Limits
 from casemate.config.listener import Listener
 from casemate.config.log import Log
 from casemate.config.section import Section, contradiction
 
-FILE_NAME = "casemate.toml"
-SERVER_CERTIFICATE = Path("pki/server.crt")
-SERVER_KEY = Path("pki/server.key")
+FILE_NAME = layout.CONFIGURATION
+SERVER_CERTIFICATE = layout.SERVER_CERTIFICATE
+SERVER_KEY = layout.SERVER_KEY
 
 NO_LISTENER_HINT = 'add [[listeners]] with kind = "tls" and port = 8883'
 

@@ -15,9 +15,9 @@ from casemate.broker.status import Listening
 from casemate.client import Client
 from casemate.config import Configuration, Limits, Listener
 from casemate.errors import BrokerError, PolicyError
-from casemate.home import IDENTITIES, Home, LocalIdentity
-from casemate.identity import FILE_NAME as ACCOUNTS
+from casemate.home import Home, LocalIdentity
 from casemate.identity import Accounts
+from casemate.layout import ACCOUNTS, IDENTITIES
 from casemate.passwords import PasswordCost, generate_password
 from casemate.testing.relay import Relay
 from casemate.testing.template import ROLES, copy_home

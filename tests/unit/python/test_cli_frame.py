@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import pytest
 import typer.main
 
+from casemate import broker as broker_room
 from casemate.cli import app
 from casemate.cli.manual import EXITS
 from casemate.errors import DeadlinePassed
@@ -261,3 +262,36 @@ def test_a_message_is_sent_by_what_that_needs_and_nothing_more() -> None:
     ours = {one for one in loaded if one.split(".")[0] == "casemate"}
     assert ours == FRAME | REACHING | SENDING
     assert [one for one in HEAVY if one in loaded and one not in NEEDED] == []
+
+
+# What a home's own client needs beside a client: where its files are, and where the broker listens.
+OF_A_HOME = {
+    f"casemate.{name}"
+    for name in (
+        "_engine", "broker", "broker.status", "errors", "files", "layout", "names", "native",
+    )
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ["pub lab/1 x -q 1", "sub lab/1 -C 1", "rr lab/2 x -W 1"])
+def test_a_local_identity_costs_neither_authority_nor_accounts_nor_configuration(
+    words: str,
+) -> None:
+    with ThrowAwayBroker() as broker:
+        broker.identity("desk")
+        with broker.publisher() as publisher:
+            publisher.publish_now([("lab/1", b"x", 1, True)])
+        loaded = loaded_by(*words.split(), "--home", str(broker.home), "--as", "desk")
+        assert broker.counters()["handshakes"] == 1
+    ours = {one for one in loaded if one.split(".")[0] == "casemate"}
+    of_client = {one for one in ours if one.startswith(("casemate.cli", "casemate.client"))}
+    assert ours - of_client == {"casemate"} | OF_A_HOME
+    assert [one for one in HEAVY if one in loaded and one not in NEEDED] == []
+
+
+def test_the_names_of_the_broker_are_there_when_they_are_asked_for() -> None:
+    for name in broker_room.__all__:
+        assert getattr(broker_room, name) is not None
+    assert dir(broker_room) == sorted(broker_room.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Borker'"):
+        _ = broker_room.Borker
