@@ -58,12 +58,12 @@ def _publish(broker: Broker, qos: int, count: int, length: int) -> int:
     return count
 
 
-def _through(broker: Broker, count: int, *, singly: bool) -> int:
-    """Publishes in a thread and receives in an event loop, at QoS 1, so that nothing is dropped."""
+def _through(broker: Broker, count: int, qos: int, *, singly: bool) -> int:
+    """Publishes in a thread and receives in an event loop; nothing is dropped, as room is asked."""
     room = threading.Semaphore(AHEAD)
 
     def publish() -> None:
-        batch = [(TOPIC, PAYLOAD, 1)] * BATCH
+        batch = [(TOPIC, PAYLOAD, qos)] * BATCH
         with broker.publisher() as publisher:
             for _ in range(count // BATCH):
                 room.acquire(timeout=RUN_S_MAX)
@@ -98,10 +98,13 @@ WAYS: dict[str, Callable[[Broker], int]] = {
     "publish QoS 0, in lists": lambda broker: _publish(broker, 0, MESSAGES, BATCH),
     "publish QoS 1, in lists": lambda broker: _publish(broker, 1, MESSAGES, BATCH),
     "publish QoS 0, one by one": lambda broker: _publish(broker, 0, SINGLES, 1),
+    "publish, route and receive QoS 0, in lists": lambda broker: _through(
+        broker, MESSAGES, 0, singly=False
+    ),
     "publish, route and receive QoS 1, in lists": lambda broker: _through(
-        broker, MESSAGES, singly=False
+        broker, MESSAGES, 1, singly=False
     ),
     "publish in lists, receive by async for": lambda broker: _through(
-        broker, MESSAGES, singly=True
+        broker, MESSAGES, 1, singly=True
     ),
 }

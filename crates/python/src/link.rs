@@ -1,6 +1,7 @@
 //! A program of this process as a client of its own broker: batches in, batches out.
 
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -117,7 +118,8 @@ impl Link {
     }
 
     /// Waits for messages, at most `timeout_s`, and gives those that are there, at most `count`.
-    /// Those of the call before are acknowledged.
+    /// Those of the call before are acknowledged. A time of 0 reads what has arrived and waits for
+    /// nothing, nor for the interpreter.
     #[pyo3(signature = (count, timeout_s))]
     fn receive<'py>(
         &self,
@@ -130,14 +132,41 @@ impl Link {
         let mut guard = self.take()?;
         let Inner { link, topic } = &mut *guard;
         let mut messages = Vec::new();
-        if py.detach(|| link.wait(timeout)).map_err(lost)? {
+        loop {
+            let is_ready = if timeout.is_zero() {
+                link.look()
+            } else if link.is_ready().map_err(lost)? {
+                // To leave the interpreter and to come back is dear where another thread wants it.
+                Ok(true)
+            } else {
+                py.detach(|| link.wait(timeout))
+            };
+            if !is_ready.map_err(lost)? {
+                return Ok(messages);
+            }
             link.take(count, |publish| {
                 let topic = topic.object(py, publish.topic);
                 messages.push(Bound::new(py, publish_object(py, publish, topic))?);
                 Ok::<(), Failed>(())
             })?;
+            // What is there may be words of the protocol alone, which were answered: nobody waits
+            // for the socket while anything that was read or is to be written is left.
+            if !messages.is_empty() || !timeout.is_zero() {
+                return Ok(messages);
+            }
         }
-        Ok(messages)
+    }
+
+    /// Says a word where the broker would soon want one; seconds until the next is due, None where
+    /// none ever is.
+    fn keep_alive(&self) -> PyResult<Option<f64>> {
+        let due = self.take()?.link.keep_alive().map_err(lost)?;
+        Ok(due.map(|due| due.as_secs_f64()))
+    }
+
+    /// The descriptor that may be read when there is more to receive.
+    fn fileno(&self) -> i32 {
+        self.ender.as_raw_fd()
     }
 
     /// True where the broker may have ended the link for want of a word.

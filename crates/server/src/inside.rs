@@ -5,6 +5,7 @@
 //! it is comes with the socket. Messages pass in batches, for callers whose own calls are dear.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, Read, Write};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::os::unix::net::UnixStream;
@@ -69,7 +70,29 @@ pub struct Link {
     spoke_at: Instant,
     last_id: u16,
     /// Which draft each unacknowledged identifier stands for.
-    open: HashMap<u16, usize>,
+    open: HashMap<u16, usize, BuildHasherDefault<OwnId>>,
+}
+
+/// Spreads packet identifiers, which are this side's own and in order: nobody can choose them so
+/// that they collide.
+#[derive(Default)]
+struct OwnId(u64);
+
+impl Hasher for OwnId {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u16(byte.into());
+        }
+    }
+
+    fn write_u16(&mut self, id: u16) {
+        // Fibonacci's: a table looks at the first bits and at the last.
+        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Link {
@@ -89,7 +112,7 @@ impl Link {
             silence_max: Duration::MAX,
             spoke_at: Instant::now(),
             last_id: 0,
-            open: HashMap::new(),
+            open: HashMap::default(),
         };
         link.put(&Packet::Connect(Connect {
             version: Version::V5,
@@ -226,23 +249,63 @@ impl Link {
         Ok(codes)
     }
 
-    /// Waits until a message is there; false where none came in time.
+    /// Waits until a message is there; false where none came in time. What [`Link::take`] gave
+    /// the call before is acknowledged first.
     ///
     /// # Errors
     /// Any [`LinkError`].
     pub fn wait(&mut self, timeout: Duration) -> Result<bool, LinkError> {
+        self.flush()?;
         let until = Instant::now() + timeout;
         while self.next_frame()?.is_none() {
-            if self.is_silent() {
-                self.put(&Packet::Pingreq)?;
-                self.flush()?;
-            }
+            self.keep_alive()?;
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || !self.fill(left)? {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// Reads what has arrived, as [`Link::wait`] but without waiting; false where no message is
+    /// there.
+    ///
+    /// # Errors
+    /// Any [`LinkError`].
+    pub fn look(&mut self) -> Result<bool, LinkError> {
+        self.flush()?;
+        while self.next_frame()?.is_none() {
+            self.stream.set_nonblocking(true)?;
+            let came = self.read();
+            self.stream.set_nonblocking(false)?;
+            if !came? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// True where a message is there already.
+    ///
+    /// # Errors
+    /// [`LinkError::Malformed`].
+    pub fn is_ready(&self) -> Result<bool, LinkError> {
+        Ok(self.next_frame()?.is_some())
+    }
+
+    /// Says a word where the broker would soon want one, and how long from now the next is due;
+    /// `None` where it bears silence.
+    ///
+    /// # Errors
+    /// [`LinkError::Gone`].
+    pub fn keep_alive(&mut self) -> Result<Option<Duration>, LinkError> {
+        if self.is_silent() {
+            self.put(&Packet::Pingreq)?;
+            self.flush()?;
+        }
+        let silence = self.silence_max / 2;
+        let due = silence.saturating_sub(self.spoke_at.elapsed());
+        Ok((self.silence_max < Duration::MAX).then_some(due))
     }
 
     /// Hands at most `max` messages that are there to `visit`, and acknowledges those of the call
@@ -407,6 +470,12 @@ impl Link {
 
     /// Reads once; false where nothing came in time.
     fn fill(&mut self, timeout: Duration) -> Result<bool, LinkError> {
+        self.stream.set_read_timeout(Some(timeout))?;
+        self.read()
+    }
+
+    /// Reads once, as the socket is set; false where nothing came.
+    fn read(&mut self) -> Result<bool, LinkError> {
         // The room is made once and kept: to clear it at each read would cost more than the read.
         self.inbound.copy_within(self.used..self.filled, 0);
         self.filled -= std::mem::take(&mut self.used);
@@ -414,7 +483,6 @@ impl Link {
         if self.inbound.len() < wanted {
             self.inbound.resize(wanted, 0);
         }
-        self.stream.set_read_timeout(Some(timeout))?;
         match self.stream.read(&mut self.inbound[self.filled..]) {
             Ok(0) => Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
             Ok(bytes) => {
@@ -443,3 +511,7 @@ fn ack(packet_id: PacketId) -> Ack<'static> {
         user: UserProperties::default(),
     }
 }
+
+#[cfg(test)]
+#[path = "inside_tests.rs"]
+mod tests;

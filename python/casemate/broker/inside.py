@@ -23,8 +23,8 @@ from casemate.errors import BrokerStopped, Refused
 BATCH_MAX = 256
 """Messages in one list; more cost no less each."""
 
-BATCHES_AHEAD = 4
-"""Lists that wait for the program; while there are as many the broker keeps the rest."""
+LISTS_A_TURN = 4
+"""Lists that a program gets before its event loop has a turn, though more are there."""
 
 _WAIT_S = 0.5
 
@@ -226,12 +226,12 @@ class Subscriber(_Listener):
     ) -> None:
         """Comes in and subscribes; arguments and errors as of the class before."""
         super().__init__(enter, filters, batch_max)
-        self._ready: deque[list[native.Publish]] = deque()
-        self._room = threading.Semaphore(BATCHES_AHEAD)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._ready: deque[list[native.Publish]] = deque()
+        self._end: BrokerStopped | None = None
         self._arrived = asyncio.Event()
-        self._end: Exception | None = None
-        self._thread: threading.Thread | None = None
+        self._waiting = 0
+        self._is_watching = False
 
     @property
     async def batches(self) -> AsyncIterator[list[native.Publish]]:
@@ -240,18 +240,22 @@ class Subscriber(_Listener):
         Raises:
             BrokerStopped: The broker has ended the link.
         """
-        self._begin(asyncio.get_running_loop())
+        loop = self._begin()
+        given = 0
         while True:
-            while self._ready:
+            if not self._ready:
+                self._fetch()
+            if self._ready:
                 yield self._ready.popleft()
-                self._room.release()
-            if self._end is not None:
-                raise self._end
-            if self._closing.is_set():
+                given += 1
+                if given % LISTS_A_TURN == 0:
+                    await asyncio.sleep(0)
+            elif self._closing.is_set():
                 return
-            self._arrived.clear()
-            if not self._ready and self._end is None:
-                await self._arrived.wait()
+            elif self._end is not None:
+                raise self._end
+            else:
+                await self._more(loop)
 
     async def __aiter__(self) -> AsyncIterator[native.Publish]:
         """The messages one by one; the event loop is asked once for a list, not for each.
@@ -264,50 +268,71 @@ class Subscriber(_Listener):
                 yield message
 
     def close(self) -> None:
-        """Leaves, and ends what iterates; idempotent."""
-        if not self._is_own:
-            return
-        self._closing.set()
-        self._link.close()
-        self._room.release()
-        self._wake()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
-            self._thread = None
+        """Leaves, and ends what iterates; idempotent, and from any thread."""
+        if self._is_own:
+            self._closing.set()
+            # Who waits for more is woken by the end of the socket.
+            self._link.close()
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _begin(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.get_running_loop()
         if not self._is_own:
             raise BrokerStopped("this subscriber belongs to the process that made this one")
         if self._loop is None:
             self._loop = loop
-            self._thread = threading.Thread(
-                target=self._receive, name="casemate-subscriber", daemon=True
-            )
-            self._thread.start()
+            self._keep_alive(loop)
         elif self._loop is not loop:
             raise RuntimeError("a subscriber belongs to the event loop that began to iterate it")
+        return loop
 
-    def _receive(self) -> None:
-        """Fetches lists in a thread of its own, never more of them ahead than there is room."""
+    def _fetch(self) -> None:
+        """Takes what has arrived, without waiting.
+
+        The event loop does it: a thread between would cost a message more than all the rest.
+        """
+        if self._closing.is_set() or self._end is not None:
+            return
         try:
-            while not self._closing.is_set():
-                self._room.acquire()
-                batch = self._receive_some()
-                if batch:
-                    self._ready.append(batch)
-                    self._wake()
+            batch = self._link.receive(self._batch_max, 0)
         except native.LinkLost as error:
-            if not self._closing.is_set():
-                self._end = _stopped(error)
-        except Exception as error:  # noqa: BLE001 - whoever iterates gets it.
-            self._end = error
-        self._wake()
+            self._end = _stopped(error)
+            return
+        if batch:
+            self._ready.append(batch)
 
-    def _wake(self) -> None:
-        if self._loop is not None:
-            # A loop that has been closed has nobody who waits.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._arrived.set)
+    async def _more(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Waits until something has arrived, or the link has ended."""
+        self._arrived.clear()
+        if not self._is_watching:
+            loop.add_reader(self._link.fileno(), self._arrive, loop)
+            self._is_watching = True
+        self._waiting += 1
+        try:
+            await self._arrived.wait()
+        finally:
+            self._waiting -= 1
+
+    def _arrive(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Fetches for whoever waits; where nobody does, watches no more."""
+        if self._waiting == 0:
+            # What nobody takes would wake the loop for ever.
+            loop.remove_reader(self._link.fileno())
+            self._is_watching = False
+            return
+        if not self._ready:
+            self._fetch()
+        if self._ready or self._closing.is_set() or self._end is not None:
+            self._arrived.set()
+
+    def _keep_alive(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Says a word to the broker now and then, however long the program takes for a message."""
+        if self._closing.is_set():
+            return
+        # Whoever iterates hears of a link that is gone.
+        with contextlib.suppress(native.LinkLost):
+            due_s = self._link.keep_alive()
+            if due_s is not None:
+                loop.call_later(due_s, self._keep_alive, loop)
 
 
 class BlockingSubscriber(_Listener):

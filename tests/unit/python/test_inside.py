@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from casemate import Broker, native
+from casemate.broker.inside import LISTS_A_TURN
+from casemate.config import Configuration, Limits, Listener
 from casemate.errors import BrokerStopped, Refused
+
+AT = (Listener(kind="tcp", host="127.0.0.1", port=0),)
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +190,107 @@ async def test_closing_ends_what_iterates(broker: Broker) -> None:
     await asyncio.sleep(0)
     subscriber.close()
     assert await waiting == 0
+
+
+async def test_closing_in_another_thread_ends_what_iterates(broker: Broker) -> None:
+    subscriber = broker.subscriber("quiet")
+    waiting = asyncio.create_task(anext(aiter(subscriber.batches)))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(subscriber.close)
+    with pytest.raises(StopAsyncIteration):
+        await waiting
+    with pytest.raises(StopAsyncIteration):
+        await anext(aiter(subscriber))
+
+
+async def test_who_stops_waiting_loses_nothing(broker: Broker) -> None:
+    """Goal: a list that arrived for a task that was cancelled meanwhile is the next one's.
+
+    Method: the task is cancelled in the very turn in which the list has woken it.
+    """
+    async with broker.subscriber(("late", 1)) as subscriber, broker.publisher() as publisher:
+        waiting = asyncio.create_task(anext(aiter(subscriber.batches)))
+        await asyncio.sleep(0)
+        await publisher.publish([("late", b"1", 1)])
+        while not subscriber._arrived.is_set():  # noqa: ASYNC110 - turn by turn is the point.
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await publisher.publish([("late", b"2", 1)])
+        assert [one.payload for one in await heard(subscriber, 2)] == [b"1", b"2"]
+
+
+async def test_two_tasks_share_what_one_subscriber_gets(broker: Broker) -> None:
+    payloads: list[bytes] = []
+
+    async def share() -> None:
+        async for message in subscriber:
+            payloads.append(message.payload)
+            await asyncio.sleep(0)
+            if len(payloads) == 200:
+                subscriber.close()
+
+    subscriber = broker.subscriber(("shared", 1), batch_max=3)
+    async with subscriber, broker.publisher() as publisher:
+        tasks = [asyncio.create_task(share()) for _ in range(2)]
+        await publisher.publish([("shared", str(number).encode(), 1) for number in range(200)])
+        await asyncio.gather(*tasks)
+    assert sorted(map(int, payloads)) == list(range(200))
+
+
+async def test_the_loop_has_its_turns_while_more_is_always_there(broker: Broker) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with broker.subscriber(("much", 1), batch_max=10) as subscriber:
+        with broker.publisher() as publisher:
+            publisher.publish_now([("much", b"x", 1)] * 3_000)
+        counting = asyncio.create_task(count())
+        await heard(subscriber, 3_000)
+        counting.cancel()
+    assert turns >= 300 // LISTS_A_TURN
+
+
+async def test_what_nobody_asks_for_does_not_wake_the_loop(broker: Broker) -> None:
+    """Goal: a program that is long over a list costs nothing, though the next has arrived."""
+    loop = asyncio.get_running_loop()
+    async with broker.subscriber("calm") as subscriber, broker.publisher() as publisher:
+        batches = aiter(subscriber.batches)
+        waiting = asyncio.create_task(anext(batches))
+        await asyncio.sleep(0)
+        await publisher.publish([("calm", b"1")])
+        await waiting
+        await publisher.publish([("calm", b"2")])
+        while subscriber._is_watching:  # noqa: ASYNC110 - a look is in a turn of its own.
+            await asyncio.sleep(0)
+        assert not loop.remove_reader(subscriber._link.fileno())
+        assert (await anext(batches))[0].payload == b"2"
+
+
+async def test_a_word_is_said_however_long_the_program_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Goal: the next word is due before the broker has had enough, from the first list on."""
+    loop = asyncio.get_running_loop()
+    due: list[tuple[float, Callable[..., None]]] = []
+    with Broker(configuration=Configuration(listeners=AT, limits=Limits(keep_alive_s_max=6))) as it:
+        async with it.subscriber("calm") as subscriber, it.publisher() as publisher:
+            await publisher.publish([("calm", b"1")])
+            with monkeypatch.context() as patched:
+                patched.setattr(loop, "call_later", lambda *words: due.append(words[:2]))
+                async for _ in subscriber:
+                    break
+                assert [0 < seconds <= 3 for seconds, _ in due] == [True]
+                due[0][1](loop)
+                assert len(due) == 2
+        due[1][1](loop)
+        assert len(due) == 2, "nothing is said after the end"
 
 
 def test_a_link_belongs_to_one_thread_at_a_time(broker: Broker) -> None:
