@@ -118,8 +118,8 @@ impl Link {
     }
 
     /// Waits for messages, at most `timeout_s`, and gives those that are there, at most `count`.
-    /// Those of the call before are acknowledged. A time of 0 reads what has arrived and waits for
-    /// nothing, nor for the interpreter.
+    /// Those of the call before are acknowledged. A time of 0 reads what has arrived and does
+    /// not wait.
     #[pyo3(signature = (count, timeout_s))]
     fn receive<'py>(
         &self,
@@ -133,15 +133,16 @@ impl Link {
         let Inner { link, topic } = &mut *guard;
         let mut messages = Vec::new();
         loop {
-            let is_ready = if timeout.is_zero() {
-                link.look()
-            } else if link.is_ready().map_err(lost)? {
-                // To leave the interpreter and to come back is dear where another thread wants it.
-                Ok(true)
-            } else {
-                py.detach(|| link.wait(timeout))
-            };
-            if !is_ready.map_err(lost)? {
+            // To leave the interpreter and to come back is dear where another thread wants it, and
+            // right where a socket is written or read: even what does not wait takes its time.
+            let is_ready = link.is_ready().map_err(lost)?
+                || py
+                    .detach(|| match timeout.is_zero() {
+                        true => link.look(),
+                        false => link.wait(timeout),
+                    })
+                    .map_err(lost)?;
+            if !is_ready {
                 return Ok(messages);
             }
             link.take(count, |publish| {

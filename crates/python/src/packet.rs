@@ -33,24 +33,91 @@ pub struct Connack {
 }
 
 /// PUBLISH; a property that was not sent is None.
-#[pyclass(frozen, get_all, module = "casemate._engine")]
+///
+/// A program inside takes millions of them a second, most without properties: those stand apart,
+/// so that a message is made, kept and dropped at the cost of what it has.
+#[pyclass(frozen, module = "casemate._engine")]
 #[allow(missing_docs)]
 pub struct Publish {
+    #[pyo3(get)]
     pub dup: bool,
+    #[pyo3(get)]
     pub qos: u8,
+    #[pyo3(get)]
     pub retain: bool,
     /// Empty where only an alias was sent.
+    #[pyo3(get)]
     pub topic: Py<PyString>,
+    #[pyo3(get)]
     pub packet_id: Option<u16>,
+    #[pyo3(get)]
     pub payload: Py<PyBytes>,
-    pub payload_is_text: Option<bool>,
-    pub message_expiry_s: Option<u32>,
-    pub topic_alias: Option<u16>,
-    pub response_topic: Option<String>,
-    pub correlation_data: Option<Py<PyBytes>>,
-    pub user: Pairs,
-    pub subscription_ids: Vec<u32>,
-    pub content_type: Option<String>,
+    properties: Option<Box<Sent>>,
+}
+
+/// Properties of which at least one was sent.
+struct Sent {
+    payload_is_text: Option<bool>,
+    message_expiry_s: Option<u32>,
+    topic_alias: Option<u16>,
+    response_topic: Option<String>,
+    correlation_data: Option<Py<PyBytes>>,
+    user: Pairs,
+    subscription_ids: Vec<u32>,
+    content_type: Option<String>,
+}
+
+#[pymethods]
+impl Publish {
+    #[getter]
+    fn payload_is_text(&self) -> Option<bool> {
+        self.sent()?.payload_is_text
+    }
+
+    #[getter]
+    fn message_expiry_s(&self) -> Option<u32> {
+        self.sent()?.message_expiry_s
+    }
+
+    #[getter]
+    fn topic_alias(&self) -> Option<u16> {
+        self.sent()?.topic_alias
+    }
+
+    #[getter]
+    fn response_topic(&self) -> Option<&str> {
+        self.sent()?.response_topic.as_deref()
+    }
+
+    #[getter]
+    fn correlation_data(&self, py: Python<'_>) -> Option<Py<PyBytes>> {
+        let data = self.sent()?.correlation_data.as_ref()?;
+        Some(data.clone_ref(py))
+    }
+
+    #[getter]
+    fn user(&self) -> Pairs {
+        self.sent()
+            .map(|sent| sent.user.clone())
+            .unwrap_or_default()
+    }
+
+    #[getter]
+    fn subscription_ids(&self) -> Vec<u32> {
+        let ids = self.sent().map(|sent| sent.subscription_ids.clone());
+        ids.unwrap_or_default()
+    }
+
+    #[getter]
+    fn content_type(&self) -> Option<&str> {
+        self.sent()?.content_type.as_deref()
+    }
+}
+
+impl Publish {
+    fn sent(&self) -> Option<&Sent> {
+        self.properties.as_deref()
+    }
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP, told apart by `kind`.
@@ -203,7 +270,6 @@ pub(crate) fn publish_object(
     publish: &codec::Publish<'_>,
     topic: Py<PyString>,
 ) -> Publish {
-    let properties = &publish.properties;
     Publish {
         dup: publish.dup,
         qos: publish.qos as u8,
@@ -211,6 +277,23 @@ pub(crate) fn publish_object(
         topic,
         packet_id: publish.packet_id.map(Into::into),
         payload: PyBytes::new(py, publish.payload).unbind(),
+        properties: sent(py, &publish.properties),
+    }
+}
+
+fn sent(py: Python<'_>, properties: &codec::PublishProperties<'_>) -> Option<Box<Sent>> {
+    let is_any_sent = properties.payload_format.is_some()
+        || properties.message_expiry_s.is_some()
+        || properties.topic_alias.is_some()
+        || properties.response_topic.is_some()
+        || properties.correlation_data.is_some()
+        || properties.user.iter().next().is_some()
+        || properties.subscription_ids.iter().next().is_some()
+        || properties.content_type.is_some();
+    if !is_any_sent {
+        return None;
+    }
+    Some(Box::new(Sent {
         payload_is_text: properties.payload_format,
         message_expiry_s: properties.message_expiry_s,
         topic_alias: properties.topic_alias.map(Into::into),
@@ -219,7 +302,7 @@ pub(crate) fn publish_object(
         user: pairs(properties.user),
         subscription_ids: properties.subscription_ids.iter().collect(),
         content_type: owned(properties.content_type),
-    }
+    }))
 }
 
 fn ack_object(kind: &'static str, ack: &codec::Ack<'_>) -> Ack {

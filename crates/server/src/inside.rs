@@ -285,12 +285,13 @@ impl Link {
         Ok(true)
     }
 
-    /// True where a message is there already.
+    /// True where a message is there already and nothing is to be said before it is taken: neither
+    /// [`Link::look`] nor [`Link::take`] would touch the socket.
     ///
     /// # Errors
     /// [`LinkError::Malformed`].
     pub fn is_ready(&self) -> Result<bool, LinkError> {
-        Ok(self.next_frame()?.is_some())
+        Ok(self.outbound.is_empty() && self.next_frame()?.is_some())
     }
 
     /// Says a word where the broker would soon want one, and how long from now the next is due;
