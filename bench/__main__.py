@@ -7,7 +7,17 @@ import signal
 import sys
 from collections.abc import Callable
 
-from bench import border, clients, machine, measure, page, peers, results, startup
+from bench import (
+    border,
+    clients,
+    instructions,
+    machine,
+    measure,
+    page,
+    peers,
+    results,
+    startup,
+)
 from bench.cases import cases
 
 # What is measured without another broker: each gives rows of columns of values.
@@ -15,6 +25,7 @@ TABLES: dict[str, Callable[[int, Callable[[str], None]], dict[str, dict[str, lis
     "border": border.measure,
     "clients": clients.measure,
     "startup": startup.measure,
+    instructions.SUITE: instructions.measure,
 }
 
 
@@ -39,9 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = measure.Settings(rounds=options.rounds, seconds=options.seconds)
         _measure([suite for suite in wanted if suite not in TABLES], known, settings)
         for suite in (suite for suite in wanted if suite in TABLES):
-            found = TABLES[suite](options.rounds, _say)
-            described = {**machine.describe(), "load": machine.load_average()}
-            _say(f"kept: {results.keep_table(suite, described, options.rounds, found).name}")
+            _tabulate(suite, options.rounds)
     page.write(results.read())
     _say(f"written: {page.PAGE.relative_to(machine.ROOT)}")
     return 0
@@ -72,6 +81,19 @@ def _measure(suites: list[str], names: list[str], settings: measure.Settings) ->
         ]
         path = results.keep(suite, machine.describe(), settings, described, measured)
         _say(f"kept: {path.name}")
+
+
+def _tabulate(suite: str, rounds: int) -> None:
+    """Measures what needs no other broker, and keeps it; what cannot be counted is said."""
+    try:
+        found = TABLES[suite](rounds, _say)
+    except instructions.Uncounted as reason:
+        _say(f"missing: {suite}: {reason}")
+        return
+    described = {**machine.describe(), "load": machine.load_average()}
+    if suite == instructions.SUITE:
+        described["toolchain"], rounds = instructions.toolchain(), 1
+    _say(f"kept: {results.keep_table(suite, described, rounds, found).name}")
 
 
 def _say(line: str) -> None:

@@ -162,6 +162,9 @@ def table(result: Table) -> Iterator[str]:
         yield f"| {name} | {' | '.join(cells)} |"
     machine = result.machine
     yield ""
+    if "toolchain" in machine:
+        yield f"*{_where(machine)}; {', '.join(machine['toolchain'].values())}.*"
+        return
     yield (
         f"*{_where(machine)}; Python {machine['python']}; {result.rounds} rounds, interleaved; "
         f"median (least–most); load average {machine['load']:.1f}.*"
