@@ -28,6 +28,7 @@ mod outbox;
 pub mod policy;
 mod principal;
 mod proof;
+mod pump;
 mod replay;
 mod retained;
 mod route;
