@@ -4,6 +4,7 @@
 //! what remains raw (filters, user properties) has been walked once and is known to be sound.
 
 mod acknowledgement;
+mod again;
 mod connect;
 mod property;
 mod publish;
@@ -14,6 +15,8 @@ use crate::wire::Reader;
 use crate::{Auth, Disconnect, Frame, Malformed, Packet, Reason, Version};
 
 use crate::reason::allowed;
+
+pub use again::{publish_again, PublishAgain};
 
 /// Who sent the bytes: each side may send some packets only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

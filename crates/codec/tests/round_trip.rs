@@ -4,8 +4,9 @@
 mod generate;
 
 use casemate_codec::{
-    decode, encode, forward, forwardable, forwardable_will, frame, Forwarded, Packet, Publish,
-    PublishProperties, QoS, Sender, SubscriptionIds, UserProperties, Version, WillProperties,
+    decode, encode, forward, forwardable, forwardable_will, frame, publish_again, Forwarded,
+    Packet, Publish, PublishProperties, QoS, Sender, SubscriptionIds, UserProperties, Version,
+    WillProperties,
 };
 use generate::{packet, publish, publish_properties, sender, version, will_properties};
 use proptest::collection::vec;
@@ -273,4 +274,53 @@ fn travelling_properties_of_nothing_are_nothing() {
     forwardable(&PublishProperties::default(), &mut out);
     forwardable_will(&WillProperties::default(), &mut out);
     assert!(out.is_empty());
+}
+
+proptest! {
+    /// Goal: what the shorter way reads is what `decode` reads, and it reads nothing that `decode`
+    /// refuses. Method: packets as they are written, and with one byte changed.
+    #[test]
+    fn a_publish_to_a_known_topic_is_read_as_decode_reads_it(
+        (version, publish) in version()
+            .prop_flat_map(|v| publish(v, Sender::Client).prop_map(move |publish| (v, publish))),
+        bare in any::<bool>(),
+        changed in proptest::option::of((any::<Index>(), any::<u8>())),
+    ) {
+        let mut publish = publish;
+        if bare {
+            publish.properties = PublishProperties::default();
+            publish.topic = if publish.topic.is_empty() { "a/b" } else { publish.topic };
+        }
+        let topic = publish.topic;
+        let mut bytes = encoded(version, &Packet::Publish(publish));
+        if let Some((index, byte)) = changed {
+            let at = index.index(bytes.len());
+            bytes[at] = byte;
+        }
+        let Ok(Some(frame)) = frame(&bytes, u32::MAX) else { return Ok(()) };
+        let Some(body) = bytes.get(frame.header_bytes..frame.packet_bytes()) else { return Ok(()) };
+        let again = publish_again(version, frame, body, topic);
+        let decoded = decode(version, Sender::Client, frame, body);
+        match (again, decoded) {
+            (Some(again), Ok(Packet::Publish(whole))) => {
+                prop_assert_eq!(whole.topic, topic);
+                prop_assert_eq!(again.qos, whole.qos);
+                prop_assert_eq!(again.retain, whole.retain);
+                prop_assert_eq!(again.packet_id, whole.packet_id);
+                prop_assert_eq!(again.payload, whole.payload);
+                prop_assert_eq!(&whole.properties, &PublishProperties::default());
+                if let Some(id) = again.packet_id {
+                    let place = again.packet_id_at;
+                    prop_assert_eq!(&body[place..place + 2], &id.get().to_be_bytes()[..]);
+                }
+            }
+            (Some(again), other) => prop_assert!(false, "{:?} beside {:?}", again, other),
+            (None, Ok(Packet::Publish(whole))) => prop_assert!(
+                whole.topic != topic || whole.topic.is_empty()
+                    || whole.properties != PublishProperties::default(),
+                "a plain packet was left to decode"
+            ),
+            (None, _) => {}
+        }
+    }
 }

@@ -14,6 +14,7 @@ use crate::event::{EventKind, Loss};
 use crate::hello::Hello;
 use crate::policy::PublishRights;
 use crate::route::Route;
+use crate::settings::Settings;
 use crate::shard::Shard;
 use crate::timers::Timer;
 use crate::window::Window;
@@ -154,6 +155,21 @@ impl Connection {
             Phase::Serving { session } => Some(session),
             _ => None,
         }
+    }
+
+    /// True where [`Shard::mark_dirty`] has something to do after more was written.
+    #[inline]
+    pub fn is_news(&self, settings: &Settings) -> bool {
+        !self.dirty
+            || self.moved_at == Millis::MAX
+            || !self.flush_asked && self.window.bytes() >= settings.window_bytes / 2
+    }
+
+    /// True where nothing more is taken from the client before what waits for it has left.
+    #[inline]
+    pub fn is_full(&self, settings: &Settings) -> bool {
+        self.gates.len() >= GATES_MAX
+            || self.window.bytes() >= settings.window_bytes + WINDOW_SLACK_BYTES
     }
 }
 
@@ -368,8 +384,12 @@ impl Shard {
             if end > bytes.len() {
                 break;
             }
-            let body = &bytes[used + frame.header_bytes..end];
-            match self.packet(slot, frame, body) {
+            let packet = &bytes[used..end];
+            let flow = match self.known_publish(slot, frame, packet) {
+                Some(flow) => flow,
+                None => self.packet(slot, frame, &packet[frame.header_bytes..]),
+            };
+            match flow {
                 Flow::Continue => used = end,
                 Flow::Blocked => return (used, Flow::Blocked),
                 Flow::Stop => return (end, Flow::Stop),
@@ -418,9 +438,7 @@ impl Shard {
             // nothing behind CONNECT has happened.
             return Flow::Blocked;
         }
-        if connection.gates.len() >= GATES_MAX
-            || connection.window.bytes() >= self.settings.window_bytes + WINDOW_SLACK_BYTES
-        {
+        if connection.is_full(&self.settings) {
             return Flow::Blocked;
         }
         let packet = match decode(version, Sender::Client, frame, body) {

@@ -12,7 +12,9 @@ use crate::message::{Draft, Message, Way};
 use crate::outbox::{Admission, Bounds, Flight, GroupRef, Ids, Item, Phase, NO_GROUP};
 use crate::policy::Permit;
 use crate::route::{Route, Target};
+use crate::session::Session;
 use crate::shard::Shard;
+use crate::verbatim::Verbatim;
 use crate::window::SPLICE_BYTES;
 
 /// Topic aliases that we have set on a connection; none without the client's leave.
@@ -50,18 +52,37 @@ struct Shape {
     packet_id_at: usize,
 }
 
-/// What one message has in common for all its recipients: encodings, and one allocation at most.
-pub(crate) struct Spread {
-    shapes: [Option<Shape>; 12],
+/// The encodings that recipients of one kind share, of the message that is being given to them.
+#[derive(Default)]
+pub(crate) struct Shapes {
+    bytes: Vec<u8>,
+    places: [Option<Shape>; 12],
+}
+
+impl Shapes {
+    /// Begins with another message.
+    #[inline]
+    fn clear(&mut self) {
+        // No encoding is empty, so that without bytes there are no places either.
+        if !self.bytes.is_empty() {
+            self.bytes.clear();
+            self.places = [None; 12];
+        }
+    }
+}
+
+/// What one message has in common for all its recipients: how it came, and one allocation at most.
+pub(crate) struct Spread<'a> {
+    verbatim: Option<Verbatim<'a>>,
     kept: Option<Message>,
     /// False where there is one recipient, so that a common encoding would be a second copy.
     many: bool,
 }
 
-impl Spread {
-    pub fn new(many: bool, kept: Option<Message>) -> Spread {
+impl Spread<'_> {
+    pub fn new(many: bool, kept: Option<Message>) -> Spread<'static> {
         Spread {
-            shapes: [None; 12],
+            verbatim: None,
             kept,
             many,
         }
@@ -119,7 +140,19 @@ impl Shard {
         draft: &Draft<'_>,
         route: &Route,
     ) -> Stake {
-        let mut stake = self.deliver_here(permit, draft, route);
+        self.route_heard(permit, draft, None, route)
+    }
+
+    /// As [`Shard::route_message`], of a message whose packet may go on as it came.
+    #[inline]
+    pub(crate) fn route_heard(
+        &mut self,
+        permit: Permit,
+        draft: &Draft<'_>,
+        verbatim: Option<Verbatim<'_>>,
+        route: &Route,
+    ) -> Stake {
+        let mut stake = self.spread_here(permit, draft, verbatim, route);
         // [MQTT-3.3.1-8] [MQTT-3.1.1 3.3.1-12]
         if draft.retain {
             stake = stake.and(self.retain_here(draft));
@@ -130,11 +163,25 @@ impl Shard {
     /// Gives a message to the sessions and groups of this shard.
     pub(crate) fn deliver_here(
         &mut self,
-        _permit: Permit,
+        permit: Permit,
         draft: &Draft<'_>,
         route: &Route,
     ) -> Stake {
-        let mut spread = Spread::new(route.targets.len() > 1, None);
+        self.spread_here(permit, draft, None, route)
+    }
+
+    fn spread_here(
+        &mut self,
+        _permit: Permit,
+        draft: &Draft<'_>,
+        verbatim: Option<Verbatim<'_>>,
+        route: &Route,
+    ) -> Stake {
+        let mut spread = Spread {
+            verbatim,
+            kept: None,
+            many: route.targets.len() > 1,
+        };
         self.shapes.clear();
         let mut durable = false;
         for target in &route.targets {
@@ -177,7 +224,7 @@ impl Shard {
         &mut self,
         draft: &Draft<'_>,
         target: &Target,
-        spread: &mut Spread,
+        spread: &mut Spread<'_>,
     ) -> bool {
         let recipient = Recipient {
             session: target.session,
@@ -197,35 +244,50 @@ impl Shard {
         &mut self,
         draft: &Draft<'_>,
         to: &Recipient<'_>,
-        spread: &mut Spread,
+        spread: &mut Spread<'_>,
     ) -> bool {
-        let Some(session) = self.sessions.get_mut(to.session) else {
+        let Shard {
+            sessions,
+            connections,
+            settings,
+            counters,
+            scratch,
+            pool,
+            ..
+        } = self;
+        let Some(session) = sessions.get_mut(to.session) else {
             return false;
         };
         let durable = session.is_durable() && to.qos > QoS::AtMostOnce;
-        if session.is_direct() {
-            let link = session.link.unwrap_or(u32::MAX);
-            let has_room = self
-                .connections
-                .get(link as usize)
-                .and_then(Option::as_deref)
-                .is_some_and(|connection| {
-                    connection.window.bytes() < self.settings.window_bytes
-                        && (to.qos == QoS::AtMostOnce
-                            || session.outbox.counted() < connection.quota
-                                && session.outbox.has_packet_id())
-                });
-            if has_room {
-                self.write_direct(link, draft, to, spread);
-                return durable;
+        let link = session.link.filter(|_| session.is_direct());
+        let ready = link.and_then(|link| {
+            let connection = connections.get_mut(link as usize)?.as_deref_mut()?;
+            let has_room = connection.window.bytes() < settings.window_bytes
+                && (to.qos == QoS::AtMostOnce
+                    || session.outbox.counted() < connection.quota
+                        && session.outbox.has_packet_id());
+            has_room.then_some((link, connection))
+        });
+        let Some((link, connection)) = ready else {
+            self.enqueue(draft, to, spread);
+            return durable;
+        };
+        match spread.verbatim.filter(|it| it.suits(to, connection)) {
+            Some(verbatim) => {
+                let packet_id = launch(session, draft, to, spread, scratch);
+                verbatim.write(to.retain, packet_id, connection, pool);
+                counters.publishes_sent += 1;
+                if connection.is_news(settings) {
+                    self.mark_dirty(link);
+                }
             }
+            None => self.write_direct(link, draft, to, spread),
         }
-        self.enqueue(draft, to, spread);
         durable
     }
 
     /// Puts a reference into the session's queue, by the overflow rule.
-    fn enqueue(&mut self, draft: &Draft<'_>, to: &Recipient<'_>, spread: &mut Spread) {
+    fn enqueue(&mut self, draft: &Draft<'_>, to: &Recipient<'_>, spread: &mut Spread<'_>) {
         let message = spread.keep(draft, &mut self.scratch);
         let bounds = Bounds {
             messages: self.settings.queue_messages_max,
@@ -270,27 +332,12 @@ impl Shard {
         link: u32,
         draft: &Draft<'_>,
         to: &Recipient<'_>,
-        spread: &mut Spread,
+        spread: &mut Spread<'_>,
     ) {
-        let mut packet_id = 0;
         let Some(session) = self.sessions.get_mut(to.session) else {
             return;
         };
-        if to.qos > QoS::AtMostOnce {
-            let keeps = session.is_durable() || to.group != NO_GROUP;
-            let message = keeps.then(|| spread.keep(draft, &mut self.scratch));
-            let phase = phase_of(to.qos);
-            let ids = if keeps { to.ids.clone() } else { None };
-            let flight = Flight {
-                message,
-                ids,
-                group: to.group,
-                retain: to.retain,
-                phase,
-                counted: true,
-            };
-            packet_id = session.outbox.launch(flight).get();
-        }
+        let packet_id = launch(session, draft, to, spread, &mut self.scratch);
         let written = match self.connection(link) {
             Some(connection)
                 if spread.many && to.ids.is_none() && connection.aliases_out.is_none() =>
@@ -338,7 +385,7 @@ impl Shard {
         draft: &Draft<'_>,
         to: &Recipient<'_>,
         packet_id: u16,
-        spread: &mut Spread,
+        spread: &mut Spread<'_>,
     ) -> bool {
         let now = self.now;
         let Shard {
@@ -354,7 +401,7 @@ impl Shard {
         let modern = usize::from(connection.version == Version::V5);
         let index = modern * 6 + to.qos as usize * 2 + usize::from(to.retain);
         let spliced = draft.payload.len() >= SPLICE_BYTES;
-        let shape = match spread.shapes[index] {
+        let shape = match shapes.places[index] {
             Some(shape) => shape,
             None => {
                 let way = Way {
@@ -366,22 +413,22 @@ impl Shard {
                     alias: None,
                     topic_known: false,
                 };
-                let start = shapes.len();
+                let bytes = &mut shapes.bytes;
+                let start = bytes.len();
                 let packet = draft.forwarded(&way, now);
-                let Ok(packet_id_at) = forward(connection.version, &packet, 0, u32::MAX, shapes)
+                let Ok(packet_id_at) = forward(connection.version, &packet, 0, u32::MAX, bytes)
                 else {
                     return false;
                 };
                 if !spliced {
-                    shapes.extend_from_slice(draft.payload);
+                    bytes.extend_from_slice(draft.payload);
                 }
-                let packet_id_at = packet_id_at.map_or(usize::MAX, |at| at - start);
                 let shape = Shape {
                     start,
-                    end: shapes.len(),
-                    packet_id_at,
+                    end: bytes.len(),
+                    packet_id_at: packet_id_at.map_or(usize::MAX, |at| at - start),
                 };
-                spread.shapes[index] = Some(shape);
+                shapes.places[index] = Some(shape);
                 shape
             }
         };
@@ -392,7 +439,7 @@ impl Shard {
         }
         let out = connection.window.buffer(pool);
         let at = out.len();
-        out.extend_from_slice(&shapes[shape.start..shape.end]);
+        out.extend_from_slice(&shapes.bytes[shape.start..shape.end]);
         if shape.packet_id_at != usize::MAX {
             let place = at + shape.packet_id_at;
             out[place..place + 2].copy_from_slice(&packet_id.to_be_bytes());
@@ -414,7 +461,7 @@ impl Shard {
         retain: bool,
         ids: &[u32],
         packet_id: u16,
-        spread: &mut Spread,
+        spread: &mut Spread<'_>,
     ) -> bool {
         let now = self.now;
         let Shard {
@@ -460,6 +507,30 @@ impl Shard {
         }
         true
     }
+}
+
+/// Begins the exchange that a QoS asks for, and gives its packet id; 0 where it asks for none.
+#[inline]
+fn launch(
+    session: &mut Session,
+    draft: &Draft<'_>,
+    to: &Recipient<'_>,
+    spread: &mut Spread<'_>,
+    scratch: &mut Vec<u8>,
+) -> u16 {
+    if to.qos == QoS::AtMostOnce {
+        return 0;
+    }
+    let keeps = session.is_durable() || to.group != NO_GROUP;
+    let flight = Flight {
+        message: keeps.then(|| spread.keep(draft, scratch)),
+        ids: if keeps { to.ids.clone() } else { None },
+        group: to.group,
+        retain: to.retain,
+        phase: phase_of(to.qos),
+        counted: true,
+    };
+    session.outbox.launch(flight).get()
 }
 
 /// What the exchange of a message waits for first.

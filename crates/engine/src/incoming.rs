@@ -2,20 +2,39 @@
 
 use std::rc::Rc;
 
-use casemate_codec::{forwardable, Publish, QoS, Reason, Version};
+use casemate_codec::{forwardable, publish_again, Frame, PacketId, Publish, QoS, Reason, Version};
 
 use crate::acknowledge::Stake;
-use crate::connection::{Flow, Memo};
+use crate::connection::{Flow, Memo, Phase};
 use crate::door::Millis;
 use crate::event::EventKind;
 use crate::message::Draft;
 use crate::policy::{Permit, PublishRights};
 use crate::route::Route;
 use crate::shard::Shard;
+use crate::verbatim::Verbatim;
 
 /// Levels of a topic, one more than its separators.
 pub(crate) fn levels(text: &str) -> usize {
     memchr::memchr_iter(b'/', text.as_bytes()).count() + 1
+}
+
+/// What a PUBLISH asks for, whatever it says.
+#[derive(Clone, Copy)]
+struct Terms {
+    qos: QoS,
+    retain: bool,
+    packet_id: Option<PacketId>,
+}
+
+impl Terms {
+    fn of(publish: &Publish<'_>) -> Terms {
+        Terms {
+            qos: publish.qos,
+            retain: publish.retain,
+            packet_id: publish.packet_id,
+        }
+    }
 }
 
 impl Shard {
@@ -28,6 +47,59 @@ impl Shard {
             return self.aliased_publish(slot, session, publish, alias.get());
         }
         self.admit_publish(slot, session, publish, publish.topic)
+    }
+
+    /// Handles one PUBLISH to the topic of the one before, as far as nothing has changed since and
+    /// it says nothing unusual; `None` leaves it, untouched, to [`Shard::publish_received`].
+    #[inline]
+    pub(crate) fn known_publish(&mut self, slot: u32, frame: Frame, packet: &[u8]) -> Option<Flow> {
+        let connection = self.connections.get_mut(slot as usize)?.as_deref_mut()?;
+        // Only who serves a session, and was greeted, has published before.
+        let memo = connection.memo.as_ref()?;
+        let Phase::Serving { session } = connection.phase else {
+            return None;
+        };
+        if memo.epoch != self.policy.epoch()
+            || !self.routes.is_current(&memo.route)
+            || connection.is_full(&self.settings)
+        {
+            return None;
+        }
+        let version = connection.version;
+        let body = &packet[frame.header_bytes..];
+        // The memo's topic has passed the codec and `topic_levels_max`.
+        let found = publish_again(version, frame, body, &memo.route.topic)?;
+        let terms = Terms {
+            qos: found.qos,
+            retain: found.retain,
+            packet_id: found.packet_id,
+        };
+        if self.drain.is_some() && terms.qos > QoS::AtMostOnce {
+            return None;
+        }
+        let permit = memo.rights.permit(terms.qos, terms.retain)?;
+        let route = Rc::clone(&memo.route);
+        connection.heard_at = self.now;
+        self.counters.packets_received += 1;
+        if let Some(flow) = self.exceeds_receive_max(slot, session, terms) {
+            return Some(flow);
+        }
+        let Some(publisher) = self.sessions.get(session) else {
+            return Some(Flow::Stop);
+        };
+        let draft = Draft {
+            tenant: publisher.tenant,
+            topic: &route.topic,
+            properties: &[],
+            payload: found.payload,
+            qos: terms.qos,
+            retain: terms.retain,
+            expires_at: 0,
+            publisher: publisher.hash,
+        };
+        let packet_id_at = frame.header_bytes + found.packet_id_at;
+        let verbatim = Verbatim::of(packet, packet_id_at, terms.qos, version);
+        Some(self.permitted_publish(slot, session, terms, permit, &draft, verbatim, &route))
     }
 
     /// Resolves or sets a topic alias ([MQTT-3.3.2-7] forgets them with the connection).
@@ -68,7 +140,7 @@ impl Shard {
         publish: &Publish<'_>,
         topic: &str,
     ) -> Flow {
-        if let Some(flow) = self.exceeds_receive_max(slot, session, publish) {
+        if let Some(flow) = self.exceeds_receive_max(slot, session, Terms::of(publish)) {
             return flow;
         }
         if self.is_promise_too_late(publish.qos) {
@@ -83,28 +155,44 @@ impl Shard {
             return Flow::Stop;
         };
         let Some(permit) = rights.permit(publish.qos, publish.retain) else {
-            return self.publish_denied(slot, publish, topic);
+            return self.publish_denied(slot, session, publish, topic);
         };
-        self.permitted_publish(slot, session, publish, topic, &route, permit)
+        let Some(publisher) = self.sessions.get(session) else {
+            return Flow::Stop;
+        };
+        let (tenant, publisher) = (publisher.tenant, publisher.hash);
+        let mut properties = std::mem::take(&mut self.properties);
+        properties.clear();
+        forwardable(&publish.properties, &mut properties);
+        let draft = Draft {
+            tenant,
+            topic,
+            properties: &properties,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            expires_at: expires_at(self.now, publish.properties.message_expiry_s),
+            publisher,
+        };
+        let terms = Terms::of(publish);
+        let flow = self.permitted_publish(slot, session, terms, permit, &draft, None, &route);
+        self.properties = properties;
+        flow
     }
 
     /// The client's own flow control ([MQTT-3.3.4-7] is the client's; we hold it to it), and the
     /// second coming of a QoS 2 message.
-    fn exceeds_receive_max(
-        &mut self,
-        slot: u32,
-        session: u32,
-        publish: &Publish<'_>,
-    ) -> Option<Flow> {
-        let id = publish.packet_id?;
-        if publish.qos == QoS::ExactlyOnce {
+    #[inline]
+    fn exceeds_receive_max(&mut self, slot: u32, session: u32, terms: Terms) -> Option<Flow> {
+        let id = terms.packet_id?;
+        if terms.qos == QoS::ExactlyOnce {
             let unreleased = &self.sessions.get(session)?.unreleased;
             let (front, back) = unreleased.as_slices();
             if front.contains(&id.get()) || back.contains(&id.get()) {
                 // [MQTT-4.3.3-10] [MQTT-3.1.1 4.3.3-2] Acknowledged again, not routed again. What
                 // the first was waiting for may still be open, on a connection that is gone.
                 let stake = self.stake_of_session(slot).and(self.all_numbers());
-                self.acknowledge_publish(slot, publish.qos, Some(id), Reason::Success, stake);
+                self.acknowledge_publish(slot, terms.qos, Some(id), Reason::Success, stake);
                 return Some(Flow::Continue);
             }
         }
@@ -169,7 +257,13 @@ impl Shard {
 
     /// Policy says no: a 5.0 client is told, an older one is acknowledged as the specification
     /// demands of those who do not close ([MQTT-3.1.1 3.3.5-2]); nobody gets anything.
-    fn publish_denied(&mut self, slot: u32, publish: &Publish<'_>, topic: &str) -> Flow {
+    fn publish_denied(
+        &mut self,
+        slot: u32,
+        session: u32,
+        publish: &Publish<'_>,
+        topic: &str,
+    ) -> Flow {
         self.counters.publish_denied += 1;
         let Some(connection) = self.connection_mut(slot) else {
             return Flow::Stop;
@@ -197,80 +291,57 @@ impl Shard {
         // [MQTT-4.3.3-9] A refused identifier is free again: nothing is remembered.
         if !modern && publish.qos == QoS::ExactlyOnce {
             // The exchange goes its full way, so that the client's PUBREL finds its identifier.
-            self.remember_unreleased(slot, publish);
+            self.remember_unreleased(session, publish.packet_id);
         }
         let (qos, id) = (publish.qos, publish.packet_id);
         self.acknowledge_publish(slot, qos, id, reason, Stake::default());
         Flow::Continue
     }
 
-    fn remember_unreleased(&mut self, slot: u32, publish: &Publish<'_>) {
-        let session = self.connection(slot).and_then(|found| found.session());
-        if let (Some(session), Some(id)) = (session, publish.packet_id) {
-            if let Some(session) = self.sessions.get_mut(session) {
-                session.unreleased.push_back(id.get());
-            }
+    fn remember_unreleased(&mut self, session: u32, id: Option<PacketId>) {
+        if let (Some(session), Some(id)) = (self.sessions.get_mut(session), id) {
+            session.unreleased.push_back(id.get());
         }
     }
 
+    /// Routes a message that policy has permitted, once there is room for it.
+    #[inline]
+    #[allow(clippy::too_many_arguments, reason = "who, what, and where to")]
     fn permitted_publish(
         &mut self,
         slot: u32,
         session: u32,
-        publish: &Publish<'_>,
-        topic: &str,
-        route: &Rc<Route>,
+        terms: Terms,
         permit: Permit,
+        draft: &Draft<'_>,
+        verbatim: Option<Verbatim<'_>>,
+        route: &Route,
     ) -> Flow {
-        let Some(found) = self.sessions.get(session) else {
-            return Flow::Stop;
-        };
-        let (tenant, publisher, durable) = (found.tenant, found.hash, found.is_durable());
-        let mut properties = std::mem::take(&mut self.properties);
-        properties.clear();
-        forwardable(&publish.properties, &mut properties);
-        let draft = Draft {
-            tenant,
-            topic,
-            properties: &properties,
-            payload: publish.payload,
-            qos: publish.qos,
-            retain: publish.retain,
-            expires_at: expires_at(self.now, publish.properties.message_expiry_s),
-            publisher,
-        };
-        let flow = if self.has_room(&draft, route) {
-            self.counters.publishes_received += 1;
-            let stake = self.route_message(permit, &draft, route);
-            self.publish_accepted(slot, publish, stake, durable);
-            Flow::Continue
-        } else {
-            Flow::Blocked
-        };
-        self.properties = properties;
-        flow
+        if !self.has_room(draft, route) {
+            return Flow::Blocked;
+        }
+        self.counters.publishes_received += 1;
+        let stake = self.route_heard(permit, draft, verbatim, route);
+        if terms.qos > QoS::AtMostOnce {
+            self.publish_accepted(slot, session, terms, stake);
+        }
+        Flow::Continue
     }
 
     /// Ownership is ours: acknowledges when what was promised is kept.
-    fn publish_accepted(&mut self, slot: u32, publish: &Publish<'_>, stake: Stake, durable: bool) {
-        if publish.qos == QoS::AtMostOnce {
-            return;
-        }
+    fn publish_accepted(&mut self, slot: u32, session: u32, terms: Terms, stake: Stake) {
         if let Some(connection) = self.connection_mut(slot) {
             connection.receiving += 1;
         }
         let mut stake = stake;
         // [MQTT-4.3.2-5] [MQTT-3.1.1 4.3.2-2] At QoS 1 each PUBLISH is a new message, so that no
         // identifier is remembered.
-        if publish.qos == QoS::ExactlyOnce {
+        if terms.qos == QoS::ExactlyOnce {
             // [MQTT-4.3.3-13] The exchange goes on, whatever becomes of the message.
-            self.remember_unreleased(slot, publish);
-            if durable {
-                stake = stake.and(self.touch_store());
-            }
+            self.remember_unreleased(session, terms.packet_id);
+            stake = stake.and(self.stake_of_session(slot));
         }
-        let (qos, id) = (publish.qos, publish.packet_id);
-        self.acknowledge_publish(slot, qos, id, Reason::Success, stake);
+        self.acknowledge_publish(slot, terms.qos, terms.packet_id, Reason::Success, stake);
     }
 }
 

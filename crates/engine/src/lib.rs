@@ -39,6 +39,7 @@ mod share;
 mod subscribe;
 mod timers;
 mod tree;
+mod verbatim;
 mod will;
 mod window;
 mod wire;

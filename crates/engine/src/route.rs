@@ -54,6 +54,7 @@ pub(crate) struct Route {
     pub tenant: u32,
     pub topic: Box<str>,
     hash: u64,
+    bucket: u8,
     stamp: u64,
     pub targets: Vec<Target>,
     /// One bit for each interested neighbour.
@@ -108,19 +109,21 @@ impl Routes {
         }
     }
 
-    fn bucket(&self, text: &str) -> usize {
+    fn bucket(&self, text: &str) -> u8 {
         let first = text
             .as_bytes()
             .split(|byte| *byte == b'/')
             .next()
             .unwrap_or_default();
-        self.hasher.hash_one(first) as usize % BUCKETS
+        // There are as many buckets as this can tell apart.
+        self.hasher.hash_one(first) as u8
     }
 
     /// A route with another stamp than its topic's is out of date.
-    fn stamp(&self, topic: &str) -> u64 {
+    #[inline]
+    fn stamp(&self, bucket: u8) -> u64 {
         // Both only grow, so their sum never repeats.
-        self.generations[self.bucket(topic)] + self.everywhere
+        self.generations[usize::from(bucket)] + self.everywhere
     }
 
     /// Says that a subscription at `filter` came, went or changed.
@@ -129,7 +132,7 @@ impl Routes {
             self.everywhere += 1;
         } else {
             let bucket = self.bucket(filter);
-            self.generations[bucket] += 1;
+            self.generations[usize::from(bucket)] += 1;
         }
     }
 
@@ -142,7 +145,7 @@ impl Routes {
     /// True while `route` is the answer for its topic.
     #[inline]
     pub fn is_current(&self, route: &Route) -> bool {
-        route.stamp == self.stamp(&route.topic)
+        route.stamp == self.stamp(route.bucket)
     }
 
     /// The known and current route of a topic.
@@ -183,11 +186,13 @@ impl Routes {
         }
         targets.retain_mut(|target| judge(target));
         let hash = self.hasher.hash_one((tenant, topic));
-        let stamp = self.stamp(topic);
+        let bucket = self.bucket(topic);
+        let stamp = self.stamp(bucket);
         let route = Rc::new(Route {
             tenant,
             topic: topic.into(),
             hash,
+            bucket,
             stamp,
             targets,
             peers,

@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 
 use crate::connection::{Connection, Phase};
 use crate::counters::Counters;
+use crate::deliver::Shapes;
 use crate::door::{ConnectionId, Effect, Input, Millis, Place};
 use crate::drain::Drain;
 use crate::event::{Event, EventKind, Loss};
@@ -60,7 +61,7 @@ pub struct Shard {
     /// Buffers that live only during one call.
     pub(crate) scratch: Vec<u8>,
     pub(crate) properties: Vec<u8>,
-    pub(crate) shapes: Vec<u8>,
+    pub(crate) shapes: Shapes,
     pub(crate) effects: Vec<Effect>,
     pub(crate) dirty: Vec<ConnectionId>,
     pub(crate) to_pump: Vec<u32>,
@@ -103,7 +104,7 @@ impl Shard {
             pool: Pool::default(),
             scratch: Vec::new(),
             properties: Vec::new(),
-            shapes: Vec::new(),
+            shapes: Shapes::default(),
             effects: Vec::new(),
             dirty: Vec::new(),
             to_pump: Vec::new(),

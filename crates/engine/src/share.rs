@@ -209,7 +209,7 @@ impl Shard {
         &mut self,
         draft: &Draft<'_>,
         slot: u32,
-        _spread: &mut Spread,
+        _spread: &mut Spread<'_>,
     ) -> Stake {
         self.dispatch(slot, draft, 0)
     }

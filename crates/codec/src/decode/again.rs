@@ -1,0 +1,69 @@
+//! The next PUBLISH to a topic that was checked before: nothing of it is checked a second time.
+
+use crate::{Frame, PacketId, QoS, Version};
+
+/// A PUBLISH to a known topic and without properties, as most of them are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishAgain<'a> {
+    /// Quality of service.
+    pub qos: QoS,
+    /// The retain flag.
+    pub retain: bool,
+    /// None at QoS 0.
+    pub packet_id: Option<PacketId>,
+    /// Where the packet id stands in the body, where there is one.
+    pub packet_id_at: usize,
+    /// The rest of the packet.
+    pub payload: &'a [u8],
+}
+
+/// Reads a PUBLISH that goes to `topic`, which one that [`crate::decode()`] has passed went to.
+///
+/// `None` says nothing against the packet: it goes elsewhere, has properties or is faulty, and
+/// `decode` must look at it. What is returned here, `decode` would have returned.
+#[inline]
+pub fn publish_again<'a>(
+    version: Version,
+    frame: Frame,
+    body: &'a [u8],
+    topic: &str,
+) -> Option<PublishAgain<'a>> {
+    if frame.first >> 4 != 3 || body.len() != frame.body_bytes || topic.is_empty() {
+        return None;
+    }
+    let (length, rest) = body.split_first_chunk::<2>()?;
+    if usize::from(u16::from_be_bytes(*length)) != topic.len() {
+        return None;
+    }
+    let (name, mut rest) = rest.split_at_checked(topic.len())?;
+    if name != topic.as_bytes() {
+        return None;
+    }
+    let packet_id_at = body.len() - rest.len();
+    let mut packet_id = None;
+    // [MQTT-3.3.1-4] [MQTT-3.1.1 3.3.1-4] QoS 3 is left to `decode`, as is DUP at QoS 0.
+    let qos = QoS::from_bits(frame.first >> 1 & 0b11)?;
+    if qos == QoS::AtMostOnce {
+        if frame.first & 0b1000 != 0 {
+            return None;
+        }
+    } else {
+        let (id, behind) = rest.split_first_chunk::<2>()?;
+        packet_id = Some(PacketId::new(u16::from_be_bytes(*id))?);
+        rest = behind;
+    }
+    if version == Version::V5 {
+        let (&block_bytes, behind) = rest.split_first()?;
+        if block_bytes != 0 {
+            return None;
+        }
+        rest = behind;
+    }
+    Some(PublishAgain {
+        qos,
+        retain: frame.first & 1 != 0,
+        packet_id,
+        packet_id_at,
+        payload: rest,
+    })
+}
