@@ -16,7 +16,7 @@ use crate::{Auth, Disconnect, Frame, Malformed, Packet, Reason, Version};
 
 use crate::reason::allowed;
 
-pub use again::{publish_again, PublishAgain};
+pub use again::{plain_ack, publish_again, PublishAgain};
 
 /// Who sent the bytes: each side may send some packets only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,12 +1,12 @@
 //! What is written can be read, however it is cut, and what is read can be written.
-#![allow(clippy::unwrap_used, dead_code, missing_docs)]
+#![allow(clippy::panic, clippy::unwrap_used, dead_code, missing_docs)]
 
 mod generate;
 
 use casemate_codec::{
-    decode, encode, forward, forwardable, forwardable_will, frame, publish_again, Forwarded,
-    Packet, Publish, PublishProperties, QoS, Sender, SubscriptionIds, UserProperties, Version,
-    WillProperties,
+    decode, encode, forward, forwardable, forwardable_will, frame, plain_ack, publish_again,
+    Forwarded, Packet, Publish, PublishProperties, QoS, Reason, Sender, SubscriptionIds,
+    UserProperties, Version, WillProperties,
 };
 use generate::{packet, publish, publish_properties, sender, version, will_properties};
 use proptest::collection::vec;
@@ -323,4 +323,48 @@ proptest! {
             (None, _) => {}
         }
     }
+}
+
+/// Goal: an acknowledgement is read in its shortest form, and only there, as `decode` reads it.
+/// Method: every byte 1, and bodies around two bytes.
+#[test]
+fn a_plain_acknowledgement_is_read_as_decode_reads_it() {
+    let mut read = 0;
+    for version in [Version::V31, Version::V311, Version::V5] {
+        for first in 0..=u8::MAX {
+            for body in [
+                &[][..],
+                &[7],
+                &[0, 7],
+                &[0xFF, 0xFF],
+                &[0, 0],
+                &[0, 7, 0],
+                &[0, 7, 0, 0],
+            ] {
+                let Ok(frame) = frame(&[&[first, body.len() as u8], body].concat(), 64) else {
+                    continue;
+                };
+                let frame = frame.unwrap();
+                let decoded = decode(version, Sender::Client, frame, body);
+                let Some(packet_id) = plain_ack(frame, body) else {
+                    assert!(
+                        body.len() != 2
+                            || !matches!(first, 0x40 | 0x50 | 0x62 | 0x70)
+                            || decoded.is_err(),
+                        "a plain one was left to decode: {first:#x} {body:?}"
+                    );
+                    continue;
+                };
+                let ack = match decoded.unwrap() {
+                    Packet::Puback(ack) | Packet::Pubrec(ack) => ack,
+                    Packet::Pubrel(ack) | Packet::Pubcomp(ack) => ack,
+                    other => panic!("{other:?}"),
+                };
+                assert_eq!((ack.packet_id, ack.reason), (packet_id, Reason::Success));
+                assert_eq!((ack.reason_string, ack.user.iter().count()), (None, 0));
+                read += 1;
+            }
+        }
+    }
+    assert_eq!(read, 3 * 4 * 2);
 }

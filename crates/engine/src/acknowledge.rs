@@ -11,8 +11,8 @@ use crate::outbox::Phase;
 use crate::shard::Shard;
 
 /// First bytes of the four small acknowledgements.
-const PUBACK: u8 = 0x40;
-const PUBREC: u8 = 0x50;
+pub(crate) const PUBACK: u8 = 0x40;
+pub(crate) const PUBREC: u8 = 0x50;
 const PUBREL: u8 = 0x62;
 const PUBCOMP: u8 = 0x70;
 

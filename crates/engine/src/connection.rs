@@ -385,7 +385,7 @@ impl Shard {
                 break;
             }
             let packet = &bytes[used..end];
-            let flow = match self.known_publish(slot, frame, packet) {
+            let flow = match self.plain_packet(slot, frame, packet) {
                 Some(flow) => flow,
                 None => self.packet(slot, frame, &packet[frame.header_bytes..]),
             };

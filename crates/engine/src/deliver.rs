@@ -144,7 +144,7 @@ impl Shard {
     }
 
     /// As [`Shard::route_message`], of a message whose packet may go on as it came.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn route_heard(
         &mut self,
         permit: Permit,
@@ -157,7 +157,10 @@ impl Shard {
         if draft.retain {
             stake = stake.and(self.retain_here(draft));
         }
-        stake.and(self.forward_to_peers(draft, route.peers))
+        if self.place.count > 1 {
+            stake = stake.and(self.forward_to_peers(draft, route.peers));
+        }
+        stake
     }
 
     /// Gives a message to the sessions and groups of this shard.

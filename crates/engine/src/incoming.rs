@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use casemate_codec::{forwardable, publish_again, Frame, PacketId, Publish, QoS, Reason, Version};
+use casemate_codec::{forwardable, PacketId, Publish, QoS, Reason, Version};
 
-use crate::acknowledge::Stake;
+use crate::acknowledge::{Stake, PUBACK, PUBREC};
 use crate::connection::{Flow, Memo, Phase};
 use crate::door::Millis;
 use crate::event::EventKind;
@@ -21,10 +21,10 @@ pub(crate) fn levels(text: &str) -> usize {
 
 /// What a PUBLISH asks for, whatever it says.
 #[derive(Clone, Copy)]
-struct Terms {
-    qos: QoS,
-    retain: bool,
-    packet_id: Option<PacketId>,
+pub(crate) struct Terms {
+    pub qos: QoS,
+    pub retain: bool,
+    pub packet_id: Option<PacketId>,
 }
 
 impl Terms {
@@ -47,59 +47,6 @@ impl Shard {
             return self.aliased_publish(slot, session, publish, alias.get());
         }
         self.admit_publish(slot, session, publish, publish.topic)
-    }
-
-    /// Handles one PUBLISH to the topic of the one before, as far as nothing has changed since and
-    /// it says nothing unusual; `None` leaves it, untouched, to [`Shard::publish_received`].
-    #[inline]
-    pub(crate) fn known_publish(&mut self, slot: u32, frame: Frame, packet: &[u8]) -> Option<Flow> {
-        let connection = self.connections.get_mut(slot as usize)?.as_deref_mut()?;
-        // Only who serves a session, and was greeted, has published before.
-        let memo = connection.memo.as_ref()?;
-        let Phase::Serving { session } = connection.phase else {
-            return None;
-        };
-        if memo.epoch != self.policy.epoch()
-            || !self.routes.is_current(&memo.route)
-            || connection.is_full(&self.settings)
-        {
-            return None;
-        }
-        let version = connection.version;
-        let body = &packet[frame.header_bytes..];
-        // The memo's topic has passed the codec and `topic_levels_max`.
-        let found = publish_again(version, frame, body, &memo.route.topic)?;
-        let terms = Terms {
-            qos: found.qos,
-            retain: found.retain,
-            packet_id: found.packet_id,
-        };
-        if self.drain.is_some() && terms.qos > QoS::AtMostOnce {
-            return None;
-        }
-        let permit = memo.rights.permit(terms.qos, terms.retain)?;
-        let route = Rc::clone(&memo.route);
-        connection.heard_at = self.now;
-        self.counters.packets_received += 1;
-        if let Some(flow) = self.exceeds_receive_max(slot, session, terms) {
-            return Some(flow);
-        }
-        let Some(publisher) = self.sessions.get(session) else {
-            return Some(Flow::Stop);
-        };
-        let draft = Draft {
-            tenant: publisher.tenant,
-            topic: &route.topic,
-            properties: &[],
-            payload: found.payload,
-            qos: terms.qos,
-            retain: terms.retain,
-            expires_at: 0,
-            publisher: publisher.hash,
-        };
-        let packet_id_at = frame.header_bytes + found.packet_id_at;
-        let verbatim = Verbatim::of(packet, packet_id_at, terms.qos, version);
-        Some(self.permitted_publish(slot, session, terms, permit, &draft, verbatim, &route))
     }
 
     /// Resolves or sets a topic alias ([MQTT-3.3.2-7] forgets them with the connection).
@@ -183,7 +130,12 @@ impl Shard {
     /// The client's own flow control ([MQTT-3.3.4-7] is the client's; we hold it to it), and the
     /// second coming of a QoS 2 message.
     #[inline]
-    fn exceeds_receive_max(&mut self, slot: u32, session: u32, terms: Terms) -> Option<Flow> {
+    pub(crate) fn exceeds_receive_max(
+        &mut self,
+        slot: u32,
+        session: u32,
+        terms: Terms,
+    ) -> Option<Flow> {
         let id = terms.packet_id?;
         if terms.qos == QoS::ExactlyOnce {
             let unreleased = &self.sessions.get(session)?.unreleased;
@@ -305,9 +257,9 @@ impl Shard {
     }
 
     /// Routes a message that policy has permitted, once there is room for it.
-    #[inline]
+    #[inline(always)]
     #[allow(clippy::too_many_arguments, reason = "who, what, and where to")]
-    fn permitted_publish(
+    pub(crate) fn permitted_publish(
         &mut self,
         slot: u32,
         session: u32,
@@ -330,9 +282,6 @@ impl Shard {
 
     /// Ownership is ours: acknowledges when what was promised is kept.
     fn publish_accepted(&mut self, slot: u32, session: u32, terms: Terms, stake: Stake) {
-        if let Some(connection) = self.connection_mut(slot) {
-            connection.receiving += 1;
-        }
         let mut stake = stake;
         // [MQTT-4.3.2-5] [MQTT-3.1.1 4.3.2-2] At QoS 1 each PUBLISH is a new message, so that no
         // identifier is remembered.
@@ -341,7 +290,48 @@ impl Shard {
             self.remember_unreleased(session, terms.packet_id);
             stake = stake.and(self.stake_of_session(slot));
         }
-        self.acknowledge_publish(slot, terms.qos, terms.packet_id, Reason::Success, stake);
+        if let Some(connection) = self.connection_mut(slot) {
+            connection.receiving += 1;
+        }
+        if stake != Stake::default() || !self.acknowledge_at_once(slot, terms) {
+            self.acknowledge_publish(slot, terms.qos, terms.packet_id, Reason::Success, stake);
+        }
+    }
+
+    /// Says success where nothing has to be waited for and nothing stands before it; false where
+    /// it has to take its turn.
+    #[inline]
+    fn acknowledge_at_once(&mut self, slot: u32, terms: Terms) -> bool {
+        let Shard {
+            connections,
+            pool,
+            settings,
+            ..
+        } = self;
+        let connection = connections
+            .get_mut(slot as usize)
+            .and_then(Option::as_deref_mut);
+        let (Some(connection), Some(id)) = (connection, terms.packet_id) else {
+            return false;
+        };
+        let serves = matches!(connection.phase, Phase::Serving { .. });
+        if !serves || !connection.gates.is_empty() {
+            return false;
+        }
+        let [high, low] = id.get().to_be_bytes();
+        let out = connection.window.buffer(pool);
+        if terms.qos == QoS::ExactlyOnce {
+            // [MQTT-3.3.4-1] [MQTT-3.1.1 3.3.4-1] [MQTT-4.3.3-8] [MQTT-3.1.1 4.3.3-2]
+            out.extend_from_slice(&[PUBREC, 2, high, low]);
+        } else {
+            // [MQTT-3.3.4-1] [MQTT-3.1.1 3.3.4-1] [MQTT-4.3.2-4] [MQTT-3.1.1 4.3.2-2]
+            out.extend_from_slice(&[PUBACK, 2, high, low]);
+            connection.receiving -= 1;
+        }
+        if connection.is_news(settings) {
+            self.mark_dirty(slot);
+        }
+        true
     }
 }
 

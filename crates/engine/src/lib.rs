@@ -25,6 +25,7 @@ mod incoming;
 mod message;
 mod neighbour;
 mod outbox;
+mod plain;
 pub mod policy;
 mod principal;
 mod proof;

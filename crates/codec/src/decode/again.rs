@@ -1,4 +1,4 @@
-//! The next PUBLISH to a topic that was checked before: nothing of it is checked a second time.
+//! Packets in their plainest form, as most of them are: a few comparisons read them.
 
 use crate::{Frame, PacketId, QoS, Version};
 
@@ -21,7 +21,7 @@ pub struct PublishAgain<'a> {
 ///
 /// `None` says nothing against the packet: it goes elsewhere, has properties or is faulty, and
 /// `decode` must look at it. What is returned here, `decode` would have returned.
-#[inline]
+#[inline(always)]
 pub fn publish_again<'a>(
     version: Version,
     frame: Frame,
@@ -66,4 +66,19 @@ pub fn publish_again<'a>(
         packet_id_at,
         payload: rest,
     })
+}
+
+/// Reads a PUBACK, PUBREC, PUBREL or PUBCOMP that is nothing but its identifier.
+///
+/// It means success in every version. `None` says nothing against the packet: `decode` must look at
+/// it. What is returned here, `decode` would have returned.
+#[inline]
+pub fn plain_ack(frame: Frame, body: &[u8]) -> Option<PacketId> {
+    let &[high, low] = body else {
+        return None;
+    };
+    // [MQTT-3.6.1-1] [MQTT-3.1.1 3.6.1-1] PUBREL has its flags, and the others have none.
+    let is_ack = matches!(frame.first, 0x40 | 0x50 | 0x62 | 0x70) && frame.body_bytes == 2;
+    // [MQTT-2.2.1-3] [MQTT-3.1.1 2.3.1-1]
+    PacketId::new(u16::from_be_bytes([high, low])).filter(|_| is_ack)
 }

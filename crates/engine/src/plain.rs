@@ -1,0 +1,104 @@
+//! The short way of plain packets: a PUBLISH as the one before, an acknowledgement of success.
+//!
+//! Nothing is decided here that the long way decides otherwise. What is unusual in any respect is
+//! left to it untouched, so that each rule of the protocol is enforced in one place.
+
+use std::rc::Rc;
+
+use casemate_codec::{plain_ack, publish_again, Ack, Frame, QoS, Reason, UserProperties};
+
+use crate::connection::{Flow, Phase};
+use crate::incoming::Terms;
+use crate::message::Draft;
+use crate::shard::Shard;
+use crate::verbatim::Verbatim;
+
+impl Shard {
+    /// Handles a whole packet, header included, if it is plain; `None` leaves it to
+    /// [`Shard::packet`], and nothing has happened.
+    #[inline]
+    pub(crate) fn plain_packet(&mut self, slot: u32, frame: Frame, packet: &[u8]) -> Option<Flow> {
+        match frame.first >> 4 {
+            3 => self.known_publish(slot, frame, packet),
+            4..=7 => self.plain_ack(slot, frame, packet),
+            _ => None,
+        }
+    }
+
+    /// Handles one PUBLISH to the topic of the one before, as far as nothing has changed since.
+    #[inline(never)]
+    fn known_publish(&mut self, slot: u32, frame: Frame, packet: &[u8]) -> Option<Flow> {
+        let connection = self.connections.get_mut(slot as usize)?.as_deref_mut()?;
+        // Only who serves a session, and was greeted, has published before.
+        let memo = connection.memo.as_ref()?;
+        let Phase::Serving { session } = connection.phase else {
+            return None;
+        };
+        if memo.epoch != self.policy.epoch()
+            || !self.routes.is_current(&memo.route)
+            || connection.is_full(&self.settings)
+        {
+            return None;
+        }
+        let version = connection.version;
+        let body = &packet[frame.header_bytes..];
+        // The memo's topic has passed the codec and `topic_levels_max`.
+        let found = publish_again(version, frame, body, &memo.route.topic)?;
+        let terms = Terms {
+            qos: found.qos,
+            retain: found.retain,
+            packet_id: found.packet_id,
+        };
+        if self.drain.is_some() && terms.qos > QoS::AtMostOnce {
+            return None;
+        }
+        let permit = memo.rights.permit(terms.qos, terms.retain)?;
+        let route = Rc::clone(&memo.route);
+        connection.heard_at = self.now;
+        self.counters.packets_received += 1;
+        if let Some(flow) = self.exceeds_receive_max(slot, session, terms) {
+            return Some(flow);
+        }
+        let Some(publisher) = self.sessions.get(session) else {
+            return Some(Flow::Stop);
+        };
+        let draft = Draft {
+            tenant: publisher.tenant,
+            topic: &route.topic,
+            properties: &[],
+            payload: found.payload,
+            qos: terms.qos,
+            retain: terms.retain,
+            expires_at: 0,
+            publisher: publisher.hash,
+        };
+        let packet_id_at = frame.header_bytes + found.packet_id_at;
+        let verbatim = Verbatim::of(packet, packet_id_at, terms.qos, version);
+        Some(self.permitted_publish(slot, session, terms, permit, &draft, verbatim, &route))
+    }
+
+    /// Handles an acknowledgement that says success and nothing else.
+    #[inline(never)]
+    fn plain_ack(&mut self, slot: u32, frame: Frame, packet: &[u8]) -> Option<Flow> {
+        let packet_id = plain_ack(frame, &packet[frame.header_bytes..])?;
+        let connection = self.connections.get_mut(slot as usize)?.as_deref_mut()?;
+        let serves = matches!(connection.phase, Phase::Serving { .. }) && connection.greeted;
+        if !serves || connection.is_full(&self.settings) {
+            return None;
+        }
+        connection.heard_at = self.now;
+        self.counters.packets_received += 1;
+        let ack = Ack {
+            packet_id,
+            reason: Reason::Success,
+            reason_string: None,
+            user: UserProperties::default(),
+        };
+        Some(match frame.first >> 4 {
+            4 => self.puback_received(slot, &ack),
+            5 => self.pubrec_received(slot, &ack),
+            6 => self.pubrel_received(slot, &ack),
+            _ => self.pubcomp_received(slot, &ack),
+        })
+    }
+}
