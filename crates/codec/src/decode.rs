@@ -4,8 +4,8 @@
 //! what remains raw (filters, user properties) has been walked once and is known to be sound.
 
 mod acknowledgement;
-mod again;
 mod connect;
+mod plain;
 mod property;
 mod publish;
 mod subscribe;
@@ -16,7 +16,7 @@ use crate::{Auth, Disconnect, Frame, Malformed, Packet, Reason, Version};
 
 use crate::reason::allowed;
 
-pub use again::{plain_ack, publish_again, PublishAgain};
+pub use plain::{plain_ack, plain_publish, PlainPublish};
 
 /// Who sent the bytes: each side may send some packets only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -28,7 +28,7 @@ mod value;
 pub mod vectors;
 mod wire;
 
-pub use decode::{decode, plain_ack, publish_again, PublishAgain, Sender};
+pub use decode::{decode, plain_ack, plain_publish, PlainPublish, Sender};
 pub use encode::{encode, TooLarge};
 pub use error::Malformed;
 pub use forward::{forward, forwardable, forwardable_will, Forwarded};

@@ -105,7 +105,7 @@ pub(crate) struct Recipient<'a> {
 impl Shard {
     /// The current route of a topic, with every recipient authorised on the concrete topic.
     pub(crate) fn route(&mut self, tenant: u32, topic: &str) -> Rc<Route> {
-        if let Some(route) = self.routes.find(tenant, topic) {
+        if let Some(route) = self.routes.find(tenant, topic.as_bytes()) {
             return route;
         }
         let Shard {

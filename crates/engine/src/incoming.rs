@@ -165,45 +165,36 @@ impl Shard {
         Some(Flow::Blocked)
     }
 
-    /// The route of a topic and what this client may publish there, from the memo where it holds.
-    #[inline]
+    /// The route of a topic and what this client may publish there.
     fn route_and_rights(
         &mut self,
         slot: u32,
         session: u32,
         topic: &str,
     ) -> Option<(Rc<Route>, PublishRights)> {
-        let epoch = self.policy.epoch();
-        if let Some(memo) = &self.connection(slot)?.memo {
-            if memo.epoch == epoch && *memo.route.topic == *topic {
-                if self.routes.is_current(&memo.route) {
-                    return Some((Rc::clone(&memo.route), memo.rights));
-                }
-                let (tenant, rights) = (memo.route.tenant, memo.rights);
-                let route = self.route(tenant, topic);
-                let renewed = Memo {
-                    route: Rc::clone(&route),
-                    rights,
-                    epoch,
-                };
-                self.connection_mut(slot)?.memo = Some(renewed);
-                return Some((route, rights));
-            }
+        let (id, epoch) = (self.id_of(slot), self.policy.epoch());
+        let memo = self.connection(slot)?.memo.as_ref();
+        let memo = memo.filter(|memo| memo.epoch == epoch && *memo.route.topic == *topic);
+        if let Some(memo) = memo.filter(|memo| self.routes.is_current(&memo.route)) {
+            return Some((Rc::clone(&memo.route), memo.rights));
         }
-        let found = self.sessions.get(session)?;
-        let tenant = found.tenant;
-        let rights = match topic.starts_with("$SYS/") {
-            // The broker alone speaks there, whatever a policy says (aedes#597).
-            true => PublishRights::NONE,
-            false => self.policy.publish(&found.subject(), topic),
-        };
+        // A right outlives the route that it was found with: subscriptions do not change it.
+        let before = memo.map(|memo| memo.rights);
+        let tenant = self.sessions.get(session)?.tenant;
         let route = self.route(tenant, topic);
-        let memo = Memo {
+        let found = self.sessions.get(session)?;
+        let rights = match before.or_else(|| route.rights_of(id, epoch)) {
+            Some(rights) => rights,
+            // The broker alone speaks there, whatever a policy says (aedes#597).
+            None if topic.starts_with("$SYS/") => PublishRights::NONE,
+            None => self.policy.publish(&found.subject(), topic),
+        };
+        route.know(id, epoch, rights);
+        self.connection_mut(slot)?.memo = Some(Memo {
             route: Rc::clone(&route),
             rights,
             epoch,
-        };
-        self.connection_mut(slot)?.memo = Some(memo);
+        });
         Some((route, rights))
     }
 

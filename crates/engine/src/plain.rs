@@ -5,9 +5,10 @@
 
 use std::rc::Rc;
 
-use casemate_codec::{plain_ack, publish_again, Ack, Frame, QoS, Reason, UserProperties};
+use casemate_codec::{plain_ack, plain_publish, Ack, Frame, QoS, Reason, UserProperties};
 
-use crate::connection::{Flow, Phase};
+use crate::connection::{Flow, Memo, Phase};
+use crate::door::ConnectionId;
 use crate::incoming::Terms;
 use crate::message::Draft;
 use crate::shard::Shard;
@@ -25,25 +26,35 @@ impl Shard {
         }
     }
 
-    /// Handles one PUBLISH to the topic of the one before, as far as nothing has changed since.
+    /// Handles one PUBLISH to a topic that this connection has published to before.
     #[inline(never)]
     fn known_publish(&mut self, slot: u32, frame: Frame, packet: &[u8]) -> Option<Flow> {
+        let epoch = self.policy.epoch();
         let connection = self.connections.get_mut(slot as usize)?.as_deref_mut()?;
         // Only who serves a session, and was greeted, has published before.
-        let memo = connection.memo.as_ref()?;
+        let memo = connection.memo.as_mut()?;
         let Phase::Serving { session } = connection.phase else {
             return None;
         };
-        if memo.epoch != self.policy.epoch()
-            || !self.routes.is_current(&memo.route)
-            || connection.is_full(&self.settings)
-        {
+        let version = connection.version;
+        let found = plain_publish(version, frame, &packet[frame.header_bytes..])?;
+        if memo.epoch != epoch || *memo.route.topic.as_bytes() != *found.topic_bytes {
+            let id = ConnectionId {
+                slot,
+                generation: connection.generation,
+            };
+            let route = self.routes.find(memo.route.tenant, found.topic_bytes)?;
+            let rights = route.rights_of(id, epoch)?;
+            *memo = Memo {
+                route,
+                rights,
+                epoch,
+            };
+        }
+        // From here on the topic is one that has passed the codec and `topic_levels_max`.
+        if !self.routes.is_current(&memo.route) {
             return None;
         }
-        let version = connection.version;
-        let body = &packet[frame.header_bytes..];
-        // The memo's topic has passed the codec and `topic_levels_max`.
-        let found = publish_again(version, frame, body, &memo.route.topic)?;
         let terms = Terms {
             qos: found.qos,
             retain: found.retain,
@@ -54,6 +65,9 @@ impl Shard {
         }
         let permit = memo.rights.permit(terms.qos, terms.retain)?;
         let route = Rc::clone(&memo.route);
+        if connection.is_full(&self.settings) {
+            return None;
+        }
         connection.heard_at = self.now;
         self.counters.packets_received += 1;
         if let Some(flow) = self.exceeds_receive_max(slot, session, terms) {

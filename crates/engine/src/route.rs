@@ -1,13 +1,15 @@
 //! Where messages of a topic go: the subscriptions by filter, and the answers already worked out.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use ahash::RandomState;
 use casemate_codec::QoS;
 use hashbrown::HashTable;
 
-use crate::door::{Place, ShardIndex};
+use crate::door::{ConnectionId, Place, ShardIndex};
 use crate::outbox::Ids;
+use crate::policy::PublishRights;
 use crate::tree::Tree;
 
 /// Routes kept before all are forgotten at once; bounds what unique topics can take.
@@ -60,6 +62,33 @@ pub(crate) struct Route {
     /// One bit for each interested neighbour.
     pub peers: u64,
     pub groups: Vec<u32>,
+    known: Cell<Option<Known>>,
+}
+
+/// What the last publisher of a topic may do there. Most topics have one.
+#[derive(Clone, Copy)]
+struct Known {
+    publisher: ConnectionId,
+    epoch: u64,
+    rights: PublishRights,
+}
+
+impl Route {
+    /// What a connection may publish here, as far as it is known under this policy.
+    #[inline]
+    pub fn rights_of(&self, publisher: ConnectionId, epoch: u64) -> Option<PublishRights> {
+        let known = self.known.get()?;
+        (known.publisher == publisher && known.epoch == epoch).then_some(known.rights)
+    }
+
+    /// Remembers what a connection may publish here.
+    pub fn know(&self, publisher: ConnectionId, epoch: u64, rights: PublishRights) {
+        self.known.set(Some(Known {
+            publisher,
+            epoch,
+            rights,
+        }));
+    }
 }
 
 /// Subscriptions and routes of a shard.
@@ -109,6 +138,10 @@ impl Routes {
         }
     }
 
+    fn hash(&self, tenant: u32, topic_bytes: &[u8]) -> u64 {
+        self.hasher.hash_one((tenant, topic_bytes))
+    }
+
     fn bucket(&self, text: &str) -> u8 {
         let first = text
             .as_bytes()
@@ -149,9 +182,10 @@ impl Routes {
     }
 
     /// The known and current route of a topic.
-    pub fn find(&self, tenant: u32, topic: &str) -> Option<Rc<Route>> {
-        let hash = self.hasher.hash_one((tenant, topic));
-        let same = |route: &Rc<Route>| route.tenant == tenant && *route.topic == *topic;
+    pub fn find(&self, tenant: u32, topic_bytes: &[u8]) -> Option<Rc<Route>> {
+        let hash = self.hash(tenant, topic_bytes);
+        let same =
+            |route: &Rc<Route>| route.tenant == tenant && route.topic.as_bytes() == topic_bytes;
         let route = self.cache.find(hash, same)?;
         self.is_current(route).then(|| Rc::clone(route))
     }
@@ -185,7 +219,7 @@ impl Routes {
             }
         }
         targets.retain_mut(|target| judge(target));
-        let hash = self.hasher.hash_one((tenant, topic));
+        let hash = self.hash(tenant, topic.as_bytes());
         let bucket = self.bucket(topic);
         let stamp = self.stamp(bucket);
         let route = Rc::new(Route {
@@ -197,6 +231,7 @@ impl Routes {
             targets,
             peers,
             groups,
+            known: Cell::new(None),
         });
         if self.cache.len() >= ROUTES_MAX {
             self.cache.clear();

@@ -2,9 +2,12 @@
 
 use crate::{Frame, PacketId, QoS, Version};
 
-/// A PUBLISH to a known topic and without properties, as most of them are.
+/// A PUBLISH without properties whose topic is still to be recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PublishAgain<'a> {
+pub struct PlainPublish<'a> {
+    /// Not empty, and not checked: whoever knows an equal topic that [`crate::decode()`] has passed
+    /// knows that it is valid, and nobody else may use it.
+    pub topic_bytes: &'a [u8],
     /// Quality of service.
     pub qos: QoS,
     /// The retain flag.
@@ -17,29 +20,19 @@ pub struct PublishAgain<'a> {
     pub payload: &'a [u8],
 }
 
-/// Reads a PUBLISH that goes to `topic`, which one that [`crate::decode()`] has passed went to.
+/// Reads a PUBLISH without properties.
 ///
-/// `None` says nothing against the packet: it goes elsewhere, has properties or is faulty, and
-/// `decode` must look at it. What is returned here, `decode` would have returned.
+/// `None` says nothing against the packet: it has properties or is faulty, and `decode` must look
+/// at it. What is returned here, `decode` would have returned, if the topic is valid.
 #[inline(always)]
-pub fn publish_again<'a>(
-    version: Version,
-    frame: Frame,
-    body: &'a [u8],
-    topic: &str,
-) -> Option<PublishAgain<'a>> {
-    if frame.first >> 4 != 3 || body.len() != frame.body_bytes || topic.is_empty() {
+pub fn plain_publish(version: Version, frame: Frame, body: &[u8]) -> Option<PlainPublish<'_>> {
+    if frame.first >> 4 != 3 || body.len() != frame.body_bytes {
         return None;
     }
     let (length, rest) = body.split_first_chunk::<2>()?;
-    if usize::from(u16::from_be_bytes(*length)) != topic.len() {
-        return None;
-    }
-    let (name, mut rest) = rest.split_at_checked(topic.len())?;
-    if name != topic.as_bytes() {
-        return None;
-    }
-    let packet_id_at = body.len() - rest.len();
+    let topic_bytes = usize::from(u16::from_be_bytes(*length));
+    let (topic, mut rest) = rest.split_at_checked(topic_bytes)?;
+    let packet_id_at = 2 + topic_bytes;
     let mut packet_id = None;
     // [MQTT-3.3.1-4] [MQTT-3.1.1 3.3.1-4] QoS 3 is left to `decode`, as is DUP at QoS 0.
     let qos = QoS::from_bits(frame.first >> 1 & 0b11)?;
@@ -59,7 +52,8 @@ pub fn publish_again<'a>(
         }
         rest = behind;
     }
-    Some(PublishAgain {
+    (!topic.is_empty()).then_some(PlainPublish {
+        topic_bytes: topic,
         qos,
         retain: frame.first & 1 != 0,
         packet_id,
