@@ -37,6 +37,8 @@ CASES: dict[str, tuple[str, str, str]] = {
     "50→1 QoS 0, MQTT 5.0": ("fan-in", "0", "5"),
     "50:50 QoS 1, MQTT 5.0": ("pairs", "1", "5"),
     "50:50 QoS 0, 8 topics in turn": ("topics", "0", "311"),
+    "50:50 QoS 0, one in a read": ("singly", "0", "311"),
+    "50:50 QoS 1, one in a read": ("singly", "1", "311"),
 }
 
 

@@ -384,13 +384,16 @@ impl Shard {
             if end > bytes.len() {
                 break;
             }
-            let packet = &bytes[used..end];
-            let flow = match self.plain_packet(slot, frame, packet) {
-                Some(flow) => flow,
-                None => self.packet(slot, frame, &packet[frame.header_bytes..]),
+            let plain = self.plain_packet(slot, frame, &bytes[used..]);
+            let (taken, flow) = match plain {
+                Some(plain) => plain,
+                None => {
+                    let body = &bytes[used + frame.header_bytes..end];
+                    (frame.packet_bytes(), self.packet(slot, frame, body))
+                }
             };
             match flow {
-                Flow::Continue => used = end,
+                Flow::Continue => used += taken,
                 Flow::Blocked => return (used, Flow::Blocked),
                 Flow::Stop => return (end, Flow::Stop),
             }

@@ -62,7 +62,7 @@ pub(crate) struct Shapes {
 impl Shapes {
     /// Begins with another message.
     #[inline]
-    fn clear(&mut self) {
+    pub fn clear(&mut self) {
         // No encoding is empty, so that without bytes there are no places either.
         if !self.bytes.is_empty() {
             self.bytes.clear();
@@ -79,8 +79,17 @@ pub(crate) struct Spread<'a> {
     many: bool,
 }
 
-impl Spread<'_> {
-    pub fn new(many: bool, kept: Option<Message>) -> Spread<'static> {
+impl<'a> Spread<'a> {
+    /// Of a message whose packet may go on as it came.
+    pub fn heard(packet: Verbatim<'a>, many: bool) -> Spread<'a> {
+        Spread {
+            verbatim: Some(packet),
+            kept: None,
+            many,
+        }
+    }
+
+    pub fn new(many: bool, kept: Option<Message>) -> Spread<'a> {
         Spread {
             verbatim: None,
             kept,
@@ -182,25 +191,12 @@ impl Shard {
     ) -> Stake {
         let mut spread = Spread {
             verbatim,
-            kept: None,
-            many: route.targets.len() > 1,
+            ..Spread::new(route.targets.len() > 1, None)
         };
         self.shapes.clear();
         let mut durable = false;
         for target in &route.targets {
-            // [MQTT-3.8.3-3]
-            if target.no_local && self.is_own(target.session, draft.publisher) {
-                let tenant = draft.tenant;
-                let rest = self
-                    .routes
-                    .without_no_local(tenant, draft.topic, target.session);
-                if let Some(mut rest) = rest {
-                    rest.qos = rest.qos.min(target.qos);
-                    durable |= self.deliver_to_target(draft, &rest, &mut spread);
-                }
-                continue;
-            }
-            durable |= self.deliver_to_target(draft, target, &mut spread);
+            durable |= self.deliver_to_each(draft, target, &mut spread);
         }
         let mut stake = if durable {
             self.touch_store()
@@ -211,6 +207,26 @@ impl Shard {
             stake = stake.and(self.deliver_to_group(draft, *group, &mut spread));
         }
         stake
+    }
+
+    /// Gives a message to one recipient of its topic; true where that must be made durable.
+    #[inline(always)]
+    pub(crate) fn deliver_to_each(
+        &mut self,
+        draft: &Draft<'_>,
+        target: &Target,
+        spread: &mut Spread<'_>,
+    ) -> bool {
+        // [MQTT-3.8.3-3]
+        if target.no_local && self.is_own(target.session, draft.publisher) {
+            let (tenant, topic) = (draft.tenant, draft.topic);
+            let rest = self.routes.without_no_local(tenant, topic, target.session);
+            return rest.is_some_and(|mut rest| {
+                rest.qos = rest.qos.min(target.qos);
+                self.deliver_to_target(draft, &rest, spread)
+            });
+        }
+        self.deliver_to_target(draft, target, spread)
     }
 
     /// The publisher and the recipient are one client.

@@ -11,24 +11,35 @@ use crate::connection::{Flow, Memo, Phase};
 use crate::door::ConnectionId;
 use crate::incoming::Terms;
 use crate::message::Draft;
+use crate::route::Route;
 use crate::shard::Shard;
 use crate::verbatim::Verbatim;
 
 impl Shard {
-    /// Handles a whole packet, header included, if it is plain; `None` leaves it to
+    /// Handles the packet at the start of `bytes`, which is there as a whole, if it is plain, and
+    /// perhaps those behind it that are like it; says how many bytes it used. `None` leaves it to
     /// [`Shard::packet`], and nothing has happened.
     #[inline]
-    pub(crate) fn plain_packet(&mut self, slot: u32, frame: Frame, packet: &[u8]) -> Option<Flow> {
+    pub(crate) fn plain_packet(
+        &mut self,
+        slot: u32,
+        frame: Frame,
+        bytes: &[u8],
+    ) -> Option<(usize, Flow)> {
         match frame.first >> 4 {
-            3 => self.known_publish(slot, frame, packet),
-            4..=7 => self.plain_ack(slot, frame, packet),
+            3 => self.known_publish(slot, frame, bytes),
+            4..=7 => {
+                let flow = self.plain_ack(slot, frame, &bytes[..frame.packet_bytes()])?;
+                Some((frame.packet_bytes(), flow))
+            }
             _ => None,
         }
     }
 
     /// Handles one PUBLISH to a topic that this connection has published to before.
     #[inline(never)]
-    fn known_publish(&mut self, slot: u32, frame: Frame, packet: &[u8]) -> Option<Flow> {
+    fn known_publish(&mut self, slot: u32, frame: Frame, bytes: &[u8]) -> Option<(usize, Flow)> {
+        let packet = &bytes[..frame.packet_bytes()];
         let epoch = self.policy.epoch();
         let connection = self.connections.get_mut(slot as usize)?.as_deref_mut()?;
         // Only who serves a session, and was greeted, has published before.
@@ -39,12 +50,9 @@ impl Shard {
         let version = connection.version;
         let found = plain_publish(version, frame, &packet[frame.header_bytes..])?;
         if memo.epoch != epoch || *memo.route.topic.as_bytes() != *found.topic_bytes {
-            let id = ConnectionId {
-                slot,
-                generation: connection.generation,
-            };
+            let generation = connection.generation;
             let route = self.routes.find(memo.route.tenant, found.topic_bytes)?;
-            let rights = route.rights_of(id, epoch)?;
+            let rights = route.rights_of(ConnectionId { slot, generation }, epoch)?;
             *memo = Memo {
                 route,
                 rights,
@@ -71,10 +79,10 @@ impl Shard {
         connection.heard_at = self.now;
         self.counters.packets_received += 1;
         if let Some(flow) = self.exceeds_receive_max(slot, session, terms) {
-            return Some(flow);
+            return Some((packet.len(), flow));
         }
         let Some(publisher) = self.sessions.get(session) else {
-            return Some(Flow::Stop);
+            return Some((packet.len(), Flow::Stop));
         };
         let draft = Draft {
             tenant: publisher.tenant,
@@ -87,8 +95,25 @@ impl Shard {
             publisher: publisher.hash,
         };
         let packet_id_at = frame.header_bytes + found.packet_id_at;
+        let head_bytes = packet.len() - found.payload.len();
         let verbatim = Verbatim::of(packet, packet_id_at, terms.qos, version);
-        Some(self.permitted_publish(slot, session, terms, permit, &draft, verbatim, &route))
+        if terms.qos == QoS::AtMostOnce
+            && !terms.retain
+            && bytes[packet.len()..].starts_with(&packet[..head_bytes])
+            && self.stays_here(&route)
+        {
+            if let Some(run) = verbatim.map(|first| first.run(bytes, head_bytes)) {
+                self.route_run(permit, &draft, &run, head_bytes, &route);
+                return Some((run.bytes(), Flow::Continue));
+            }
+        }
+        let flow = self.permitted_publish(slot, session, terms, permit, &draft, verbatim, &route);
+        Some((packet.len(), flow))
+    }
+
+    /// True where a message that is not retained concerns sessions of this shard alone.
+    fn stays_here(&self, route: &Route) -> bool {
+        route.groups.is_empty() && (self.place.count == 1 || route.peers == 0)
     }
 
     /// Handles an acknowledgement that says success and nothing else.

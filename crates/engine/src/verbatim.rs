@@ -3,16 +3,30 @@
 use casemate_codec::{QoS, Version};
 
 use crate::connection::Connection;
-use crate::deliver::Recipient;
+use crate::deliver::{Recipient, Spread};
+use crate::message::Draft;
+use crate::outbox::NO_GROUP;
+use crate::policy::Permit;
+use crate::route::{Route, Target};
+use crate::shard::Shard;
 use crate::window::{Pool, SPLICE_BYTES};
 
-/// A whole PUBLISH without properties, as its publisher sent it.
+/// The longest run of packets that is handed on at once, bytes: a window grows by so much at most
+/// before its room is looked at again.
+const RUN_BYTES_MAX: usize = 16 * 1024;
+
+/// A whole PUBLISH without properties, as its publisher sent it, or a run of them.
 ///
 /// Its topic is written out and valid, and its lengths have their only form, so that a recipient of
-/// the same version and QoS gets the same bytes but for flags and packet id.
+/// the same version and QoS gets the same bytes but for flags and packet id. In a run all are of
+/// QoS 0 and without RETAIN, and equal up to their payloads, which are of one length: there the
+/// recipient gets the same bytes without exception.
 #[derive(Clone, Copy)]
 pub(crate) struct Verbatim<'a> {
-    packet: &'a [u8],
+    count: u32,
+    /// Of one packet.
+    packet_bytes: usize,
+    packets: &'a [u8],
     packet_id_at: usize,
     qos: QoS,
     is_modern: bool,
@@ -30,11 +44,53 @@ impl<'a> Verbatim<'a> {
         version: Version,
     ) -> Option<Verbatim<'a>> {
         (packet.len() < SPLICE_BYTES).then_some(Verbatim {
-            packet,
+            count: 1,
+            packet_bytes: packet.len(),
+            packets: packet,
             packet_id_at,
             qos,
             is_modern: version == Version::V5,
         })
+    }
+
+    /// Takes in what follows the first packet in `bytes` and begins with the same `head_bytes`: its
+    /// flags, its length and its topic, all that was looked at but the payload.
+    #[inline(always)]
+    pub fn run(&self, bytes: &'a [u8], head_bytes: usize) -> Verbatim<'a> {
+        let step = self.packet_bytes;
+        let head = &bytes[..head_bytes];
+        let most = bytes.len().min(RUN_BYTES_MAX);
+        let (mut end, mut count) = (step, 1);
+        while end + step <= most && bytes[end..end + head_bytes] == *head {
+            end += step;
+            count += 1;
+        }
+        Verbatim {
+            count,
+            packets: &bytes[..end],
+            ..*self
+        }
+    }
+
+    /// Bytes of all its packets.
+    pub fn bytes(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// How many packets there are.
+    pub fn count(&self) -> u64 {
+        u64::from(self.count)
+    }
+
+    /// Each packet alone.
+    fn each(&self) -> impl Iterator<Item = Verbatim<'a>> + '_ {
+        self.packets
+            .chunks_exact(self.packet_bytes)
+            .map(|packet| Verbatim {
+                count: 1,
+                packets: packet,
+                ..*self
+            })
     }
 
     /// True where this recipient's packet differs in flags and packet id at most.
@@ -45,11 +101,11 @@ impl<'a> Verbatim<'a> {
             && to.ids.is_none()
             && connection.aliases_out.is_none()
             // [MQTT-3.1.2-24]
-            && self.packet.len() <= connection.packet_bytes_max as usize
+            && self.packet_bytes <= connection.packet_bytes_max as usize
     }
 
     /// Appends it to a window.
-    #[inline]
+    #[inline(always)]
     pub fn write(
         &self,
         retain: bool,
@@ -59,7 +115,7 @@ impl<'a> Verbatim<'a> {
     ) {
         let out = connection.window.buffer(pool);
         let at = out.len();
-        out.extend_from_slice(self.packet);
+        out.extend_from_slice(self.packets);
         // [MQTT-3.3.1-3] [MQTT-3.1.1 3.3.1-3] [MQTT-4.3.1-1] [MQTT-3.1.1 4.3.1-1] [MQTT-4.3.2-2]
         // [MQTT-4.3.3-2] New here, whatever the publisher's DUP
         // says.
@@ -68,5 +124,86 @@ impl<'a> Verbatim<'a> {
             let place = at + self.packet_id_at;
             out[place..place + 2].copy_from_slice(&packet_id.to_be_bytes());
         }
+    }
+}
+
+impl Shard {
+    /// Gives a run of permitted messages to the sessions of this shard: at once to whoever gets
+    /// them as they came, and then one by one to the others.
+    ///
+    /// `draft` is the first of them, and is counted as a packet already; `head_bytes` stand before
+    /// each payload.
+    #[inline(never)]
+    pub(crate) fn route_run(
+        &mut self,
+        _permit: Permit,
+        draft: &Draft<'_>,
+        run: &Verbatim<'_>,
+        head_bytes: usize,
+        route: &Route,
+    ) {
+        self.counters.packets_received += run.count() - 1;
+        self.counters.publishes_received += run.count();
+        let mut others = std::mem::take(&mut self.others);
+        others.clear();
+        for (index, target) in route.targets.iter().enumerate() {
+            if !self.deliver_run(target, run) {
+                others.push(index);
+            }
+        }
+        if !others.is_empty() {
+            for packet in run.each() {
+                let draft = Draft {
+                    payload: &packet.packets[head_bytes..],
+                    ..*draft
+                };
+                let mut spread = Spread::heard(packet, others.len() > 1);
+                self.shapes.clear();
+                for &index in &others {
+                    self.deliver_to_each(&draft, &route.targets[index], &mut spread);
+                }
+            }
+        }
+        self.others = others;
+    }
+
+    /// Appends a run to the window of a target; false where it does not get it like this, or has
+    /// no room.
+    fn deliver_run(&mut self, target: &Target, run: &Verbatim<'_>) -> bool {
+        let Shard {
+            sessions,
+            connections,
+            settings,
+            counters,
+            pool,
+            ..
+        } = self;
+        let Some(session) = sessions.get(target.session) else {
+            return true;
+        };
+        let link = session.link.filter(|_| session.is_direct());
+        let connection = link.and_then(|link| connections.get_mut(link as usize)?.as_deref_mut());
+        let to = Recipient {
+            session: target.session,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            ids: &target.ids,
+            group: NO_GROUP,
+        };
+        // [MQTT-3.8.3-3] No Local is left to the others.
+        let ready = connection.filter(|connection| {
+            !target.no_local
+                && connection.window.bytes() < settings.window_bytes
+                && run.suits(&to, connection)
+        });
+        let (Some(link), Some(connection)) = (link, ready) else {
+            return false;
+        };
+        run.write(false, 0, connection, pool);
+        counters.publishes_sent += run.count();
+        if connection.is_news(settings) {
+            self.mark_dirty(link);
+        }
+        true
     }
 }

@@ -274,3 +274,124 @@ fn faults_behind_a_known_topic_are_still_faults() {
         assert_eq!(lab.shard(0).counters().malformed, 1);
     }
 }
+
+/// Goal: a run of messages in one segment arrives as if each had come alone. Method: bytes that
+/// begin runs and end them, to every kind of subscriber, whole and cut at every place.
+#[test]
+fn a_run_in_one_segment_arrives_as_one_by_one() {
+    for version in BOTH {
+        let say = |topic, payload, retain| {
+            let publish = Publish {
+                retain,
+                ..message(topic, payload, Q0, 0)
+            };
+            bytes_of(version, &Packet::Publish(publish))
+        };
+        let segments = [
+            say(TOPIC, b"one", false),
+            say(TOPIC, b"two", false),
+            say(TOPIC, b"six", false),
+            // Another topic of the same length, another length, RETAIN, a payload that looks like
+            // a packet, nothing at all.
+            say("a/c", b"ten", false),
+            say("a/c", b"ten", false),
+            say(TOPIC, b"seven", false),
+            say(TOPIC, b"ten", true),
+            say(TOPIC, b"ten", true),
+            say(TOPIC, &segment_in_payload(version), false),
+            say(TOPIC, &segment_in_payload(version), false),
+            say(TOPIC, b"", false),
+            say(TOPIC, b"", false),
+        ];
+        let all = segments.concat();
+        let expected = arrived(version, &segments.each_ref().map(Vec::as_slice));
+        assert!(expected.iter().filter(|round| round.len() == 12).count() > 8);
+        for cut in 0..all.len() {
+            let (first, second) = all.split_at(cut);
+            assert_eq!(arrived(version, &[first, second]), expected, "cut at {cut}");
+        }
+    }
+}
+
+/// A payload that is a whole PUBLISH to the same topic.
+fn segment_in_payload(version: Version) -> Vec<u8> {
+    bytes_of(version, &fresh(TOPIC, b"inner", Q0, 0))
+}
+
+/// What everybody hears of segments from one publisher, who is heard too, with No Local.
+fn arrived(version: Version, segments: &[&[u8]]) -> Vec<Vec<String>> {
+    let mut lab = Lab::new();
+    let mut audience = audience(&mut lab);
+    let publisher = lab.joined(&hello(version, "publisher"));
+    lab.say(
+        publisher,
+        &subscribe(
+            1,
+            &[SubscribeFilter {
+                no_local: version == Version::V5,
+                ..plain("a/#", Q0)
+            }],
+        ),
+    );
+    lab.take(publisher);
+    audience.push((version, publisher));
+    let narrow = lab.client(version, "narrow");
+    lab.subscribe(narrow, TOPIC, Q0);
+    audience.push((version, narrow));
+    for segment in segments {
+        lab.send(publisher, segment);
+    }
+    let counters = lab.shard(0).counters();
+    assert_eq!(counters.publishes_received, 12);
+    let heard = |(version, peer): &(Version, Peer)| heard(&mut lab, *version, *peer);
+    audience.iter().map(heard).collect()
+}
+
+#[test]
+fn a_fault_in_a_run_ends_it_where_it_stands() {
+    let mut lab = Lab::new();
+    let reader = lab.client(Version::V311, "reader");
+    lab.subscribe(reader, "#", Q0);
+    let publisher = lab.client(Version::V311, "publisher");
+    let good = bytes_of(Version::V311, &fresh(TOPIC, b"x", Q0, 0));
+    let mut bad = good.clone();
+    bad[0] |= 0b1000;
+    lab.send(publisher, &[&good[..], &good, &good, &bad, &good].concat());
+    assert!(lab.is_closed(publisher), "DUP at QoS 0");
+    let one = fresh(TOPIC, b"x", Q0, 0);
+    lab.expect_open(reader, &[one.clone(), one.clone(), one]);
+    let counters = lab.shard(0).counters();
+    assert_eq!((counters.malformed, counters.publishes_sent), (1, 3));
+}
+
+#[test]
+fn a_reader_without_room_keeps_the_order_of_a_run() {
+    let settings = Settings {
+        window_bytes: 64,
+        ..Settings::default()
+    };
+    let mut lab = Lab::with(settings, 1);
+    let reader = lab.client(Version::V311, "reader");
+    lab.subscribe(reader, "#", Q0);
+    let publisher = lab.client(Version::V311, "publisher");
+    lab.stall(reader, true);
+    let payloads: Vec<[u8; 4]> = (0..100_u32).map(u32::to_be_bytes).collect();
+    let run = |payloads: &[[u8; 4]]| -> Vec<u8> {
+        let packet = |payload| bytes_of(Version::V311, &fresh(TOPIC, payload, Q0, 0));
+        payloads
+            .iter()
+            .flat_map(|payload| packet(payload))
+            .collect()
+    };
+    for piece in payloads.chunks(7) {
+        lab.send(publisher, &run(piece));
+    }
+    lab.stall(reader, false);
+    lab.run();
+    let heard = lab.take(reader);
+    let expected: Vec<Packet<'_>> = payloads
+        .iter()
+        .map(|payload| fresh(TOPIC, payload, Q0, 0))
+        .collect();
+    assert_eq!(packets(Version::V311, &heard), expected);
+}

@@ -32,7 +32,7 @@ const PAYLOAD: [u8; 64] = [b'x'; 64];
 
 const NOW: Millis = 1_000;
 
-const USAGE: &str = "usage: delivery fan-in|fan-out|pairs|topics 0|1|2 311|5 ROUNDS";
+const USAGE: &str = "usage: delivery fan-in|fan-out|pairs|topics|singly 0|1|2 311|5 ROUNDS";
 
 /// What a publisher sends in each round.
 struct Publisher {
@@ -46,6 +46,7 @@ struct Stage {
     shard: Shard,
     qos: QoS,
     version: Version,
+    is_single: bool,
     publishers: Vec<Publisher>,
     /// The first slots are theirs.
     subscribers: u32,
@@ -92,6 +93,8 @@ impl Stage {
             "pairs" => (50, 50, 1),
             // Each message of a publisher goes to another topic than the one before.
             "topics" => (50, 50, 8),
+            // Each message comes in a piece of its own.
+            "singly" => (50, 50, 1),
             _ => return None,
         };
         let qos = QoS::from_bits(qos.parse().ok()?)?;
@@ -110,6 +113,7 @@ impl Stage {
             shard: Shard::new(settings, place, Arc::new(policy()?), NOW),
             qos,
             version,
+            is_single: shape == "singly",
             publishers: Vec::new(),
             subscribers,
             each: u64::from(PACKETS) * if shape == "fan-in" { 50 } else { 1 },
@@ -120,7 +124,7 @@ impl Stage {
         };
         for number in 0..subscribers {
             let filter = match shape {
-                "pairs" | "topics" => format!("users/all/bench/{number:02}/#"),
+                "pairs" | "topics" | "singly" => format!("users/all/bench/{number:02}/#"),
                 _ => "users/all/bench/#".to_owned(),
             };
             stage.client(number, &filter)?;
@@ -213,7 +217,11 @@ impl Stage {
     fn round(&mut self) {
         let publishers = std::mem::take(&mut self.publishers);
         for client in &publishers {
-            self.hear(client.id, &client.publishes);
+            let pieces = if self.is_single { PACKETS } else { 1 };
+            let piece_bytes = client.publishes.len() / usize::from(pieces);
+            for piece in client.publishes.chunks(piece_bytes) {
+                self.hear(client.id, piece);
+            }
         }
         self.end_turn();
         if self.qos == QoS::ExactlyOnce {
