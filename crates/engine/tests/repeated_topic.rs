@@ -20,7 +20,7 @@ use casemate_codec::{
 use casemate_engine::policy::{Operation, Policy, Role, Rule};
 use casemate_engine::Settings;
 
-use harness::{bytes_of, hello, id, message, packets, plain, subscribe, Lab, Peer, BOTH};
+use harness::{bytes_of, hello, id, lasting, message, packets, plain, subscribe, Lab, Peer, BOTH};
 use word::*;
 
 const TOPIC: &str = "a/b";
@@ -394,4 +394,49 @@ fn a_reader_without_room_keeps_the_order_of_a_run() {
         .map(|payload| fresh(TOPIC, payload, Q0, 0))
         .collect();
     assert_eq!(packets(Version::V311, &heard), expected);
+}
+
+/// Goal: acknowledgements that come together count one by one. Method: a reader that may have three
+/// messages open, of a session that ends with its connection and of one that does not.
+#[test]
+fn acknowledgements_in_one_segment_count_one_by_one() {
+    for connect in [hello(Version::V5, "reader"), lasting(Version::V5, "reader")] {
+        let mut lab = Lab::new();
+        let reader = lab.joined(&Connect {
+            properties: ConnectProperties {
+                receive_max: NonZeroU16::new(3),
+                ..connect.properties.clone()
+            },
+            ..connect
+        });
+        lab.subscribe(reader, TOPIC, Q1);
+        let publisher = lab.client(Version::V5, "publisher");
+        for _ in 0..9 {
+            lab.say(publisher, &fresh(TOPIC, b"x", Q1, 7));
+        }
+        let sent = |numbers: std::ops::RangeInclusive<u16>| -> Vec<Packet<'static>> {
+            numbers
+                .map(|number| fresh(TOPIC, b"x", Q1, number))
+                .collect()
+        };
+        let acks = |ids: &[u16]| -> Vec<u8> {
+            let ack = |id: &u16| [&[0x40, 2][..], &id.to_be_bytes()].concat();
+            ids.iter().flat_map(ack).collect()
+        };
+        lab.expect_open(reader, &sent(1..=3));
+        // In any order, one twice, and one that nobody asked for.
+        lab.send(reader, &acks(&[2, 1, 1, 500]));
+        lab.expect_open(reader, &sent(4..=5));
+        // The last one is cut in two, and something else follows it.
+        let mut bytes = acks(&[3, 4, 5]);
+        bytes.extend([0xC0, 0]);
+        lab.send(reader, &bytes[..10]);
+        lab.expect_open(reader, &sent(6..=7));
+        lab.send(reader, &bytes[10..]);
+        lab.expect_open(reader, &[vec![Packet::Pingresp], sent(8..=8)].concat());
+        // Identifier 0 is a fault, and what stands before it has counted.
+        lab.send(reader, &acks(&[6, 0, 7]));
+        assert!(lab.is_closed(reader));
+        assert_eq!(lab.shard(0).counters().malformed, 1);
+    }
 }
