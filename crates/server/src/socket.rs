@@ -110,9 +110,12 @@ impl Socket {
     /// Writes once; `None` where the socket takes nothing now.
     pub fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
         loop {
-            let outcome = match self {
-                Socket::Tcp(stream) => Write::write_vectored(&mut &*stream, slices),
-                Socket::Unix(stream) => Write::write_vectored(&mut &*stream, slices),
+            let outcome = match (self, slices) {
+                // One piece needs no list of pieces, which the kernel would have to copy and check.
+                (Socket::Tcp(stream), [piece]) => Write::write(&mut &*stream, piece),
+                (Socket::Unix(stream), [piece]) => Write::write(&mut &*stream, piece),
+                (Socket::Tcp(stream), _) => Write::write_vectored(&mut &*stream, slices),
+                (Socket::Unix(stream), _) => Write::write_vectored(&mut &*stream, slices),
             };
             match outcome {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

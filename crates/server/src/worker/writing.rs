@@ -75,7 +75,12 @@ impl Worker {
                         id,
                         bytes: sent.bytes,
                     };
+                    let is_done = !sent.blocked && !connection.transport.wants_writing();
                     self.shard.handle(self.now, input, &mut self.effects);
+                    if is_done && self.shard.outgoing(id).bytes() == 0 {
+                        // As nearly always: all has left with one call.
+                        return;
+                    }
                 }
                 _ => {}
             }
