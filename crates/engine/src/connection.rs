@@ -389,13 +389,15 @@ impl Shard {
                 Some(plain) => plain,
                 None => {
                     let body = &bytes[used + frame.header_bytes..end];
-                    (frame.packet_bytes(), self.packet(slot, frame, body))
+                    match self.packet(slot, frame, body) {
+                        Flow::Blocked => (0, Flow::Blocked),
+                        flow => (frame.packet_bytes(), flow),
+                    }
                 }
             };
-            match flow {
-                Flow::Continue => used += taken,
-                Flow::Blocked => return (used, Flow::Blocked),
-                Flow::Stop => return (end, Flow::Stop),
+            used += taken;
+            if flow != Flow::Continue {
+                return (used, flow);
             }
             if frame.first >> 4 == 1 {
                 limit = self.bytes_max(slot);

@@ -5,7 +5,9 @@
 
 use std::rc::Rc;
 
-use casemate_codec::{plain_ack, plain_publish, Ack, Frame, PacketId, QoS, Reason, UserProperties};
+use casemate_codec::{
+    plain_ack, plain_publish, Ack, Frame, PacketId, QoS, Reason, UserProperties, Version,
+};
 
 use crate::acknowledge::PUBACK;
 use crate::connection::{Flow, Memo, Phase};
@@ -13,7 +15,7 @@ use crate::door::ConnectionId;
 use crate::incoming::Terms;
 use crate::message::Draft;
 use crate::outbox::Phase as Exchange;
-use crate::policy::Permit;
+use crate::policy::{Permit, PublishRights};
 use crate::route::Route;
 use crate::shard::Shard;
 use crate::verbatim::Verbatim;
@@ -21,11 +23,45 @@ use crate::verbatim::Verbatim;
 /// What is known of a PUBLISH before anything is done with it.
 struct Known<'a> {
     session: u32,
+    version: Version,
     terms: Terms,
-    permit: Permit,
+    rights: PublishRights,
     route: Rc<Route>,
-    payload: &'a [u8],
-    verbatim: Option<Verbatim<'a>>,
+    packet: &'a [u8],
+    /// Where its packet id stands, at QoS 1 and 2.
+    packet_id_at: usize,
+    /// What stands before its payload.
+    head_bytes: usize,
+}
+
+impl<'a> Known<'a> {
+    /// Goes on to the packet that `bytes` begin with, if it differs from this one in packet id and
+    /// payload at most: all that was looked at is the same then.
+    #[inline(always)]
+    fn advance(&mut self, bytes: &'a [u8]) -> bool {
+        let Some(packet) = bytes.get(..self.packet.len()) else {
+            return false;
+        };
+        let (id_at, head_bytes) = (self.packet_id_at, self.head_bytes);
+        if self.terms.packet_id.is_none() {
+            if packet[..head_bytes] != self.packet[..head_bytes] {
+                return false;
+            }
+        } else {
+            let id = PacketId::new(u16::from_be_bytes([packet[id_at], packet[id_at + 1]]));
+            // [MQTT-2.2.1-3] [MQTT-3.1.1 2.3.1-1] Identifier 0 is left to `decode`. Behind it
+            // stands at most the length of no properties.
+            if id.is_none()
+                || packet[..id_at] != self.packet[..id_at]
+                || packet[id_at + 2..head_bytes] != self.packet[id_at + 2..head_bytes]
+            {
+                return false;
+            }
+            self.terms.packet_id = id;
+        }
+        self.packet = packet;
+        true
+    }
 }
 
 impl Shard {
@@ -49,42 +85,91 @@ impl Shard {
     /// Handles a PUBLISH to a topic that this connection has published to before.
     #[inline(never)]
     fn known_publish(&mut self, slot: u32, frame: Frame, bytes: &[u8]) -> Option<(usize, Flow)> {
-        let packet = &bytes[..frame.packet_bytes()];
-        let known = self.recall(slot, frame, packet)?;
-        let (session, terms, route) = (known.session, known.terms, known.route);
-        if let Some(flow) = self.exceeds_receive_max(slot, session, terms) {
-            return Some((packet.len(), flow));
+        let mut known = self.recall(slot, frame, &bytes[..frame.packet_bytes()])?;
+        let mut taken = 0;
+        loop {
+            // What is not taken in here is left to the long way, which says why.
+            let Some(permit) = self.take_in(slot, &known) else {
+                return (taken > 0).then_some((taken, Flow::Continue));
+            };
+            let (step, flow) = self.pass_on(slot, &known, permit, &bytes[taken..]);
+            taken += step;
+            if flow != Flow::Continue {
+                return Some((taken, flow));
+            }
+            if !known.advance(&bytes[taken..]) {
+                return Some((taken, Flow::Continue));
+            }
+        }
+    }
+
+    /// Routes a PUBLISH, or the run of them that `bytes` begin with; says how many bytes it used.
+    #[inline(always)]
+    fn pass_on(
+        &mut self,
+        slot: u32,
+        known: &Known<'_>,
+        permit: Permit,
+        bytes: &[u8],
+    ) -> (usize, Flow) {
+        let (session, terms, route) = (known.session, known.terms, &known.route);
+        let packet_bytes = known.packet.len();
+        if terms.packet_id.is_some() {
+            match self.exceeds_receive_max(slot, session, terms) {
+                Some(Flow::Blocked) => return (0, Flow::Blocked),
+                Some(flow) => return (packet_bytes, flow),
+                None => {}
+            }
         }
         let Some(publisher) = self.sessions.get(session) else {
-            return Some((packet.len(), Flow::Stop));
+            return (packet_bytes, Flow::Stop);
         };
-        let head_bytes = packet.len() - known.payload.len();
         let draft = Draft {
             tenant: publisher.tenant,
             topic: &route.topic,
             properties: &[],
-            payload: known.payload,
+            payload: &known.packet[known.head_bytes..],
             qos: terms.qos,
             retain: terms.retain,
             expires_at: 0,
             publisher: publisher.hash,
         };
-        let (permit, verbatim) = (known.permit, known.verbatim);
+        let version = known.version;
+        let verbatim = Verbatim::of(known.packet, known.packet_id_at, terms.qos, version);
         if terms.qos == QoS::AtMostOnce
             && !terms.retain
-            && bytes[packet.len()..].starts_with(&packet[..head_bytes])
-            && self.stays_here(&route)
+            && bytes[packet_bytes..].starts_with(&known.packet[..known.head_bytes])
+            && self.stays_here(route)
         {
-            if let Some(run) = verbatim.map(|first| first.run(bytes, head_bytes)) {
-                self.route_run(permit, &draft, &run, head_bytes, &route);
-                return Some((run.bytes(), Flow::Continue));
+            if let Some(run) = verbatim.map(|first| first.run(bytes, known.head_bytes)) {
+                self.route_run(permit, &draft, &run, known.head_bytes, route);
+                return (run.bytes(), Flow::Continue);
             }
         }
-        let flow = self.permitted_publish(slot, session, terms, permit, &draft, verbatim, &route);
-        Some((packet.len(), flow))
+        match self.permitted_publish(slot, session, terms, permit, &draft, verbatim, route) {
+            Flow::Blocked => (0, Flow::Blocked),
+            flow => (packet_bytes, flow),
+        }
     }
 
-    /// Finds what is known of a PUBLISH, and counts it as taken in.
+    /// Takes in one more PUBLISH to a known topic; `None` where something has changed, or stands
+    /// against it.
+    #[inline(always)]
+    fn take_in(&mut self, slot: u32, known: &Known<'_>) -> Option<Permit> {
+        let connection = self.connections.get_mut(slot as usize)?.as_deref_mut()?;
+        if !matches!(connection.phase, Phase::Serving { .. })
+            || connection.is_full(&self.settings)
+            || !self.routes.is_current(&known.route)
+        {
+            return None;
+        }
+        let permit = known.rights.permit(known.terms.qos, known.terms.retain)?;
+        connection.heard_at = self.now;
+        self.counters.packets_received += 1;
+        Some(permit)
+    }
+
+    /// Finds what is known of a PUBLISH.
     #[inline(always)]
     fn recall<'a>(&mut self, slot: u32, frame: Frame, packet: &'a [u8]) -> Option<Known<'a>> {
         let epoch = self.policy.epoch();
@@ -96,6 +181,9 @@ impl Shard {
         };
         let version = connection.version;
         let found = plain_publish(version, frame, &packet[frame.header_bytes..])?;
+        if self.drain.is_some() && found.qos > QoS::AtMostOnce {
+            return None;
+        }
         if memo.epoch != epoch || *memo.route.topic.as_bytes() != *found.topic_bytes {
             let generation = connection.generation;
             let route = self.routes.find(memo.route.tenant, found.topic_bytes)?;
@@ -106,30 +194,20 @@ impl Shard {
                 epoch,
             };
         }
-        // From here on the topic is one that has passed the codec and `topic_levels_max`.
-        let is_late = self.drain.is_some() && found.qos > QoS::AtMostOnce;
-        if is_late || !self.routes.is_current(&memo.route) {
-            return None;
-        }
-        let permit = memo.rights.permit(found.qos, found.retain)?;
-        let route = Rc::clone(&memo.route);
-        if connection.is_full(&self.settings) {
-            return None;
-        }
-        connection.heard_at = self.now;
-        self.counters.packets_received += 1;
-        let packet_id_at = frame.header_bytes + found.packet_id_at;
+        // The topic is one that has passed the codec and `topic_levels_max`.
         Some(Known {
             session,
+            version,
             terms: Terms {
                 qos: found.qos,
                 retain: found.retain,
                 packet_id: found.packet_id,
             },
-            permit,
-            route,
-            payload: found.payload,
-            verbatim: Verbatim::of(packet, packet_id_at, found.qos, version),
+            rights: memo.rights,
+            route: Rc::clone(&memo.route),
+            packet,
+            packet_id_at: frame.header_bytes + found.packet_id_at,
+            head_bytes: packet.len() - found.payload.len(),
         })
     }
 
