@@ -8,7 +8,8 @@
 //! The way of a message: `connection` cuts bytes into packets → `incoming` checks the right to
 //! publish (a [`policy::Permit`]) and finds the [`route`](crate) → `deliver` writes it into the
 //! encoded window of each recipient that has room, and puts a reference into the queue of the
-//! others → the shell reads [`Shard::outgoing`] and says [`Input::Sent`].
+//! others → the shell reads [`Shard::outgoing`] and says [`Input::Sent`]. What is as usual takes a
+//! shorter way, `plain`, which leaves to the longer one whatever is not.
 
 mod accept;
 mod acknowledge;
