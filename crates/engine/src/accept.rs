@@ -8,13 +8,14 @@ use casemate_codec::{
 };
 
 use crate::acknowledge::{Gate, Stake};
+use crate::alias::AliasesOut;
 use crate::connection::{Connection, Flow, Phase};
-use crate::deliver::AliasesOut;
 use crate::door::{ConnectionId, Credentials, Effect, Grant, Parcel, Proof};
 use crate::event::{EventKind, Loss};
 use crate::filters::Filters;
 use crate::hello::{Hello, HelloWill};
 use crate::incoming::levels;
+use crate::journal::{Record, Whole};
 use crate::message::Draft;
 use crate::outbox::Outbox;
 use crate::principal::Secret;
@@ -287,6 +288,7 @@ impl Shard {
         let hash = self.sessions.hash(&key);
         let session = self.sessions.add(Box::new(Session {
             serial: 0,
+            number: 0,
             hash,
             tenant: key.tenant,
             client_id: key.client_id,
@@ -303,6 +305,7 @@ impl Shard {
             unreleased: VecDeque::new(),
             replays: VecDeque::new(),
             is_in_line: false,
+            is_holding: false,
             will: None,
         }));
         self.counters.sessions_now += 1;
@@ -357,6 +360,14 @@ impl Shard {
             // [MQTT-3.1.3-9] A will that waited for its delay is not sent any more.
             found.will = will;
             found.outbox.rewind();
+            if found.number == 0 && found.is_durable() && self.journal.is_kept() {
+                found.number = self.journal.number();
+            }
+            if found.number != 0 {
+                self.journal.write(&Record::Session(found.line()));
+                // The line is written in any case; only what must be kept is waited for.
+                self.unpersisted = true;
+            }
         }
         // Its rights may differ from those under which its routes were made.
         self.touch_routes_of(session);
@@ -387,6 +398,7 @@ impl Shard {
             retain: will.retain,
             expires_at: 0,
             publisher: 0,
+            whole: Whole::NONE,
         };
         let message = draft.keep(&mut self.scratch);
         Box::new(Will {

@@ -7,6 +7,7 @@ use casemate_codec::{encode, Ack, Packet, PacketId, QoS, Reason, UserProperties,
 use crate::connection::{Flow, Phase as ConnectionPhase};
 use crate::door::Effect;
 use crate::event::Loss;
+use crate::journal::Record;
 use crate::outbox::Phase;
 use crate::shard::Shard;
 
@@ -24,6 +25,8 @@ pub(crate) struct Stake {
     /// The neighbours have confirmed these of our numbers; `last` is 0 where there are none.
     pub first: u64,
     pub last: u64,
+    /// All messages up to here are kept by every shard that has them; see `completion`.
+    pub whole: u64,
 }
 
 impl Stake {
@@ -38,15 +41,16 @@ impl Stake {
             seq: self.seq.max(other.seq),
             first,
             last: self.last.max(other.last),
+            whole: self.whole.max(other.whole),
         }
     }
 
     /// One number, or a run of them.
     pub fn of_numbers(first: u64, last: u64) -> Stake {
         Stake {
-            seq: 0,
             first,
             last,
+            ..Stake::default()
         }
     }
 
@@ -153,8 +157,10 @@ impl Shard {
 
     /// Asks for durability of what this turn has changed.
     pub(crate) fn ask_persist(&mut self) {
-        if std::mem::take(&mut self.unpersisted) {
-            self.effects.push(Effect::Persist { seq: self.seq });
+        if std::mem::take(&mut self.unpersisted) || !self.journal.is_empty() {
+            let records = self.journal.take();
+            let seq = self.seq;
+            self.effects.push(Effect::Persist { seq, records });
             self.seq += 1;
         }
     }
@@ -162,7 +168,9 @@ impl Shard {
     /// True where everything a stake names has happened.
     #[inline]
     pub(crate) fn is_settled(&self, stake: Stake) -> bool {
-        stake.seq <= self.persisted && (stake.last == 0 || self.are_confirmed(stake))
+        stake.seq <= self.persisted
+            && (stake.last == 0 || self.are_confirmed(stake))
+            && self.completions.is_done(stake.whole)
     }
 
     /// Sends an acknowledgement, now or in its turn.
@@ -184,6 +192,7 @@ impl Shard {
 
     /// Releases every acknowledgement whose stake has been settled.
     pub(crate) fn settle(&mut self) {
+        self.complete_settled();
         let mut gated = std::mem::take(&mut self.gated);
         gated.retain(|slot| self.settle_gates(*slot));
         gated.append(&mut self.gated);
@@ -217,7 +226,8 @@ impl Shard {
 
     /// Durability of everything up to `seq` has failed: nothing that waits for it may be
     /// acknowledged.
-    pub(crate) fn persist_failed(&mut self, seq: u64) {
+    pub(crate) fn persist_failed(&mut self, seq: u64, records: &[u8]) {
+        self.journal.renew(records);
         self.fail_gates(|stake| stake.seq > 0 && stake.seq <= seq);
         self.renew_owed(seq);
     }
@@ -309,8 +319,7 @@ impl Shard {
     /// PUBACK ends an exchange of QoS 1, whatever its reason.
     pub(crate) fn puback_received(&mut self, slot: u32, ack: &Ack<'_>) -> Flow {
         // [MQTT-4.4.0-2] [MQTT-4.8.2-6]
-        let finished = self.with_outbox(slot, |outbox| outbox.finish(ack.packet_id, Phase::Puback));
-        self.exchange_ended(slot, finished)
+        self.exchange_ended(slot, ack.packet_id, Phase::Puback)
     }
 
     /// PUBREC hands a QoS 2 message over, or refuses it.
@@ -318,10 +327,9 @@ impl Shard {
         let id = ack.packet_id;
         if ack.reason.is_refusal() {
             // [MQTT-4.4.0-2] [MQTT-4.8.2-6] Refused is over; nobody else gets it.
-            let finished = self.with_outbox(slot, |outbox| outbox.finish(id, Phase::Pubrec));
-            return self.exchange_ended(slot, finished);
+            return self.exchange_ended(slot, id, Phase::Pubrec);
         }
-        let known = self.with_outbox(slot, |outbox| outbox.received(id));
+        let known = self.message_taken(slot, id);
         let modern = self
             .connection(slot)
             .is_some_and(|found| found.version == Version::V5);
@@ -341,9 +349,7 @@ impl Shard {
 
     /// PUBCOMP ends an exchange of QoS 2.
     pub(crate) fn pubcomp_received(&mut self, slot: u32, ack: &Ack<'_>) -> Flow {
-        let finished =
-            self.with_outbox(slot, |outbox| outbox.finish(ack.packet_id, Phase::Pubcomp));
-        self.exchange_ended(slot, finished)
+        self.exchange_ended(slot, ack.packet_id, Phase::Pubcomp)
     }
 
     /// PUBREL releases the identifier of an incoming QoS 2 message.
@@ -357,6 +363,10 @@ impl Shard {
         if let Some(place) = place {
             // [MQTT-4.3.3-12] The identifier is free for a new message.
             session.unreleased.remove(place);
+            if session.number != 0 {
+                let session = session.number;
+                self.journal.write(&Record::Released { session, id });
+            }
         }
         let modern = self
             .connection(slot)
@@ -387,22 +397,42 @@ impl Shard {
         }
     }
 
-    fn with_outbox(
-        &mut self,
-        slot: u32,
-        change: impl FnOnce(&mut crate::outbox::Outbox) -> bool,
-    ) -> bool {
+    /// PUBREC came: says whether a message was waiting for it.
+    fn message_taken(&mut self, slot: u32, id: PacketId) -> bool {
         let session = self.connection(slot).and_then(|found| found.session());
-        match session.and_then(|session| self.sessions.get_mut(session)) {
-            Some(session) => change(&mut session.outbox),
-            None => false,
+        let Some(found) = session.and_then(|session| self.sessions.get_mut(session)) else {
+            return false;
+        };
+        let Some(position) = found.outbox.received(id) else {
+            return false;
+        };
+        if found.number != 0 {
+            let session = found.number;
+            self.journal.write(&Record::Taken { session, position });
         }
+        true
+    }
+
+    /// Ends an exchange of a session that is in `phase`; says whether there was one.
+    pub(crate) fn finish(&mut self, session: u32, id: PacketId, phase: Phase) -> bool {
+        let Some(found) = self.sessions.get_mut(session) else {
+            return false;
+        };
+        let Some(position) = found.outbox.finish(id, phase) else {
+            return false;
+        };
+        if found.number != 0 {
+            let session = found.number;
+            self.journal.write(&Record::Done { session, position });
+        }
+        true
     }
 
     /// An acknowledgement may have made room for the next message. One that belongs to nothing is
     /// passed over: it may be late for an exchange that a refusal has ended.
-    fn exchange_ended(&mut self, slot: u32, finished: bool) -> Flow {
-        if finished {
+    fn exchange_ended(&mut self, slot: u32, id: PacketId, phase: Phase) -> Flow {
+        let session = self.connection(slot).and_then(|found| found.session());
+        if session.is_some_and(|session| self.finish(session, id, phase)) {
             self.pump_later(slot);
         }
         Flow::Continue

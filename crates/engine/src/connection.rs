@@ -8,7 +8,7 @@ use casemate_codec::{decode, frame, Frame, Malformed, Packet, Reason, Sender, Ve
 
 use crate::accept::Pending;
 use crate::acknowledge::Gated;
-use crate::deliver::AliasesOut;
+use crate::alias::AliasesOut;
 use crate::door::{ConnectionId, Effect, Millis, Origin};
 use crate::event::{EventKind, Loss};
 use crate::hello::Hello;

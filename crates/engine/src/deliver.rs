@@ -4,45 +4,18 @@ use std::num::NonZeroU16;
 use std::rc::Rc;
 
 use casemate_codec::{forward, QoS, Version};
-use hashbrown::HashMap;
 
 use crate::acknowledge::Stake;
 use crate::event::EventKind;
+use crate::journal::{EntryLine, Journal, Whole};
 use crate::message::{Draft, Message, Way};
-use crate::outbox::{Admission, Bounds, Flight, GroupRef, Ids, Item, Phase, NO_GROUP};
+use crate::outbox::{Admission, Bounds, Flight, GroupRef, Ids, Item, Phase, IN_TURN, NO_GROUP};
 use crate::policy::Permit;
 use crate::route::{Route, Target};
 use crate::session::Session;
 use crate::shard::Shard;
 use crate::verbatim::Verbatim;
 use crate::window::SPLICE_BYTES;
-
-/// Topic aliases that we have set on a connection; none without the client's leave.
-pub(crate) struct AliasesOut {
-    max: u16,
-    topics: HashMap<Box<str>, NonZeroU16, ahash::RandomState>,
-}
-
-impl AliasesOut {
-    pub fn new(max: u16, hasher: ahash::RandomState) -> AliasesOut {
-        AliasesOut {
-            max,
-            topics: HashMap::with_hasher(hasher),
-        }
-    }
-
-    /// The alias for a topic, and whether the client knows it already.
-    fn alias(&mut self, topic: &str) -> Option<(NonZeroU16, bool)> {
-        if let Some(alias) = self.topics.get(topic) {
-            return Some((*alias, true));
-        }
-        let next = self.topics.len() as u16 + 1;
-        // [MQTT-3.3.2-11] Beyond the client's maximum a topic is written out each time.
-        let alias = NonZeroU16::new(next).filter(|_| next <= self.max)?;
-        self.topics.insert(topic.into(), alias);
-        Some((alias, false))
-    }
-}
 
 /// A packet already encoded for recipients of one kind.
 #[derive(Clone, Copy)]
@@ -75,6 +48,8 @@ impl Shapes {
 pub(crate) struct Spread<'a> {
     verbatim: Option<Verbatim<'a>>,
     kept: Option<Message>,
+    /// Its number in the journal; 0 before it has been written there.
+    number: u64,
     /// False where there is one recipient, so that a common encoding would be a second copy.
     many: bool,
 }
@@ -85,6 +60,7 @@ impl<'a> Spread<'a> {
         Spread {
             verbatim: Some(packet),
             kept: None,
+            number: 0,
             many,
         }
     }
@@ -93,12 +69,21 @@ impl<'a> Spread<'a> {
         Spread {
             verbatim: None,
             kept,
+            number: 0,
             many,
         }
     }
 
-    fn keep(&mut self, draft: &Draft<'_>, scratch: &mut Vec<u8>) -> Message {
+    pub fn keep(&mut self, draft: &Draft<'_>, scratch: &mut Vec<u8>) -> Message {
         self.kept.get_or_insert_with(|| draft.keep(scratch)).clone()
+    }
+
+    /// The message's number in the journal, which gets its body once for all recipients.
+    pub fn number(&mut self, draft: &Draft<'_>, journal: &mut Journal) -> u64 {
+        if self.number == 0 {
+            self.number = journal.write_message(draft);
+        }
+        self.number
     }
 }
 
@@ -278,7 +263,9 @@ impl Shard {
             return false;
         };
         let durable = session.is_durable() && to.qos > QoS::AtMostOnce;
-        let link = session.link.filter(|_| session.is_direct());
+        // Its identifier must be durable before the client may see it.
+        let is_held = session.number != 0 && to.qos == QoS::ExactlyOnce;
+        let link = session.link.filter(|_| session.is_direct() && !is_held);
         let ready = link.and_then(|link| {
             let connection = connections.get_mut(link as usize)?.as_deref_mut()?;
             let has_room = connection.window.bytes() < settings.window_bytes
@@ -292,7 +279,8 @@ impl Shard {
             return durable;
         };
         match spread.verbatim.filter(|it| it.suits(to, connection)) {
-            Some(verbatim) => {
+            // An exchange that is written down goes the long way.
+            Some(verbatim) if session.number == 0 || to.qos == QoS::AtMostOnce => {
                 let packet_id = launch(session, draft, to, spread, scratch);
                 verbatim.write(to.retain, packet_id, connection, pool);
                 counters.publishes_sent += 1;
@@ -300,7 +288,7 @@ impl Shard {
                     self.mark_dirty(link);
                 }
             }
-            None => self.write_direct(link, draft, to, spread),
+            _ => self.write_direct(link, draft, to, 0, spread),
         }
         durable
     }
@@ -326,9 +314,36 @@ impl Shard {
             qos: to.qos,
             retain: to.retain,
             order: 0,
+            entry: match session.number != 0 && to.qos > QoS::AtMostOnce {
+                true => session.outbox.enter(),
+                false => 0,
+            },
+            whole: match to.qos {
+                QoS::ExactlyOnce if session.number != 0 => draft.whole,
+                _ => Whole::NONE,
+            },
         };
+        let (entry, whole) = (item.entry, item.whole);
         // [MQTT-3.1.1 3.1.2-5] Also for a session without a connection.
         let admission = session.outbox.push(item, bounds);
+        if entry != 0 && admission == Admission::Queued {
+            EntryLine {
+                session: session.number,
+                entry,
+                message: spread.number(draft, &mut self.journal),
+                qos: to.qos,
+                retain: to.retain,
+                is_launched: false,
+                ids: to.ids,
+                group: to.group,
+                whole,
+            }
+            .write(&mut self.journal);
+            if whole.is_some() {
+                let me = session.me(to.session);
+                self.completions.hold(whole, me, entry);
+            }
+        }
         let (link, refused) = (session.link, session.outbox.refused);
         match admission {
             Admission::Queued => {}
@@ -345,18 +360,24 @@ impl Shard {
         }
     }
 
-    /// Writes a message into the window of a recipient that is ready for it.
+    /// Writes a message into the window of a recipient that is ready for it; `entry` is its number
+    /// in the session's journal, 0 where it has none yet.
     pub(crate) fn write_direct(
         &mut self,
         link: u32,
         draft: &Draft<'_>,
         to: &Recipient<'_>,
+        entry: u64,
         spread: &mut Spread<'_>,
     ) {
-        let Some(session) = self.sessions.get_mut(to.session) else {
-            return;
-        };
-        let packet_id = launch(session, draft, to, spread, &mut self.scratch);
+        let mut packet_id = 0;
+        if to.qos > QoS::AtMostOnce {
+            match self.begin_exchange(draft, to, entry, spread) {
+                Some(id) => packet_id = id.get(),
+                // It is sent in its turn.
+                None => return,
+            }
+        }
         let written = match self.connection(link) {
             Some(connection)
                 if spread.many && to.ids.is_none() && connection.aliases_out.is_none() =>
@@ -392,8 +413,8 @@ impl Shard {
         // [MQTT-3.1.2-25]
         self.counters.dropped_too_large += 1;
         let id = NonZeroU16::new(packet_id);
-        if let (Some(id), Some(session)) = (id, self.sessions.get_mut(session)) {
-            session.outbox.finish(id, phase_of(qos));
+        if let Some(id) = id {
+            self.finish(session, id, Phase::of(qos));
         }
     }
 
@@ -513,8 +534,7 @@ impl Shard {
         let out = connection.window.buffer(pool);
         if forward(connection.version, &packet, packet_id, max, out).is_err() {
             if let (Some(aliases), false) = (connection.aliases_out.as_mut(), topic_known) {
-                // The packet that should have set the alias never leaves.
-                aliases.topics.remove(draft.topic);
+                aliases.forget(draft.topic);
             }
             return false;
         }
@@ -540,22 +560,27 @@ fn launch(
     if to.qos == QoS::AtMostOnce {
         return 0;
     }
+    let flight = flight_of(session, draft, to, spread, scratch);
+    session.outbox.launch(flight).get()
+}
+
+/// An exchange that has not begun.
+#[inline]
+pub(crate) fn flight_of(
+    session: &Session,
+    draft: &Draft<'_>,
+    to: &Recipient<'_>,
+    spread: &mut Spread<'_>,
+    scratch: &mut Vec<u8>,
+) -> Flight {
     let keeps = session.is_durable() || to.group != NO_GROUP;
-    let flight = Flight {
+    Flight {
         message: keeps.then(|| spread.keep(draft, scratch)),
         ids: if keeps { to.ids.clone() } else { None },
         group: to.group,
         retain: to.retain,
-        phase: phase_of(to.qos),
-        counted: true,
-    };
-    session.outbox.launch(flight).get()
-}
-
-/// What the exchange of a message waits for first.
-pub(crate) fn phase_of(qos: QoS) -> Phase {
-    match qos {
-        QoS::ExactlyOnce => Phase::Pubrec,
-        _ => Phase::Puback,
+        phase: Phase::of(to.qos),
+        counted: false,
+        held_until: IN_TURN,
     }
 }

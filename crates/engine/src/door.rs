@@ -183,10 +183,13 @@ pub enum Input<'a> {
         /// As in [`Effect::Persist`].
         seq: u64,
     },
-    /// What came after the last `Persisted`, up to `seq`, will never be durable.
+    /// What came after the last `Persisted`, up to `seq`, is not durable and will not be: its
+    /// records come again with the next [`Effect::Persist`].
     PersistFailed {
         /// As in [`Effect::Persist`].
         seq: u64,
+        /// Those of that effect; one that was answered together with others has its own answer.
+        records: Vec<u8>,
     },
     /// A new policy; in force when [`Effect::PolicyInForce`] says so. One of an earlier epoch than
     /// that which is in force changes nothing.
@@ -267,6 +270,8 @@ pub enum Effect {
     Persist {
         /// Grows.
         seq: u64,
+        /// What [`crate::Kept`] takes; empty where [`crate::Settings::journal`] is off.
+        records: Vec<u8>,
     },
     /// The window is large: write it now rather than at the end of the turn.
     Flush {

@@ -8,6 +8,7 @@ use crate::acknowledge::{Stake, PUBACK, PUBREC};
 use crate::connection::{Flow, Memo, Phase};
 use crate::door::Millis;
 use crate::event::EventKind;
+use crate::journal::{Record, Whole};
 use crate::message::Draft;
 use crate::policy::{Permit, PublishRights};
 use crate::route::Route;
@@ -120,6 +121,7 @@ impl Shard {
             retain: publish.retain,
             expires_at: expires_at(self.now, publish.properties.message_expiry_s),
             publisher,
+            whole: Whole::NONE,
         };
         let terms = Terms::of(publish);
         let flow = self.permitted_publish(slot, session, terms, permit, &draft, None, &route);
@@ -144,6 +146,7 @@ impl Shard {
                 // [MQTT-4.3.3-10] [MQTT-3.1.1 4.3.3-2] Acknowledged again, not routed again. What
                 // the first was waiting for may still be open, on a connection that is gone.
                 let stake = self.stake_of_session(slot).and(self.all_numbers());
+                let stake = stake.and(self.all_wholes());
                 self.acknowledge_publish(slot, terms.qos, Some(id), Reason::Success, stake);
                 return Some(Flow::Continue);
             }
@@ -235,6 +238,7 @@ impl Shard {
         if !modern && publish.qos == QoS::ExactlyOnce {
             // The exchange goes its full way, so that the client's PUBREL finds its identifier.
             self.remember_unreleased(session, publish.packet_id);
+            self.note_incoming(session, publish.packet_id);
         }
         let (qos, id) = (publish.qos, publish.packet_id);
         self.acknowledge_publish(slot, qos, id, reason, Stake::default());
@@ -264,22 +268,65 @@ impl Shard {
             return Flow::Blocked;
         }
         self.counters.publishes_received += 1;
-        let stake = self.route_heard(permit, draft, verbatim, route);
+        let whole = self.new_whole(session, terms.qos);
+        let stake = match whole.is_some() {
+            true => self.route_heard(permit, &Draft { whole, ..*draft }, verbatim, route),
+            false => self.route_heard(permit, draft, verbatim, route),
+        };
         if terms.qos > QoS::AtMostOnce {
-            self.publish_accepted(slot, session, terms, stake);
+            self.publish_accepted(slot, session, terms, stake, whole);
         }
         Flow::Continue
     }
 
+    /// What PUBREC waits for: that its identifier is remembered in a session that lasts, and that
+    /// all who keep the message have it.
+    fn stake_of_message(
+        &mut self,
+        session: u32,
+        id: Option<PacketId>,
+        stake: Stake,
+        whole: Whole,
+    ) -> Stake {
+        let (Some(found), Some(given)) = (self.sessions.get(session), id) else {
+            return stake;
+        };
+        if !found.is_durable() {
+            return stake;
+        }
+        if whole.is_some() {
+            let me = found.me(session);
+            return self.await_completion(whole, stake, me, given);
+        }
+        self.note_incoming(session, id);
+        stake.and(self.touch_store())
+    }
+
+    /// Writes down that an identifier is in use.
+    fn note_incoming(&mut self, session: u32, id: Option<PacketId>) {
+        let number = self.sessions.get(session).map_or(0, |found| found.number);
+        if let (1.., Some(id)) = (number, id) {
+            let (session, id) = (number, id.get());
+            self.journal.write(&Record::Incoming { session, id });
+        }
+    }
+
     /// Ownership is ours: acknowledges when what was promised is kept.
-    fn publish_accepted(&mut self, slot: u32, session: u32, terms: Terms, stake: Stake) {
+    fn publish_accepted(
+        &mut self,
+        slot: u32,
+        session: u32,
+        terms: Terms,
+        stake: Stake,
+        whole: Whole,
+    ) {
         let mut stake = stake;
         // [MQTT-4.3.2-5] [MQTT-3.1.1 4.3.2-2] At QoS 1 each PUBLISH is a new message, so that no
         // identifier is remembered.
         if terms.qos == QoS::ExactlyOnce {
             // [MQTT-4.3.3-13] The exchange goes on, whatever becomes of the message.
             self.remember_unreleased(session, terms.packet_id);
-            stake = stake.and(self.stake_of_session(slot));
+            stake = self.stake_of_message(session, terms.packet_id, stake, whole);
         }
         if let Some(connection) = self.connection_mut(slot) {
             connection.receiving += 1;

@@ -13,6 +13,8 @@
 
 mod accept;
 mod acknowledge;
+mod alias;
+mod completion;
 mod connection;
 mod counters;
 mod deadline;
@@ -23,6 +25,7 @@ mod event;
 mod filters;
 mod hello;
 mod incoming;
+mod journal;
 mod message;
 mod neighbour;
 mod outbox;
@@ -53,6 +56,7 @@ pub use door::{
     Place, Proof, ShardIndex, Verdict,
 };
 pub use event::{Event, EventKind, Loss};
+pub use journal::{Damaged, Kept};
 pub use principal::{PeerCertificate, Principal, Secret};
 pub use settings::Settings;
 pub use shard::Shard;

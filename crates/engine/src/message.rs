@@ -6,6 +6,7 @@ use std::rc::Rc;
 use casemate_codec::{Forwarded, QoS};
 
 use crate::door::Millis;
+use crate::journal::Whole;
 
 /// What the fixed part in front of topic, properties and payload takes, bytes.
 const HEAD_BYTES: usize = 8 + 8 + 4 + 2 + 1;
@@ -15,7 +16,7 @@ const HEAD_BYTES: usize = 8 + 8 + 4 + 2 + 1;
 pub(crate) struct Message(Rc<[u8]>);
 
 /// A message while it is being routed: borrowed from the packet, the will or the batch.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Draft<'a> {
     pub tenant: u32,
     pub topic: &'a str,
@@ -28,9 +29,24 @@ pub(crate) struct Draft<'a> {
     pub expires_at: Millis,
     /// Hash of the publishing session's key, for No Local; 0 is the broker itself.
     pub publisher: u64,
+    /// Where it is kept whole or not at all; not kept itself.
+    pub whole: Whole,
 }
 
 impl Draft<'_> {
+    /// Nothing, where a message is not needed any more.
+    pub const EMPTY: Draft<'static> = Draft {
+        tenant: 0,
+        topic: "",
+        properties: &[],
+        payload: &[],
+        qos: QoS::AtMostOnce,
+        retain: false,
+        expires_at: 0,
+        publisher: 0,
+        whole: Whole::NONE,
+    };
+
     /// Bytes that a queue accounts for this message.
     pub fn bytes(&self) -> usize {
         HEAD_BYTES + self.topic.len() + self.properties.len() + self.payload.len()
@@ -127,6 +143,7 @@ impl Message {
             retain: flags & 4 != 0,
             expires_at: self.word(0),
             publisher: self.word(8),
+            whole: Whole::NONE,
         }
     }
 
@@ -157,6 +174,7 @@ mod tests {
             retain: true,
             expires_at: 5_000,
             publisher: 42,
+            whole: Whole::NONE,
         };
         let message = draft.keep(&mut Vec::new());
         let back = message.draft(7);
@@ -180,6 +198,7 @@ mod tests {
             retain: false,
             expires_at: 3_000,
             publisher: 0,
+            whole: Whole::NONE,
         };
         assert_eq!(draft.expiry_s(0), Some(3));
         assert_eq!(draft.expiry_s(2_001), Some(1));

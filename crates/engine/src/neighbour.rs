@@ -19,7 +19,7 @@ use crate::route::Route;
 use crate::session::SessionRef;
 use crate::shard::Shard;
 use crate::share::{Member, MemberChange};
-use crate::wire::{put_bytes, put_message, put_text};
+use crate::wire::{put_bytes, put_message, put_text, put_whole};
 use question::Question;
 
 const PUBLISH: u8 = 1;
@@ -33,6 +33,8 @@ const TELL: u8 = 8;
 /// The receipt for this number comes alone, later.
 const DEFER: u8 = 9;
 const RECEIPT_APART: u8 = 10;
+/// Every shard has written down what it has of a message.
+const COMPLETE: u8 = 11;
 
 /// What a forwarded PUBLISH is for.
 const ROUTE: u8 = 1;
@@ -219,6 +221,7 @@ impl Shard {
             out.extend_from_slice(&number.to_le_bytes());
             out.push(purpose);
             put_message(out, draft);
+            put_whole(out, draft.whole);
         }
         Stake::of_numbers(number, number)
     }
@@ -288,6 +291,7 @@ impl Shard {
         out.extend_from_slice(&group.0.to_le_bytes());
         out.push(attempts);
         put_message(&mut out, draft);
+        put_whole(&mut out, draft.whole);
         self.hold_or_stage(member.shard, out);
         Stake::of_numbers(number, number)
     }
@@ -307,6 +311,7 @@ impl Shard {
         out.extend_from_slice(&group.0.to_le_bytes());
         out.push(attempts);
         put_message(&mut out, draft);
+        put_whole(&mut out, draft.whole);
         self.hold_or_stage(home, out);
         Stake::of_numbers(number, number)
     }
@@ -434,6 +439,17 @@ impl Shard {
         self.peers
             .iter()
             .any(|peer| peer.receipt.is_some() || !peer.staged.is_empty())
+    }
+
+    /// Tells every neighbour that a message of this shard is complete.
+    pub(crate) fn tell_complete(&mut self, number: u64) {
+        let me = usize::from(self.place.index);
+        for (index, peer) in self.peers.iter_mut().enumerate() {
+            if index != me {
+                peer.staged.push(COMPLETE);
+                peer.staged.extend_from_slice(&number.to_le_bytes());
+            }
+        }
     }
 
     /// Owes a neighbour a receipt once `stake` is settled.

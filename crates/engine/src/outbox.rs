@@ -6,10 +6,11 @@ use std::rc::Rc;
 
 use casemate_codec::{PacketId, QoS};
 
+use crate::journal::Whole;
 use crate::message::Message;
 
 /// The share group that chose a session: home shard, slot and serial, packed; see `share`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct GroupRef(pub u64);
 
 /// No share group.
@@ -33,6 +34,10 @@ pub(crate) struct Item {
     pub retain: bool,
     /// Order of arrival among QoS 0 and QoS 1/2.
     pub order: u32,
+    /// Its number in the session's journal; 0 where none is kept.
+    pub entry: u64,
+    /// It may leave only when this is complete.
+    pub whole: Whole,
 }
 
 /// How far the exchange for one packet id has come.
@@ -48,6 +53,22 @@ pub(crate) enum Phase {
     Done,
 }
 
+impl Phase {
+    /// Where an exchange begins.
+    pub fn of(qos: QoS) -> Phase {
+        match qos {
+            QoS::ExactlyOnce => Phase::Pubrec,
+            _ => Phase::Puback,
+        }
+    }
+}
+
+/// A message that has left.
+pub(crate) const SENT: u64 = 0;
+
+/// Of a message that waits for nothing but its turn: what is durable as soon as anybody is there.
+pub(crate) const IN_TURN: u64 = 1;
+
 /// One exchange.
 pub(crate) struct Flight {
     /// Kept only where it may have to be sent again.
@@ -58,6 +79,33 @@ pub(crate) struct Flight {
     pub phase: Phase,
     /// Counted against the receive maximum of the present connection.
     pub counted: bool,
+    /// 0 where the client may have got it; else it has not left, and may when everything up to
+    /// this is durable.
+    pub held_until: u64,
+}
+
+impl Flight {
+    /// The client may have got it.
+    pub fn was_sent(&self) -> bool {
+        self.held_until == SENT
+    }
+}
+
+/// What is to be sent (again).
+pub(crate) struct Resumed<'a> {
+    pub id: PacketId,
+    pub flight: &'a Flight,
+    /// The client may have got it before.
+    pub dup: bool,
+}
+
+/// What [`Outbox::resume_next`] found.
+pub(crate) enum Resume<'a> {
+    Send(Resumed<'a>),
+    /// The next may not leave before more is durable.
+    Held,
+    /// There is none, or no quota for it.
+    Nothing,
 }
 
 /// What a full queue does with a newcomer.
@@ -95,6 +143,8 @@ pub(crate) struct Outbox {
     /// The part of `bytes` that waits at QoS 0.
     zero_bytes: usize,
     order: u32,
+    /// Number of the last entry of the journal.
+    entered: u64,
     /// Refusals since the queue last had room.
     pub refused: u64,
 }
@@ -125,12 +175,61 @@ impl Outbox {
         self.unsent == self.end()
     }
 
-    /// Exchanges counted against the receive maximum.
+    /// Exchanges that count against the receive maximum, now or when they are sent.
     pub fn counted(&self) -> u32 {
-        self.counted
+        // Cannot truncate: there are fewer than 65,535 flights.
+        self.counted + (self.end() - self.unsent) as u32
     }
 
-    fn end(&self) -> u64 {
+    /// Position of the first exchange.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The exchanges with their positions, those that are over and wait for others included.
+    pub fn flights(&self) -> impl Iterator<Item = (u64, &Flight)> {
+        (self.first..).zip(&self.flights)
+    }
+
+    /// What waits at QoS 1 and 2.
+    pub fn waiting(&self) -> impl Iterator<Item = &Item> {
+        self.waiting.iter()
+    }
+
+    /// As it was before a restart: the position of the first exchange, exchanges, what waits, and
+    /// the number of the last entry.
+    pub fn restored(
+        first: u64,
+        flights: VecDeque<Flight>,
+        waiting: VecDeque<Item>,
+        entered: u64,
+    ) -> Outbox {
+        let under_way = flights.iter().filter_map(|flight| flight.message.as_ref());
+        let bytes = under_way
+            .chain(waiting.iter().map(|item| &item.message))
+            .map(Message::bytes)
+            .sum();
+        Outbox {
+            first,
+            unsent: first,
+            unreleased: first,
+            order: waiting.back().map_or(0, |item| item.order.wrapping_add(1)),
+            flights,
+            waiting,
+            entered,
+            bytes,
+            ..Outbox::default()
+        }
+    }
+
+    /// The number of a new entry of the journal.
+    pub fn enter(&mut self) -> u64 {
+        self.entered += 1;
+        self.entered
+    }
+
+    /// Position of the next exchange.
+    pub fn end(&self) -> u64 {
         self.first + self.flights.len() as u64
     }
 
@@ -190,7 +289,7 @@ impl Outbox {
         let waiting = self
             .waiting
             .front()
-            .filter(|_| acknowledged_too)
+            .filter(|item| acknowledged_too && !item.whole.is_some())
             .map(|item| item.order);
         let item = match (zero, waiting) {
             (None, None) => return None,
@@ -213,10 +312,14 @@ impl Outbox {
     pub fn launch(&mut self, flight: Flight) -> PacketId {
         let position = self.end();
         debug_assert_eq!(self.unsent, position);
-        self.counted += u32::from(flight.counted);
+        self.counted += 1;
         self.bytes += flight.message.as_ref().map_or(0, Message::bytes);
         // [MQTT-4.3.2-3] [MQTT-4.3.3-3] Unacknowledged from here on.
-        self.flights.push_back(flight);
+        self.flights.push_back(Flight {
+            counted: true,
+            held_until: SENT,
+            ..flight
+        });
         self.unsent = position + 1;
         self.unreleased = position + 1;
         // [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-3.1.1 2.3.1-2]
@@ -225,21 +328,32 @@ impl Outbox {
         packet_id(position)
     }
 
-    fn find(&mut self, id: PacketId) -> Option<&mut Flight> {
-        let base = self.first % LAP;
-        let offset = (u64::from(id.get()) - 1 + LAP - base) % LAP;
-        // Not yet sent again on this connection: an acknowledgement for it still counts, as the
-        // peer may have received it before.
-        self.flights
-            .get_mut(offset as usize)
-            .filter(|flight| flight.phase != Phase::Done)
+    /// Begins the exchange of a message that is sent later, in its turn; see
+    /// [`Outbox::resume_next`].
+    pub fn stage(&mut self, flight: Flight) {
+        self.bytes += flight.message.as_ref().map_or(0, Message::bytes);
+        self.flights.push_back(flight);
     }
 
-    /// PUBREC came: the message is the receiver's; false where none was expected.
-    pub fn received(&mut self, id: PacketId) -> bool {
-        let Some(flight) = self.find(id) else {
-            return false;
-        };
+    /// The position that an identifier means.
+    pub fn position(&self, id: PacketId) -> u64 {
+        let base = self.first % LAP;
+        self.first + (u64::from(id.get()) - 1 + LAP - base) % LAP
+    }
+
+    /// The exchange at a position, as far as an acknowledgement may mean it: one that is to be sent
+    /// again on this connection counts, as the peer may have received it before.
+    fn find(&mut self, position: u64) -> Option<&mut Flight> {
+        self.flights
+            .get_mut((position - self.first) as usize)
+            .filter(|flight| flight.phase != Phase::Done && flight.was_sent())
+    }
+
+    /// PUBREC came: the message is the receiver's. Says at which position; nothing where none was
+    /// expected.
+    pub fn received(&mut self, id: PacketId) -> Option<u64> {
+        let position = self.position(id);
+        let flight = self.find(position)?;
         match flight.phase {
             Phase::Pubrec => {
                 // [MQTT-4.3.3-5] [MQTT-4.3.3-6] From here on it is PUBREL that is owed.
@@ -247,19 +361,19 @@ impl Outbox {
                 let freed = flight.message.take().map_or(0, |message| message.bytes());
                 flight.ids = None;
                 self.bytes -= freed;
-                true
+                Some(position)
             }
             // A second PUBREC is answered by PUBREL again.
-            Phase::Pubcomp => true,
-            Phase::Puback | Phase::Done => false,
+            Phase::Pubcomp => Some(position),
+            Phase::Puback | Phase::Done => None,
         }
     }
 
-    /// Ends an exchange that is in `phase`; false where there is none.
-    pub fn finish(&mut self, id: PacketId, phase: Phase) -> bool {
-        let Some(flight) = self.find(id).filter(|flight| flight.phase == phase) else {
-            return false;
-        };
+    /// Ends an exchange that is in `phase`, and says at which position; nothing where there was
+    /// none.
+    pub fn finish(&mut self, id: PacketId, phase: Phase) -> Option<u64> {
+        let position = self.position(id);
+        let flight = self.find(position).filter(|flight| flight.phase == phase)?;
         flight.phase = Phase::Done;
         let counted = std::mem::take(&mut flight.counted);
         let freed = flight.message.take().map_or(0, |message| message.bytes());
@@ -276,7 +390,7 @@ impl Outbox {
         }
         self.unsent = self.unsent.max(self.first);
         self.unreleased = self.unreleased.max(self.first);
-        true
+        Some(position)
     }
 
     /// Drops what waits at QoS 0: its reader is gone.
@@ -296,50 +410,93 @@ impl Outbox {
         }
     }
 
-    /// The next exchange to resume on this connection, counted where it is a PUBLISH; none when
-    /// all are resumed or the next would pass `quota`.
-    pub fn resume_next(&mut self, quota: u32) -> Option<(PacketId, &Flight)> {
+    /// The next exchange to begin or to resume on this connection, counted where it is a PUBLISH;
+    /// `persisted` is what is durable.
+    pub fn resume_next(&mut self, quota: u32, persisted: u64) -> Resume<'_> {
         // [MQTT-3.3.4-10] PUBREL waits for no quota, so that none stands behind a PUBLISH.
         while self.unreleased < self.end() {
             let position = self.unreleased;
             self.unreleased += 1;
             let index = (position - self.first) as usize;
             if self.flights[index].phase == Phase::Pubcomp {
-                return self.flights.get(index).map(|it| (packet_id(position), it));
+                return self.resumed(position, true);
             }
         }
-        let index = loop {
+        loop {
             let index = (self.unsent - self.first) as usize;
-            match self.flights.get(index)?.phase {
+            let Some(flight) = self.flights.get_mut(index) else {
+                return Resume::Nothing;
+            };
+            match flight.phase {
                 Phase::Done | Phase::Pubcomp => self.unsent += 1,
-                Phase::Puback | Phase::Pubrec if self.counted >= quota => return None,
+                Phase::Puback | Phase::Pubrec if self.counted >= quota => return Resume::Nothing,
+                Phase::Puback | Phase::Pubrec if flight.held_until > persisted => {
+                    return Resume::Held;
+                }
                 Phase::Puback | Phase::Pubrec => {
                     self.counted += 1;
-                    self.flights[index].counted = true;
-                    break index;
+                    flight.counted = true;
+                    let dup = flight.was_sent();
+                    flight.held_until = SENT;
+                    let position = self.unsent;
+                    self.unsent += 1;
+                    return self.resumed(position, dup);
                 }
             }
-        };
-        let id = packet_id(self.unsent);
-        self.unsent += 1;
-        self.flights.get(index).map(|flight| (id, flight))
+        }
+    }
+
+    fn resumed(&self, position: u64, dup: bool) -> Resume<'_> {
+        match self.flights.get((position - self.first) as usize) {
+            Some(flight) => Resume::Send(Resumed {
+                id: packet_id(position),
+                flight,
+                dup,
+            }),
+            None => Resume::Nothing,
+        }
+    }
+
+    /// An exchange of QoS 2 becomes one of QoS 1, before its message is sent; says its position.
+    pub fn lower(&mut self, id: PacketId) -> Option<u64> {
+        let position = self.position(id);
+        let flight = self
+            .find(position)
+            .filter(|flight| flight.phase == Phase::Pubrec)?;
+        flight.phase = Phase::Puback;
+        Some(position)
+    }
+
+    /// The publisher's shard has said that an entry may leave.
+    pub fn complete(&mut self, entry: u64) {
+        let place = self.waiting.binary_search_by_key(&entry, |item| item.entry);
+        if let Ok(place) = place {
+            self.waiting[place].whole = Whole::NONE;
+        }
     }
 
     /// Messages of share groups that another member may still get when this session ends: all
-    /// that wait, and those of QoS 1 under way.
+    /// that wait, and those under way that are of QoS 1 or were not sent.
     pub fn take_shared(&mut self) -> Vec<Item> {
         let mut shared = Vec::new();
         for flight in &mut self.flights {
-            // [MQTT-4.8.2-5] At QoS 2 the client may have it already.
-            if flight.group != NO_GROUP && flight.phase == Phase::Puback {
+            let qos = match flight.phase {
+                Phase::Puback => QoS::AtLeastOnce,
+                Phase::Pubrec if !flight.was_sent() => QoS::ExactlyOnce,
+                // [MQTT-4.8.2-5] At QoS 2 the client may have it already.
+                _ => continue,
+            };
+            if flight.group != NO_GROUP {
                 if let Some(message) = flight.message.clone() {
                     shared.push(Item {
                         message,
                         ids: None,
                         group: flight.group,
-                        qos: QoS::AtLeastOnce,
+                        qos,
                         retain: false,
                         order: 0,
+                        entry: 0,
+                        whole: Whole::NONE,
                     });
                 }
             }

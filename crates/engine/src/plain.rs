@@ -13,6 +13,7 @@ use crate::acknowledge::PUBACK;
 use crate::connection::{Flow, Memo, Phase};
 use crate::door::ConnectionId;
 use crate::incoming::Terms;
+use crate::journal::Whole;
 use crate::message::Draft;
 use crate::outbox::Phase as Exchange;
 use crate::policy::{Permit, PublishRights};
@@ -133,6 +134,7 @@ impl Shard {
             retain: terms.retain,
             expires_at: 0,
             publisher: publisher.hash,
+            whole: Whole::NONE,
         };
         let version = known.version;
         let verbatim = Verbatim::of(known.packet, known.packet_id_at, terms.qos, version);
@@ -251,10 +253,10 @@ impl Shard {
     }
 
     /// Ends the exchanges of the plain PUBACKs that `bytes` begins with; says how much it used.
-    /// `None` where the session is durable, so that what happens to it is written down.
+    /// `None` where what happens to the session is written down.
     fn plain_pubacks(&mut self, slot: u32, session: u32, bytes: &[u8]) -> Option<usize> {
         let session = self.sessions.get_mut(session)?;
-        if session.is_durable() {
+        if session.is_durable() || session.number != 0 {
             return None;
         }
         let (mut taken, mut is_any) = (0, false);
@@ -268,7 +270,7 @@ impl Shard {
                 break;
             }
             // [MQTT-4.4.0-2] [MQTT-4.8.2-6]
-            is_any |= session.outbox.finish(id, Exchange::Puback);
+            is_any |= session.outbox.finish(id, Exchange::Puback).is_some();
             taken += 4;
         }
         self.counters.packets_received += taken as u64 / 4;

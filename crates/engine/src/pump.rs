@@ -1,16 +1,76 @@
-//! What waits is sent as soon as there is room: exchanges begun before, then the queue.
+//! What waits leaves when there is room and quota.
+//!
+//! Exchanges that are under way come first, then what was retained, then the queues.
 
-use casemate_codec::QoS;
+use std::num::NonZeroU16;
+
+use casemate_codec::{PacketId, QoS};
 
 use crate::acknowledge::write_pubrel;
 use crate::connection::Phase as ConnectionPhase;
-use crate::deliver::{Recipient, Spread};
-use crate::message::Message;
-use crate::outbox::{Item, Phase};
+use crate::deliver::{flight_of, Recipient, Spread};
+use crate::journal::{EntryLine, Record, Whole};
+use crate::message::{Draft, Message};
+use crate::outbox::{Ids, Item, Phase, Resume, Resumed};
 use crate::policy::ReceivePermit;
 use crate::shard::Shard;
 
+/// The PUBLISH of an exchange that is under way.
+struct Again {
+    id: PacketId,
+    /// The client may have got it.
+    dup: bool,
+    phase: Phase,
+    retain: bool,
+    ids: Ids,
+}
+
 impl Shard {
+    /// Begins the exchange of a message; gives its identifier where it is to be written now.
+    pub(crate) fn begin_exchange(
+        &mut self,
+        draft: &Draft<'_>,
+        to: &Recipient<'_>,
+        entry: u64,
+        spread: &mut Spread<'_>,
+    ) -> Option<NonZeroU16> {
+        let session = self.sessions.get_mut(to.session)?;
+        let mut flight = flight_of(session, draft, to, spread, &mut self.scratch);
+        if session.number == 0 {
+            return Some(session.outbox.launch(flight));
+        }
+        match entry {
+            0 => EntryLine {
+                session: session.number,
+                entry: session.outbox.enter(),
+                message: spread.number(draft, &mut self.journal),
+                qos: to.qos,
+                retain: to.retain,
+                is_launched: true,
+                ids: to.ids,
+                group: to.group,
+                whole: Whole::NONE,
+            }
+            .write(&mut self.journal),
+            entry => self.journal.write(&Record::Launched {
+                session: session.number,
+                entry,
+                qos: to.qos,
+            }),
+        }
+        let is_held = to.qos == QoS::ExactlyOnce;
+        if !is_held && session.outbox.is_resumed() {
+            return Some(session.outbox.launch(flight));
+        }
+        if is_held {
+            // [MQTT-4.3.3-1] After a crash no other message may bear an identifier that the client
+            // has seen, so that it is durable before.
+            flight.held_until = self.seq;
+        }
+        session.outbox.stage(flight);
+        None
+    }
+
     /// Remembers to fill the window of a connection at the end of this input.
     pub(crate) fn pump_later(&mut self, slot: u32) {
         let Some(connection) = self.connection_mut(slot) else {
@@ -50,19 +110,32 @@ impl Shard {
         }
     }
 
-    /// Sends one unfinished exchange again.
+    /// Begins or resumes one exchange.
     fn resume_one(&mut self, slot: u32, session: u32, quota: u32) -> bool {
         let Some(found) = self.sessions.get_mut(session) else {
             return false;
         };
-        let tenant = found.tenant;
-        let Some((id, flight)) = found.outbox.resume_next(quota) else {
-            return false;
+        let resumed = match found.outbox.resume_next(quota, self.persisted) {
+            Resume::Send(resumed) => resumed,
+            Resume::Nothing => return false,
+            Resume::Held => {
+                if !std::mem::replace(&mut found.is_holding, true) {
+                    let me = found.me(session);
+                    self.holding.push(me);
+                }
+                return false;
+            }
         };
-        let (phase, retain) = (flight.phase, flight.retain);
-        let (message, ids) = (flight.message.clone(), flight.ids.clone());
-        let qos = match phase {
-            Phase::Pubcomp => {
+        let Resumed { id, flight, dup } = resumed;
+        let again = Again {
+            id,
+            dup,
+            phase: flight.phase,
+            retain: flight.retain,
+            ids: flight.ids.clone(),
+        };
+        match flight.message.clone() {
+            _ if again.phase == Phase::Pubcomp => {
                 let Shard {
                     connections, pool, ..
                 } = self;
@@ -70,30 +143,64 @@ impl Shard {
                     write_pubrel(id, connection.window.buffer(pool));
                 }
                 self.mark_dirty(slot);
-                return true;
             }
-            Phase::Pubrec => QoS::ExactlyOnce,
-            Phase::Puback | Phase::Done => QoS::AtLeastOnce,
-        };
-        let Some(message) = message else {
-            // Cannot happen: only sessions that end with their connection keep no message.
-            debug_assert!(false, "a resumed exchange without its message");
-            self.wrote(slot, session, qos, id.get(), false);
-            return true;
-        };
-        if self.may_receive(session, &message).is_none() {
+            Some(message) => self.send_again(slot, session, &message, &again),
+            None => {
+                // Cannot happen: only sessions that end with their connection keep no message.
+                debug_assert!(false, "a resumed exchange without its message");
+                self.finish(session, id, again.phase);
+            }
+        }
+        true
+    }
+
+    /// Sends the PUBLISH of an exchange, for the first time or again.
+    fn send_again(&mut self, slot: u32, session: u32, message: &Message, again: &Again) {
+        let tenant = self.sessions.get(session).map_or(0, |found| found.tenant);
+        let draft = message.draft(tenant);
+        let Some(permit) = self.may_receive(session, message) else {
             self.counters.delivery_denied += 1;
-            self.with_session(session, |found| found.outbox.finish(id, phase));
-            return true;
+            self.finish(session, again.id, again.phase);
+            return;
+        };
+        // [MQTT-4.3.3-7] Once sent it is due, however long ago it expired.
+        if !again.dup && draft.is_expired(self.now) {
+            self.counters.dropped_expired += 1;
+            self.finish(session, again.id, again.phase);
+            return;
+        }
+        let mut qos = match again.phase {
+            Phase::Pubrec => QoS::ExactlyOnce,
+            _ => QoS::AtLeastOnce,
+        };
+        let mut packet_id = again.id.get();
+        if !again.dup && permit.qos_max < qos {
+            // Policy has changed since the exchange was written down.
+            qos = permit.qos_max;
+            if qos == QoS::AtMostOnce {
+                self.finish(session, again.id, again.phase);
+                packet_id = 0;
+            } else {
+                self.lower(session, again.id);
+            }
         }
         let mut spread = Spread::new(false, Some(message.clone()));
-        // [MQTT-4.3.3-7] Once sent it is due, however long ago it expired.
-        let draft = message.draft(tenant);
-        let ids = ids.as_ref().map_or(&[][..], |ids| ids.as_slice());
+        let ids = again.ids.as_ref().map_or(&[][..], |ids| ids.as_slice());
         // [MQTT-3.3.1-1] [MQTT-3.1.1 3.3.1-1]
-        let written = self.write_alone(slot, &draft, qos, true, retain, ids, id.get(), &mut spread);
-        self.wrote(slot, session, qos, id.get(), written);
-        true
+        let (dup, retain) = (again.dup, again.retain);
+        let written = self.write_alone(slot, &draft, qos, dup, retain, ids, packet_id, &mut spread);
+        self.wrote(slot, session, qos, packet_id, written);
+    }
+
+    /// An exchange of QoS 2 that has not begun becomes one of QoS 1.
+    fn lower(&mut self, session: u32, id: PacketId) {
+        let Some(found) = self.sessions.get_mut(session) else {
+            return;
+        };
+        if let (Some(position), 1..) = (found.outbox.lower(id), found.number) {
+            let session = found.number;
+            self.journal.write(&Record::Lowered { session, position });
+        }
     }
 
     /// Sends the next retained or waiting message; false where there is none that may leave.
@@ -103,11 +210,10 @@ impl Shard {
         };
         // [MQTT-3.3.4-9] [MQTT-4.9.0-2]
         let has_quota = found.outbox.counted() < quota && found.outbox.has_packet_id();
-        let may_launch = has_quota && found.outbox.is_resumed();
         if found.is_replaying() {
-            return self.replay_one(slot, session, may_launch);
+            return self.replay_one(slot, session, has_quota);
         }
-        let Some(item) = found.outbox.pop(may_launch) else {
+        let Some(item) = found.outbox.pop(has_quota) else {
             return false;
         };
         self.send_item(slot, session, item);
@@ -122,21 +228,52 @@ impl Shard {
         let draft = item.message.draft(found.tenant);
         if draft.is_expired(self.now) {
             self.counters.dropped_expired += 1;
+            self.item_gone(session, &item);
             return;
         }
         let Some(permit) = self.may_receive(session, &item.message) else {
             self.counters.delivery_denied += 1;
+            self.item_gone(session, &item);
             return;
         };
+        let qos = item.qos.min(permit.qos_max);
+        if qos == QoS::AtMostOnce {
+            self.item_gone(session, &item);
+        }
         let to = Recipient {
             session,
-            qos: item.qos.min(permit.qos_max),
+            qos,
             retain: item.retain,
             ids: &item.ids,
             group: item.group,
         };
         let mut spread = Spread::new(false, Some(item.message.clone()));
-        self.write_direct(slot, &draft, &to, &mut spread);
+        self.write_direct(slot, &draft, &to, item.entry, &mut spread);
+    }
+
+    /// What waited is no exchange and will be none.
+    fn item_gone(&mut self, session: u32, item: &Item) {
+        let number = self.sessions.get(session).map_or(0, |found| found.number);
+        if number != 0 && item.entry != 0 {
+            self.journal.write(&Record::Gone {
+                session: number,
+                entry: item.entry,
+            });
+        }
+    }
+
+    /// More is durable: what waited for it may leave.
+    pub(crate) fn release_held(&mut self) {
+        for session in std::mem::take(&mut self.holding) {
+            let slot = self.sessions.resolve(session);
+            let Some(found) = slot.and_then(|slot| self.sessions.get_mut(slot)) else {
+                continue;
+            };
+            found.is_holding = false;
+            if let Some(link) = found.link {
+                self.pump_later(link);
+            }
+        }
     }
 
     /// What policy allows now: it may have changed since a message was queued.

@@ -11,6 +11,7 @@ use casemate_codec::{PacketId, QoS};
 use crate::acknowledge::Stake;
 use crate::door::ShardIndex;
 use crate::event::EventKind;
+use crate::journal::{Record, Whole};
 use crate::message::{Draft, Message};
 use crate::outbox::{Ids, Item, NO_GROUP};
 use crate::retained::Next;
@@ -72,6 +73,10 @@ impl Shard {
         if draft.payload.is_empty() {
             // [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT-3.1.1 3.3.1-10] [MQTT-3.1.1 3.3.1-11]
             self.retained.remove(draft.tenant, draft.topic);
+            self.journal.write(&Record::Forgotten {
+                tenant: draft.tenant,
+                topic: draft.topic,
+            });
         } else {
             let known = self
                 .retained
@@ -90,6 +95,7 @@ impl Shard {
             let bytes = message.bytes();
             // [MQTT-3.3.1-5] [MQTT-3.1.1 3.3.1-5] [MQTT-3.1.1 3.3.1-7] The newest, at any QoS.
             self.retained.set(draft.tenant, draft.topic, message, bytes);
+            self.journal.write(&Record::Retained(*draft));
         }
         self.counters.retained_now = self.retained.len() as u64;
         self.counters.retained_bytes_now = self.retained.bytes() as u64;
@@ -181,6 +187,8 @@ impl Shard {
                     qos,
                     retain: true,
                     order: 0,
+                    entry: 0,
+                    whole: Whole::NONE,
                 };
                 self.send_item(slot, session, item);
                 true
@@ -192,7 +200,10 @@ impl Shard {
     fn replay_step(&mut self, session: u32) -> Step {
         let (me, now) = (self.place.index, self.now);
         let Shard {
-            sessions, retained, ..
+            sessions,
+            retained,
+            journal,
+            ..
         } = self;
         let Some(found) = sessions.get_mut(session) else {
             return Step::Later;
@@ -224,6 +235,8 @@ impl Shard {
                     }
                     let topic: Box<str> = topic.into();
                     retained.remove(tenant, &topic);
+                    let topic = &*topic;
+                    journal.write(&Record::Forgotten { tenant, topic });
                 }
                 Next::Pause { after } => {
                     replay.after = Some(after.into());

@@ -132,6 +132,13 @@ impl<M> Retained<M> {
         }
     }
 
+    /// Every message with its tenant.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &M)> {
+        self.topics
+            .iter()
+            .map(|(key, stored)| (key.tenant, &stored.message))
+    }
+
     /// How many topics have a message.
     pub fn len(&self) -> usize {
         self.topics.len()

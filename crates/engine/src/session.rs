@@ -35,6 +35,8 @@ pub(crate) struct SessionRef {
 /// State of one session.
 pub(crate) struct Session {
     pub serial: u32,
+    /// Its number in the journal; 0 while nothing of it is kept.
+    pub number: u64,
     pub hash: u64,
     pub tenant: u32,
     pub client_id: Box<str>,
@@ -59,6 +61,8 @@ pub(crate) struct Session {
     pub replays: VecDeque<Replay>,
     /// It waits in line to ask a neighbour about retained messages.
     pub is_in_line: bool,
+    /// In the list of those whose next message waits until it is durable.
+    pub is_holding: bool,
     pub will: Option<Box<Will>>,
 }
 
@@ -181,6 +185,15 @@ impl Sessions {
         self.get(me.slot)
             .filter(|session| session.serial == me.serial)
             .map(|_| me.slot)
+    }
+
+    /// Every session, in slot order.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Session)> {
+        let occupied = |(slot, entry): (usize, _)| {
+            let entry: &Option<Box<Session>> = entry;
+            entry.as_deref().map(|session| (slot as u32, session))
+        };
+        self.slots.iter().enumerate().filter_map(occupied)
     }
 
     /// Every session, in slot order.

@@ -49,6 +49,8 @@ pub struct Settings {
     pub receipts_max: u64,
     /// A window without progress for this long, with more waiting, ends the connection, ms.
     pub slow_reader_ms: u64,
+    /// Write down what must be kept, as the records of [`crate::Effect::Persist`].
+    pub journal: bool,
     /// Answered to Request Response Information; empty answers nothing.
     pub response_information: Box<str>,
 }
@@ -79,6 +81,7 @@ impl Default for Settings {
             pipe_bytes: 1024 * 1024,
             receipts_max: 16_384,
             slow_reader_ms: 60_000,
+            journal: false,
             response_information: "".into(),
         }
     }

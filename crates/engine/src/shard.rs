@@ -9,12 +9,14 @@ use casemate_codec::{
 };
 use hashbrown::HashMap;
 
+use crate::completion::Completions;
 use crate::connection::{Connection, Phase};
 use crate::counters::Counters;
 use crate::deliver::Shapes;
 use crate::door::{ConnectionId, Effect, Input, Millis, Place};
 use crate::drain::Drain;
 use crate::event::{Event, EventKind, Loss};
+use crate::journal::{Journal, Record, Whole};
 use crate::message::{Draft, Message};
 use crate::neighbour::Peer;
 use crate::policy::Policy;
@@ -55,6 +57,12 @@ pub struct Shard {
     pub(crate) seq: u64,
     pub(crate) persisted: u64,
     pub(crate) unpersisted: bool,
+    pub(crate) journal: Journal,
+    /// Number of the last message that several shards keep whole or not at all.
+    pub(crate) wholes: u64,
+    pub(crate) completions: Completions,
+    /// Sessions whose next message waits until it is durable.
+    pub(crate) holding: Vec<SessionRef>,
     pub(crate) timers: Timers,
     pub(crate) own: VecDeque<Own>,
     pub(crate) pool: Pool,
@@ -89,6 +97,7 @@ impl Shard {
             groups: Groups::default(),
             peers: (0..place.count).map(|_| Peer::default()).collect(),
             interest: HashMap::with_hasher(hasher.clone()),
+            journal: Journal::new(settings.journal, place.index, 0),
             settings,
             place,
             policy,
@@ -100,6 +109,9 @@ impl Shard {
             seq: 1,
             persisted: 0,
             unpersisted: false,
+            wholes: 0,
+            completions: Completions::default(),
+            holding: Vec::new(),
             timers: Timers::default(),
             own: VecDeque::new(),
             pool: Pool::default(),
@@ -133,9 +145,11 @@ impl Shard {
             Input::Drained { to, bytes } => self.drained(to, bytes),
             Input::Persisted { seq } => {
                 self.persisted = self.persisted.max(seq);
+                self.completions_durable();
+                self.release_held();
                 self.settle();
             }
-            Input::PersistFailed { seq } => self.persist_failed(seq),
+            Input::PersistFailed { seq, records } => self.persist_failed(seq, &records),
             Input::Policy(policy) => self.obey(policy),
             Input::Expel {
                 realm,
@@ -184,7 +198,10 @@ impl Shard {
     /// When [`Input::Tick`] and [`Input::TurnEnd`] are due, if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Millis> {
         // What a write has set free after the last turn's end must not wait for the next input.
-        let is_open = self.unpersisted || !self.pump_next_turn.is_empty() || self.has_staged();
+        let is_open = self.unpersisted
+            || !self.journal.is_empty()
+            || !self.pump_next_turn.is_empty()
+            || self.has_staged();
         if is_open {
             return Some(self.now);
         }
@@ -298,6 +315,7 @@ impl Shard {
             retain,
             expires_at: 0,
             publisher: 0,
+            whole: Whole::NONE,
         };
         self.publish_own(&draft);
     }
@@ -428,6 +446,10 @@ impl Shard {
         let at = now + u64::from(expiry_s) * 1000;
         if let Some(found) = self.sessions.get_mut(session) {
             found.ends_at = Some(at);
+            if found.number != 0 {
+                self.journal.write(&found.detached_line());
+                self.touch_store();
+            }
         }
         self.timers.arm(at, Timer::Session(me));
         self.tell_groups(session, false);
@@ -489,6 +511,10 @@ impl Shard {
         // [MQTT-3.1.1 3.1.2-7] What it published with RETAIN is no part of it and stays.
         if let Some(found) = self.sessions.remove(session) {
             self.counters.sessions_now -= 1;
+            if found.number != 0 {
+                let session = found.number;
+                self.journal.write(&Record::Ended { session });
+            }
             if found.is_durable() {
                 self.touch_store();
             }
@@ -506,18 +532,6 @@ impl Shard {
                 routes.touch(filter);
             }
         }
-    }
-
-    /// Runs a change on a session's outbox by way of the session.
-    pub(crate) fn with_session<R: Default>(
-        &mut self,
-        session: u32,
-        change: impl FnOnce(&mut crate::session::Session) -> R,
-    ) -> R {
-        self.sessions
-            .get_mut(session)
-            .map(change)
-            .unwrap_or_default()
     }
 
     /// Tells about a connection.

@@ -5,6 +5,7 @@ use casemate_codec::{share, QoS};
 use crate::acknowledge::Stake;
 use crate::deliver::{Recipient, Spread};
 use crate::door::ShardIndex;
+use crate::journal::{Journal, Record};
 use crate::message::Draft;
 use crate::outbox::{GroupRef, Item};
 use crate::route::Entry;
@@ -65,7 +66,7 @@ pub(crate) struct Groups {
 const SERIAL_BITS: u32 = 26;
 
 impl GroupRef {
-    fn new(home: ShardIndex, slot: u32, serial: u32) -> GroupRef {
+    pub fn new(home: ShardIndex, slot: u32, serial: u32) -> GroupRef {
         GroupRef(u64::from(home) << 58 | u64::from(serial) << 32 | u64::from(slot))
     }
 
@@ -77,12 +78,27 @@ impl GroupRef {
         self.0 as u32
     }
 
-    fn serial(self) -> u32 {
+    pub fn serial(self) -> u32 {
         (self.0 >> 32) as u32 & ((1 << SERIAL_BITS) - 1)
     }
 }
 
 impl Groups {
+    /// All serials up to this one have been given before.
+    pub fn go_on_from(&mut self, serial: u32) {
+        self.serial = serial;
+    }
+
+    /// Writes what each group is called.
+    pub fn dump(&self, home: ShardIndex, journal: &mut Journal) {
+        for (slot, group) in self.slots.iter().enumerate() {
+            if let Some(group) = group {
+                // Cannot truncate: slots are numbered with 32 bits.
+                journal.write(&group.record(GroupRef::new(home, slot as u32, group.serial)));
+            }
+        }
+    }
+
     fn get_mut(&mut self, slot: u32) -> Option<&mut Group> {
         self.slots.get_mut(slot as usize)?.as_mut()
     }
@@ -104,9 +120,20 @@ impl Groups {
     }
 }
 
+impl Group {
+    fn record(&self, group: GroupRef) -> Record<'_> {
+        Record::Group {
+            group,
+            tenant: self.tenant,
+            name: &self.name,
+            filter: &self.filter,
+        }
+    }
+}
+
 impl Shard {
     /// The home of a group.
-    fn group_home(&self, tenant: u32, name: &str, filter: &str) -> ShardIndex {
+    pub(crate) fn group_home(&self, tenant: u32, name: &str, filter: &str) -> ShardIndex {
         let hash = self.hasher.hash_one((tenant, name, filter));
         ((hash >> 32) % u64::from(self.place.count)) as ShardIndex
     }
@@ -180,11 +207,53 @@ impl Shard {
                     .tree
                     .insert(tenant, filter, Entry::Group(slot), |_| false);
                 self.routes.touch(filter);
-                self.interest_up(tenant, filter)
+                let told = self.interest_up(tenant, filter);
+                told.and(self.note_group(slot))
             }
             (Some(slot), MemberChange::Left) => self.member_left(slot, &member),
             (None, MemberChange::Left) => Stake::default(),
         }
+    }
+
+    /// Writes down what a new group is called, so that its members' entries can name it.
+    pub(crate) fn note_group(&mut self, slot: u32) -> Stake {
+        let home = self.place.index;
+        if !self.journal.is_kept() {
+            return Stake::default();
+        }
+        let Some(group) = self
+            .groups
+            .slots
+            .get(slot as usize)
+            .and_then(Option::as_ref)
+        else {
+            return Stake::default();
+        };
+        self.journal
+            .write(&group.record(GroupRef::new(home, slot, group.serial)));
+        self.touch_store()
+    }
+
+    /// Makes a group again after a restart.
+    pub(crate) fn restore_group(
+        &mut self,
+        (tenant, name, filter): (u32, &str, &str),
+        members: Vec<Member>,
+    ) -> GroupRef {
+        let slot = self.groups.add(Group {
+            serial: 0,
+            tenant,
+            name: name.into(),
+            filter: filter.into(),
+            members,
+            next: 0,
+        });
+        self.routes
+            .tree
+            .insert(tenant, filter, Entry::Group(slot), |_| false);
+        self.restore_interest(tenant, filter);
+        self.note_group(slot);
+        GroupRef::new(self.place.index, slot, self.groups.serial)
     }
 
     fn member_left(&mut self, slot: u32, member: &Member) -> Stake {
@@ -196,6 +265,8 @@ impl Shard {
             return Stake::default();
         }
         let (tenant, filter) = (group.tenant, group.filter.clone());
+        let group = GroupRef::new(self.place.index, slot, group.serial);
+        self.journal.write(&Record::GroupGone { group });
         self.groups.remove(slot);
         self.routes
             .tree

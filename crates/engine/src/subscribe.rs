@@ -11,6 +11,7 @@ use crate::acknowledge::{Gate, Stake};
 use crate::connection::Flow;
 use crate::event::EventKind;
 use crate::incoming::levels;
+use crate::journal::{Record, SubscriptionLine};
 use crate::route::{Entry, Subscription};
 use crate::session::SessionRef;
 use crate::shard::Shard;
@@ -148,13 +149,7 @@ impl Shard {
             None => self.put_subscription(tenant, session, line, qos, id, is_new),
         };
         self.keep_filter(session, line.filter, is_new);
-        if self
-            .sessions
-            .get(session)
-            .is_some_and(|found| found.is_durable())
-        {
-            stake = stake.and(self.touch_store());
-        }
+        stake = stake.and(self.note_subscribed(session, line, qos, id));
         // [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11] [MQTT-3.1.1 3.3.1-6]
         let wanted = match line.retain_handling {
             RetainHandling::Send => true,
@@ -168,6 +163,34 @@ impl Shard {
             self.await_replay(session, replay);
         }
         Ok((qos, stake))
+    }
+
+    /// Writes a subscription of a lasting session down.
+    fn note_subscribed(
+        &mut self,
+        session: u32,
+        line: &SubscribeFilter<'_>,
+        qos: QoS,
+        id: u32,
+    ) -> Stake {
+        let Some(found) = self.sessions.get(session) else {
+            return Stake::default();
+        };
+        let (number, is_durable) = (found.number, found.is_durable());
+        if number != 0 {
+            self.journal.write(&Record::Subscribed(SubscriptionLine {
+                session: number,
+                filter: line.filter,
+                qos,
+                no_local: line.no_local,
+                retain_as_published: line.retain_as_published,
+                id,
+            }));
+        }
+        match is_durable {
+            true => self.touch_store(),
+            false => Stake::default(),
+        }
     }
 
     /// Adds or replaces a subscription.
@@ -209,7 +232,7 @@ impl Shard {
         }
     }
 
-    fn join_group(&mut self, session: u32, filter: &str, member: Member) {
+    pub(crate) fn join_group(&mut self, session: u32, filter: &str, member: Member) {
         let Some(found) = self.sessions.get_mut(session) else {
             return;
         };
@@ -217,7 +240,7 @@ impl Shard {
         found.shared.push((filter.into(), member));
     }
 
-    fn keep_filter(&mut self, session: u32, filter: &str, is_new: bool) {
+    pub(crate) fn keep_filter(&mut self, session: u32, filter: &str, is_new: bool) {
         if let Some(found) = self.sessions.get_mut(session).filter(|_| is_new) {
             found.filters.insert(filter);
             self.counters.subscriptions_now += 1;
@@ -240,9 +263,15 @@ impl Shard {
         let mut codes = Vec::with_capacity(packet.filters.len());
         let mut stake = Stake::default();
         // [MQTT-3.10.4-6] [MQTT-3.1.1 3.10.4-6]
+        let number = self.sessions.get(session).map_or(0, |found| found.number);
         for filter in packet.filters.iter() {
             codes.push(match self.drop_subscription(session, filter) {
                 Some(needs) => {
+                    if number != 0 {
+                        let session = number;
+                        self.journal
+                            .write(&Record::Unsubscribed { session, filter });
+                    }
                     stake = stake.and(needs);
                     Reason::Success
                 }
@@ -353,6 +382,19 @@ impl Shard {
         let told = self.announce_interest(tenant, filter, true);
         self.interest.insert(key, Interest { count: 1, told });
         told
+    }
+
+    /// One more here is interested in a filter, which the neighbours learn by themselves.
+    pub(crate) fn restore_interest(&mut self, tenant: u32, filter: &str) {
+        if self.place.count > 1 {
+            let key = (tenant, Box::from(filter));
+            let told = Stake::default();
+            let interest = self
+                .interest
+                .entry(key)
+                .or_insert(Interest { count: 0, told });
+            interest.count += 1;
+        }
     }
 
     /// What a subscription waits for whose filter has been told to the neighbours before.

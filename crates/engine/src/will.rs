@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use crate::door::Millis;
 use crate::event::EventKind;
 use crate::incoming::expires_at;
+use crate::journal::Record;
 use crate::message::{Draft, Message};
 use crate::policy::Permit;
 use crate::shard::Shard;
@@ -55,6 +56,11 @@ impl Shard {
         let Some(will) = found.will.take() else {
             return;
         };
+        if found.number != 0 {
+            let session = found.number;
+            self.journal.write(&Record::WillGone { session });
+            self.touch_store();
+        }
         let Some(found) = self.sessions.get(session) else {
             return;
         };

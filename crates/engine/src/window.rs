@@ -158,6 +158,7 @@ mod tests {
     use casemate_codec::QoS;
 
     use super::*;
+    use crate::journal::Whole;
     use crate::message::Draft;
 
     fn message(payload: &[u8]) -> Message {
@@ -170,6 +171,7 @@ mod tests {
             retain: false,
             expires_at: 0,
             publisher: 0,
+            whole: Whole::NONE,
         };
         draft.keep(&mut Vec::new())
     }

@@ -1,7 +1,8 @@
-//! How shards of one process write to each other: little-endian, lengths first, never on disk.
+//! How shards write to each other and into the journal: little-endian, lengths first.
 
 use casemate_codec::QoS;
 
+use crate::journal::Whole;
 use crate::message::Draft;
 
 pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -30,6 +31,10 @@ pub(crate) fn put_message(out: &mut Vec<u8>, draft: &Draft<'_>) {
     put_long_bytes(out, draft.payload);
 }
 
+pub(crate) fn put_whole(out: &mut Vec<u8>, whole: Whole) {
+    out.extend_from_slice(&whole.0.to_le_bytes());
+}
+
 /// Reads what the functions above wrote.
 pub(crate) struct Reader<'a>(&'a [u8]);
 
@@ -40,6 +45,11 @@ impl<'a> Reader<'a> {
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Bytes that have not been read.
+    pub fn left(&self) -> usize {
+        self.0.len()
     }
 
     fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
@@ -85,6 +95,11 @@ impl<'a> Reader<'a> {
             topic: self.text()?,
             properties: self.long_bytes()?,
             payload: self.long_bytes()?,
+            whole: Whole::NONE,
         })
+    }
+
+    pub fn whole(&mut self) -> Option<Whole> {
+        Some(Whole(self.long()?))
     }
 }

@@ -89,7 +89,7 @@ impl Bare {
                     step,
                     verdict: harness::judge::by_name(&credentials),
                 },
-                Effect::Persist { seq } => Input::Persisted { seq },
+                Effect::Persist { seq, .. } => Input::Persisted { seq },
                 _ => continue,
             };
             self.shard.handle(1_000, answer, &mut self.effects);

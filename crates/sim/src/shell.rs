@@ -2,6 +2,7 @@
 
 mod effect;
 mod inbox;
+mod journal;
 mod link;
 mod pipe;
 mod store;
@@ -13,13 +14,15 @@ use std::sync::Arc;
 use casemate_codec::Reason;
 use casemate_engine::policy::Policy;
 use casemate_engine::{
-    ConnectionId, Counters, Effect, Event, Loss, Millis, Origin, Parcel, Place, Shard, Verdict,
+    ConnectionId, Counters, Effect, Event, Loss, Millis, Origin, Parcel, Place, Settings, Shard,
+    Verdict,
 };
 
 use crate::chance::Chance;
 use crate::plan::{Plan, Promptness};
 use crate::stream::Weather;
 
+use journal::Journal;
 use link::Departure;
 pub use link::{Link, Mark, Owner, Side};
 use pipe::Pipe;
@@ -113,6 +116,7 @@ pub struct Shell {
     pub links: Vec<Link>,
     /// Those whose broker end or client end still lives.
     pub live: Vec<usize>,
+    journal: Journal,
     /// For the world, which empties it.
     pub reports: Vec<Report>,
     /// Inputs handled.
@@ -123,7 +127,11 @@ impl Shell {
     /// Shards with empty tables.
     pub fn new(plan: &Arc<Plan>, policy: &Arc<Policy>, chance: &mut Chance) -> Shell {
         let seeds = [chance.bits(), chance.bits(), chance.bits(), chance.bits()];
-        let settings = Arc::new(plan.settings.clone());
+        let settings = Arc::new(Settings {
+            // Half of all runs, without another throw of the dice.
+            journal: seeds[0] & 1 == 1,
+            ..plan.settings.clone()
+        });
         let station = |index: usize| Station {
             shard: Shard::new(
                 Arc::clone(&settings),
@@ -158,6 +166,7 @@ impl Shell {
             fresh_ids: 0,
             links: Vec::new(),
             live: Vec::new(),
+            journal: Journal::new(settings.journal),
             reports: Vec::new(),
             turns: 0,
         }

@@ -21,6 +21,9 @@ use crate::shell::Shell;
 /// Steps at one moment before the world counts as standing still.
 const STEPS_MAX: u32 = 200_000;
 
+/// Turns of shards between two looks at the journals.
+const JOURNAL_TURNS: u64 = 256;
+
 /// Somebody who can be due.
 #[derive(Clone, Copy, Debug)]
 enum Actor {
@@ -167,7 +170,10 @@ impl World {
     /// Lets one actor act.
     fn run(&mut self, actor: Actor) -> Result<(), Violation> {
         match actor {
-            Actor::Shard(shard) => self.shell.turn(shard, self.now, &mut self.chance),
+            Actor::Shard(shard) => {
+                self.shell.turn(shard, self.now, &mut self.chance)?;
+                self.check_journal()
+            }
             Actor::Operator => self.operate(),
             Actor::Client(index) => {
                 let (mut scene, clients, _) = self.scene();
@@ -177,6 +183,15 @@ impl World {
                 let (mut scene, _, hostile) = self.scene();
                 hostile[index].step(&mut scene)
             }
+        }
+    }
+
+    /// Looks now and then, at a cost that grows with all that is held, whether a restart would go
+    /// on as this broker does.
+    fn check_journal(&mut self) -> Result<(), Violation> {
+        match self.shell.turns % JOURNAL_TURNS {
+            0 => self.shell.check_journal(self.now, &mut self.chance),
+            _ => Ok(()),
         }
     }
 

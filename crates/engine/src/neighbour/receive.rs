@@ -6,11 +6,12 @@ use casemate_codec::QoS;
 
 use super::question::Question;
 use super::{
-    ASK, DEFER, INTEREST, MEMBER, PUBLISH, RECEIPT, RECEIPT_APART, RETURN, ROUTE, SHARE, STORE,
-    TELL,
+    ASK, COMPLETE, DEFER, INTEREST, MEMBER, PUBLISH, RECEIPT, RECEIPT_APART, RETURN, ROUTE, SHARE,
+    STORE, TELL,
 };
 use crate::acknowledge::Stake;
 use crate::door::ShardIndex;
+use crate::journal::Whole;
 use crate::message::Draft;
 use crate::outbox::GroupRef;
 use crate::policy::Permit;
@@ -64,6 +65,11 @@ impl Shard {
             }
             return Some(());
         }
+        if kind == COMPLETE {
+            self.completed(Whole::new(from, number));
+            return Some(());
+        }
+        let peer = &mut self.peers[usize::from(from)];
         if kind == RECEIPT_APART {
             peer.deferred.remove(&number);
             return Some(());
@@ -76,7 +82,7 @@ impl Shard {
             RETURN => {
                 let group = GroupRef(reader.long()?);
                 let attempts = reader.byte()?;
-                let draft = reader.message()?;
+                let draft = whole_message(reader)?;
                 match self.has_expired(&draft) {
                     true => Stake::default(),
                     false => self.share_returned(group, attempts, &draft),
@@ -96,7 +102,7 @@ impl Shard {
         reader: &mut Reader<'_>,
     ) -> Option<Stake> {
         let purpose = reader.byte()?;
-        let draft = reader.message()?;
+        let draft = whole_message(reader)?;
         if draft.retain {
             let home = self.retained_home(draft.tenant, draft.topic);
             self.note_news(from, home, number);
@@ -165,7 +171,7 @@ impl Shard {
         let retain_as_published = reader.byte()? != 0;
         let group = GroupRef(reader.long()?);
         let attempts = reader.byte()?;
-        let draft = reader.message()?;
+        let draft = whole_message(reader)?;
         if self.has_expired(&draft) {
             return Some(Stake::default());
         }
@@ -213,6 +219,13 @@ impl Shard {
         }
         Some(())
     }
+}
+
+/// A message that is on its way to sessions.
+fn whole_message<'a>(reader: &mut Reader<'a>) -> Option<Draft<'a>> {
+    let draft = reader.message()?;
+    let whole = reader.whole()?;
+    Some(Draft { whole, ..draft })
 }
 
 pub(super) fn read_session(reader: &mut Reader<'_>) -> Option<SessionRef> {

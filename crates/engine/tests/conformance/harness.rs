@@ -14,6 +14,8 @@
 pub mod build;
 #[path = "judge.rs"]
 pub mod judge;
+#[path = "store.rs"]
+mod store;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -54,9 +56,21 @@ struct Line {
     closed: bool,
 }
 
+fn shards_of(settings: &Arc<Settings>, count: ShardIndex) -> Vec<Shard> {
+    let policy = Arc::new(policy(1));
+    let place = |index| Place {
+        index,
+        count,
+        seeds: [1, 2, 3, 4],
+    };
+    let make = |index| Shard::new(settings.clone(), place(index), policy.clone(), 0);
+    (0..count).map(make).collect()
+}
+
 /// One broker of one or more shards with its clients.
 pub struct Lab {
     shards: Vec<Shard>,
+    settings: Arc<Settings>,
     lines: Vec<Line>,
     queue: VecDeque<(usize, Effect)>,
     now: Millis,
@@ -68,7 +82,9 @@ pub struct Lab {
     in_held_pipes: Vec<((usize, usize), Vec<u8>)>,
     /// While true, a transport that the broker has closed still carries bytes both ways.
     pub lingers: bool,
-    owed: Vec<(usize, u64)>,
+    owed: Vec<(usize, u64, Vec<u8>)>,
+    /// What is durable, in the order in which it became so.
+    pub log: Vec<Vec<u8>>,
     /// Everything told, oldest first.
     pub events: Vec<EventKind>,
     /// Shards that have said that all their promises are kept.
@@ -82,18 +98,16 @@ impl Lab {
         Lab::with(Settings::default(), 1)
     }
 
-    /// As many shards as asked, with these settings.
+    /// As many shards as asked, with these settings; they write down what must be kept, and
+    /// whenever all is quiet that is compared with what they hold.
     pub fn with(settings: Settings, shards: ShardIndex) -> Lab {
-        let settings = Arc::new(settings);
-        let policy = Arc::new(policy(1));
-        let place = |index| Place {
-            index,
-            count: shards,
-            seeds: [1, 2, 3, 4],
-        };
-        let make = |index| Shard::new(settings.clone(), place(index), policy.clone(), 0);
+        let settings = Arc::new(Settings {
+            journal: true,
+            ..settings
+        });
         Lab {
-            shards: (0..shards).map(make).collect(),
+            shards: shards_of(&settings, shards),
+            settings,
             lines: Vec::new(),
             queue: VecDeque::new(),
             now: 1_000,
@@ -103,6 +117,7 @@ impl Lab {
             in_held_pipes: Vec::new(),
             lingers: false,
             owed: Vec::new(),
+            log: Vec::new(),
             events: Vec::new(),
             settled: 0,
             batch_bytes_most: 0,
@@ -201,6 +216,12 @@ impl Lab {
                 if ack.codes.iter().all(|code| (code as u8) == qos as u8)),
             "no grant but {found:?}"
         );
+    }
+
+    /// Subscribes at QoS 1 with packet id 1 and leaves everything to be taken.
+    pub fn subscribe_and_keep(&mut self, peer: Peer, filter: &str) {
+        let line = [plain(filter, QoS::AtLeastOnce)];
+        self.say(peer, &subscribe(1, &line));
     }
 
     /// The transport of a client is gone without a word.
@@ -308,24 +329,6 @@ impl Lab {
         self.run();
     }
 
-    /// Answers every Persist that was held back.
-    pub fn release_store(&mut self) {
-        self.store_holds = false;
-        for (shard, seq) in std::mem::take(&mut self.owed) {
-            self.put(shard, Input::Persisted { seq });
-        }
-        self.run();
-    }
-
-    /// Answers every Persist that was held back: it failed.
-    pub fn fail_store(&mut self) {
-        self.store_holds = false;
-        for (shard, seq) in std::mem::take(&mut self.owed) {
-            self.put(shard, Input::PersistFailed { seq });
-        }
-        self.run();
-    }
-
     /// Orders every shard to take no new promise.
     pub fn drain(&mut self, server_reference: Option<&str>) {
         for shard in 0..self.shards.len() {
@@ -361,6 +364,10 @@ impl Lab {
             }
             let written = (0..self.lines.len()).fold(false, |any, line| self.write(line) | any);
             if !written && self.queue.is_empty() {
+                // Each look costs as much as there is, so that long tests are looked at less often.
+                if self.log.len() < 200 || self.log.len().is_power_of_two() {
+                    self.check_journal();
+                }
                 return;
             }
         }
@@ -399,8 +406,10 @@ impl Lab {
                     self.carry(pipe, &batch);
                 }
             }
-            Effect::Persist { seq } if self.store_holds => self.owed.push((shard, seq)),
-            Effect::Persist { seq } => self.put(shard, Input::Persisted { seq }),
+            Effect::Persist { seq, records } if self.store_holds => {
+                self.owed.push((shard, seq, records));
+            }
+            Effect::Persist { seq, records } => self.persisted(shard, seq, records),
             Effect::Pause { id } => self.paused(shard, id, true),
             Effect::Resume { id } => self.paused(shard, id, false),
             Effect::Close { id } => self.close(shard, id),

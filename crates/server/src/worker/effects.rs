@@ -37,7 +37,7 @@ impl Worker {
                 );
             }
             // Nothing outlives this process yet, so everything is as durable as it will be.
-            Effect::Persist { seq } => {
+            Effect::Persist { seq, .. } => {
                 self.shard
                     .handle(self.now, Input::Persisted { seq }, &mut self.effects);
             }

@@ -275,7 +275,7 @@ impl Stage {
                     let answer = Input::Decided { id, step, verdict };
                     self.shard.handle(NOW, answer, &mut self.effects);
                 }
-                Effect::Persist { seq } => {
+                Effect::Persist { seq, .. } => {
                     let answer = Input::Persisted { seq };
                     self.shard.handle(NOW, answer, &mut self.effects);
                 }

@@ -2,6 +2,7 @@
 
 use casemate_engine::{ConnectionId, Credentials, Effect, Event, EventKind, Millis};
 
+use super::store::Batch;
 use super::turn::gather;
 use super::{Item, Report, Shell, Side};
 use crate::chance::Chance;
@@ -53,7 +54,10 @@ impl Shell {
                 self.post(to, at, Item::Forwarded { from: shard, batch });
                 Ok(())
             }
-            Effect::Persist { seq } => self.stations[shard].store.ask(now, chance, seq),
+            Effect::Persist { seq, records } => {
+                let batch = Batch { seq, records };
+                self.stations[shard].store.ask(now, chance, batch)
+            }
             Effect::Flush { id } => {
                 let link = self.expect_seated(shard, id, "Flush")?;
                 self.write_link(shard, link, now, chance)

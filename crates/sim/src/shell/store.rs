@@ -11,13 +11,20 @@ use crate::plan::Promptness;
 /// A `seq` for each shard; unused places stay 0.
 pub type Seqs = [u64; 4];
 
-/// An answer of the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a shard asked to be made durable.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub seq: u64,
+    pub records: Vec<u8>,
+}
+
+/// An answer of the store: what it is about, oldest first, at least one.
+#[derive(Debug)]
 pub enum Answer {
-    /// All up to this is durable.
-    Persisted(u64),
-    /// What followed the last answer, up to this, is lost.
-    Failed(u64),
+    /// All up to the last is durable.
+    Persisted(Vec<Batch>),
+    /// These are lost: all that was asked for and not answered.
+    Failed(Vec<Batch>),
 }
 
 /// What a shard asked for and what it got.
@@ -25,7 +32,7 @@ pub enum Answer {
 pub struct Store {
     promptness: Promptness,
     failures_permille: u64,
-    waiting: VecDeque<(Millis, u64)>,
+    waiting: VecDeque<(Millis, Batch)>,
     last_at: Millis,
     /// Until this moment it does not answer at all.
     stalled_until: Millis,
@@ -53,7 +60,8 @@ impl Store {
     ///
     /// # Errors
     /// `seq` does not grow.
-    pub fn ask(&mut self, now: Millis, chance: &mut Chance, seq: u64) -> Result<(), Violation> {
+    pub fn ask(&mut self, now: Millis, chance: &mut Chance, batch: Batch) -> Result<(), Violation> {
+        let seq = batch.seq;
         ensure!(
             seq > self.issued,
             Door,
@@ -70,7 +78,7 @@ impl Store {
             self.stalled_until = now + chance.between(100, 4_000);
         }
         self.last_at = self.last_at.max(at).max(self.stalled_until);
-        self.waiting.push_back((self.last_at, seq));
+        self.waiting.push_back((self.last_at, batch));
         Ok(())
     }
 
@@ -81,23 +89,26 @@ impl Store {
 
     /// The answer that is due: all that is ready is answered together.
     pub fn answer(&mut self, now: Millis, chance: &mut Chance) -> Option<Answer> {
-        let mut newest = None;
-        while let Some((at, seq)) = self.waiting.front().copied() {
-            if at > now {
-                break;
-            }
-            self.waiting.pop_front();
-            newest = Some(seq);
+        let mut ready = Vec::new();
+        while self.waiting.front().is_some_and(|(at, _)| *at <= now) {
+            ready.extend(self.waiting.pop_front().map(|(_, batch)| batch));
             if chance.percent(30) {
                 break;
             }
         }
-        let seq = newest?;
+        let newest = ready.last()?.seq;
         if chance.below(1_000) < self.failures_permille {
-            return Some(Answer::Failed(seq));
+            // What was asked for meanwhile may build on it, so that it fails as well.
+            ready.extend(self.waiting.drain(..).map(|(_, batch)| batch));
+            return Some(Answer::Failed(ready));
         }
-        self.persisted = seq;
-        Some(Answer::Persisted(seq))
+        self.persisted = newest;
+        Some(Answer::Persisted(ready))
+    }
+
+    /// What was asked for and not answered, oldest first.
+    pub fn unanswered(&self) -> impl Iterator<Item = &Batch> {
+        self.waiting.iter().map(|(_, batch)| batch)
     }
 
     /// Answers at once and without failure from now on.

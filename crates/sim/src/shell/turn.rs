@@ -4,7 +4,8 @@ use std::io::IoSlice;
 
 use casemate_engine::{Input, Millis};
 
-use super::{store, Effects, Shell, Side, LOST};
+use super::store::{Answer, Batch};
+use super::{Effects, Shell, Side, LOST};
 use crate::chance::Chance;
 use crate::history::{ensure, Violation};
 
@@ -50,6 +51,23 @@ impl Shell {
             }
         }
         self.linger(shard, now, chance)
+    }
+
+    /// Compares what the shards have written down with what they hold, with all shards at the end
+    /// of a turn.
+    ///
+    /// # Errors
+    /// A restart would not go on as this broker does.
+    pub fn check_journal(&mut self, now: Millis, chance: &mut Chance) -> Result<(), Violation> {
+        if !self.journal.is_kept() {
+            return Ok(());
+        }
+        for shard in 0..self.stations.len() {
+            self.handle(shard, now, chance, Input::TurnEnd)?;
+        }
+        let shards = self.stations.iter().map(|station| &station.shard);
+        let unanswered = self.stations.iter().map(|it| it.store.unanswered());
+        self.journal.check(shards, unanswered.flatten())
     }
 
     /// Gives one input to the shard and carries out what it asks for.
@@ -188,11 +206,19 @@ impl Shell {
             let Some(answer) = self.stations[shard].store.answer(now, chance) else {
                 break;
             };
-            let input = match answer {
-                store::Answer::Persisted(seq) => Input::Persisted { seq },
-                store::Answer::Failed(seq) => Input::PersistFailed { seq },
-            };
-            self.handle(shard, now, chance, input)?;
+            match answer {
+                Answer::Persisted(batches) => {
+                    let seq = batches.last().map_or(0, |batch| batch.seq);
+                    self.journal.append(&batches)?;
+                    self.handle(shard, now, chance, Input::Persisted { seq })?;
+                }
+                Answer::Failed(batches) => {
+                    for Batch { seq, records } in batches {
+                        let input = Input::PersistFailed { seq, records };
+                        self.handle(shard, now, chance, input)?;
+                    }
+                }
+            }
         }
         Ok(())
     }

@@ -1,0 +1,169 @@
+//! The journal: what a shard writes down so that its promises outlive the process.
+//!
+//! Each change of what must be kept becomes a [`Record`] in the batch of the turn, which leaves as
+//! [`Effect::Persist`](crate::Effect::Persist); whoever waits for it waits for its number. The
+//! records alone rebuild everything: [`Kept`] takes batch after batch in, and a shard can be made
+//! of it. What a shard holds can be written as records too ([`dump`](mod@dump)), which is how old
+//! ones become superfluous, and how tests compare the two.
+//!
+//! Records name sessions and messages by numbers that are given once in the life of a store. Each
+//! shard writes its own copy of a message, as a neighbour does that is another machine one day.
+
+mod dump;
+mod kept;
+mod record;
+mod restore;
+#[cfg(test)]
+mod tests;
+
+pub use kept::{Damaged, Kept};
+pub(crate) use record::{Record, SessionLine, SubscriptionLine, WillLine};
+
+use casemate_codec::QoS;
+
+use crate::door::ShardIndex;
+use crate::message::Draft;
+use crate::outbox::{GroupRef, Ids};
+
+/// Low bits of a number that are the shard's that gave it.
+pub(crate) const SHARD_BITS: u32 = 6;
+
+/// First byte of each batch: how its records are written.
+pub(crate) const FORMAT: u8 = 1;
+
+/// A message of QoS 2 that several shards have, as its publisher's shard counts it. Until that
+/// shard has written down that all have theirs, a restart treats it as never published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Whole(
+    /// The publisher's shard in the low six bits, and its number of the message; 0 for a message
+    /// that needs no such word.
+    pub u64,
+);
+
+impl Whole {
+    pub const NONE: Whole = Whole(0);
+
+    /// `number` is at least 1 and below 2^58.
+    pub fn new(origin: ShardIndex, number: u64) -> Whole {
+        Whole(number << SHARD_BITS | u64::from(origin))
+    }
+
+    pub fn number(self) -> u64 {
+        self.0 >> SHARD_BITS
+    }
+
+    pub fn is_some(self) -> bool {
+        self != Whole::NONE
+    }
+}
+
+/// The records of one shard that have not left.
+#[derive(Default)]
+pub(crate) struct Journal {
+    is_kept: bool,
+    shard: ShardIndex,
+    /// The last number given.
+    last: u64,
+    /// Of this turn.
+    open: Vec<u8>,
+    /// Of batches that failed: they come first in the next one.
+    failed: Vec<u8>,
+}
+
+impl Journal {
+    /// An empty journal; one that is not kept takes no records.
+    pub fn new(is_kept: bool, shard: ShardIndex, last: u64) -> Journal {
+        Journal {
+            is_kept,
+            shard,
+            last,
+            ..Journal::default()
+        }
+    }
+
+    #[inline]
+    pub fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
+    /// All numbers up to this one have been given before.
+    pub fn go_on_from(&mut self, last: u64) {
+        self.last = self.last.max(last);
+    }
+
+    /// A number that no other session or message of this store has.
+    pub fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last << SHARD_BITS | u64::from(self.shard)
+    }
+
+    /// Appends a record to the batch of this turn.
+    pub fn write(&mut self, record: &Record<'_>) {
+        if self.is_kept {
+            record.write(&mut self.open);
+        }
+    }
+
+    /// Appends the body of a message and gives its number.
+    pub fn write_message(&mut self, draft: &Draft<'_>) -> u64 {
+        let number = self.number();
+        self.write(&Record::Message {
+            number,
+            draft: *draft,
+        });
+        number
+    }
+
+    /// True where nothing waits to leave.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.failed.is_empty()
+    }
+
+    /// The batch of this turn, with those that failed before it.
+    pub fn take(&mut self) -> Vec<u8> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        let mut batch = Vec::with_capacity(1 + self.failed.len() + self.open.len());
+        batch.push(FORMAT);
+        batch.append(&mut self.failed);
+        batch.append(&mut self.open);
+        batch
+    }
+
+    /// A batch will never be durable: its records go into the next.
+    pub fn renew(&mut self, batch: &[u8]) {
+        if let Some((_, records)) = batch.split_first() {
+            self.failed.extend_from_slice(records);
+        }
+    }
+}
+
+/// How one session got a message: its line in the journal.
+pub(crate) struct EntryLine<'a> {
+    pub session: u64,
+    pub entry: u64,
+    pub message: u64,
+    pub qos: QoS,
+    pub retain: bool,
+    pub is_launched: bool,
+    pub ids: &'a Ids,
+    pub group: GroupRef,
+    pub whole: Whole,
+}
+
+impl EntryLine<'_> {
+    pub fn write(&self, journal: &mut Journal) {
+        journal.write(&Record::Entry {
+            session: self.session,
+            entry: self.entry,
+            message: self.message,
+            qos: self.qos,
+            retain: self.retain,
+            is_launched: self.is_launched,
+            ids: self.ids.as_ref().map_or(Vec::new(), |ids| ids.to_vec()),
+            group: self.group,
+            whole: self.whole,
+        });
+    }
+}
