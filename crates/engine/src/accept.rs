@@ -222,7 +222,16 @@ impl Shard {
         grant: &Grant,
         key: &SessionKey,
     ) -> Result<(), Reason> {
-        if self.sessions.find(key).is_none() {
+        let known = self.sessions.find(key);
+        let was_kept = known
+            .and_then(|known| self.sessions.get(known))
+            .is_some_and(|found| found.is_durable());
+        if self.is_ailing && (was_kept || self.expiry_of(hello) > 0) {
+            // Its CONNACK would wait for the store; another node may have one that works.
+            self.counters.limit_refusals += 1;
+            return Err(Reason::ServerUnavailable);
+        }
+        if known.is_none() {
             let of_principal = self.sessions.of_principal(&grant.principal);
             let full = self.sessions.len() >= self.settings.sessions_max
                 || of_principal >= self.settings.sessions_per_principal_max;

@@ -7,7 +7,7 @@ use casemate_codec::{forwardable, PacketId, Publish, QoS, Reason, Version};
 use crate::acknowledge::{Stake, PUBACK, PUBREC};
 use crate::connection::{Flow, Memo, Phase};
 use crate::door::Millis;
-use crate::event::EventKind;
+use crate::event::{EventKind, Loss};
 use crate::journal::{Record, Whole};
 use crate::message::Draft;
 use crate::policy::{Permit, PublishRights};
@@ -264,6 +264,9 @@ impl Shard {
         verbatim: Option<Verbatim<'_>>,
         route: &Route,
     ) -> Flow {
+        if self.is_ailing && (terms.qos > QoS::AtMostOnce || terms.retain) {
+            return self.publish_unkept(slot, terms);
+        }
         if !self.has_room(draft, route) {
             return Flow::Blocked;
         }
@@ -276,6 +279,27 @@ impl Shard {
         if terms.qos > QoS::AtMostOnce {
             self.publish_accepted(slot, session, terms, stake, whole);
         }
+        Flow::Continue
+    }
+
+    /// The store keeps nothing now: a 5.0 client is told so, an older one loses its connection
+    /// ([MQTT-3.1.1 4.8.0-2]), so that both keep what they have; at QoS 0 it is dropped.
+    #[cold]
+    fn publish_unkept(&mut self, slot: u32, terms: Terms) -> Flow {
+        self.counters.limit_refusals += 1;
+        let Some(connection) = self.connection_mut(slot) else {
+            return Flow::Stop;
+        };
+        if terms.qos == QoS::AtMostOnce {
+            return Flow::Continue;
+        }
+        let reason = Reason::QuotaExceeded;
+        if connection.version != Version::V5 {
+            self.close(slot, reason, Loss::Refused(reason));
+            return Flow::Stop;
+        }
+        connection.receiving += 1;
+        self.acknowledge_publish(slot, terms.qos, terms.packet_id, reason, Stake::default());
         Flow::Continue
     }
 

@@ -58,6 +58,8 @@ pub struct Shard {
     pub(crate) persisted: u64,
     pub(crate) unpersisted: bool,
     pub(crate) journal: Journal,
+    /// The store keeps nothing now: no promise is made that it would have to keep.
+    pub(crate) is_ailing: bool,
     /// Number of the last message that several shards keep whole or not at all.
     pub(crate) wholes: u64,
     pub(crate) completions: Completions,
@@ -98,6 +100,7 @@ impl Shard {
             peers: (0..place.count).map(|_| Peer::default()).collect(),
             interest: HashMap::with_hasher(hasher.clone()),
             journal: Journal::new(settings.journal, place.index, 0),
+            is_ailing: false,
             settings,
             place,
             policy,
@@ -145,6 +148,7 @@ impl Shard {
             Input::Drained { to, bytes } => self.drained(to, bytes),
             Input::Persisted { seq } => {
                 self.persisted = self.persisted.max(seq);
+                self.is_ailing = false;
                 self.completions_durable();
                 self.release_held();
                 self.settle();

@@ -129,6 +129,10 @@ impl Shard {
             self.limit_reached(slot, "subscriptions_per_session_max");
             return Err(Reason::QuotaExceeded);
         }
+        if self.is_ailing && found.is_durable() {
+            self.counters.limit_refusals += 1;
+            return Err(Reason::QuotaExceeded);
+        }
         let tenant = found.tenant;
         let me = found.me(session);
         let qos = line.qos.min(right.qos_max);

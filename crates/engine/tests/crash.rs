@@ -12,7 +12,9 @@ use casemate_codec::{
     UserProperties, Version, Will, WillProperties,
 };
 use casemate_engine::Settings;
-use harness::{hello, id, lasting, message, packets, plain, subscribe, welcome, Lab, Peer, BOTH};
+use harness::{
+    hello, id, lasting, message, packets, plain, refusal, subscribe, welcome, Lab, Peer, BOTH,
+};
 
 /// Shards before and after the crash.
 const SHARDS: [(u16, u16); 5] = [(1, 1), (1, 3), (3, 1), (3, 3), (2, 4)];
@@ -510,4 +512,67 @@ fn what_failed_to_be_durable_becomes_so_with_the_next() {
             &[welcome(version, true), each(1, b"1"), each(2, b"2")],
         );
     }
+}
+
+/// Goal: while nothing can be kept, nothing is promised, and everybody is told who can be. Method: a
+/// store that fails and then answers nothing; then it works again.
+#[test]
+fn while_the_store_fails_no_promise_is_made_and_then_all_goes_on() {
+    let mut lab = lab(1);
+    let lasting_old = lab.joined(&lasting(Version::V311, "old"));
+    let lasting_new = lab.joined(&lasting(Version::V5, "new"));
+    let brief = lab.client(Version::V5, "brief");
+    let reader = lab.client(Version::V5, "reader");
+    lab.subscribe(reader, "t", QoS::AtLeastOnce);
+    lab.store_holds = true;
+    let keeps = lab.client(Version::V5, "keeps");
+    let retained = |number| {
+        let qos = if number == 0 {
+            QoS::AtMostOnce
+        } else {
+            QoS::AtLeastOnce
+        };
+        Packet::Publish(Publish {
+            retain: true,
+            ..message("r", b"x", qos, number)
+        })
+    };
+    lab.say(keeps, &retained(1));
+    lab.fail_and_hold();
+    assert!(lab.is_closed(keeps));
+    let refused = |packet_id| Ack {
+        reason: Reason::QuotaExceeded,
+        ..ack(packet_id)
+    };
+    let publish = |qos, number| Packet::Publish(message("t", b"x", qos, number));
+    lab.say(brief, &publish(QoS::AtLeastOnce, 1));
+    lab.say(brief, &publish(QoS::ExactlyOnce, 2));
+    lab.say(brief, &retained(0));
+    lab.say(brief, &publish(QoS::AtMostOnce, 0));
+    lab.expect_open(
+        brief,
+        &[Packet::Puback(refused(1)), Packet::Pubrec(refused(2))],
+    );
+    lab.say(lasting_old, &publish(QoS::AtLeastOnce, 1));
+    lab.expect_end(lasting_old, &[]);
+    lab.say(lasting_new, &subscribe(3, &[plain("t", QoS::AtMostOnce)]));
+    let suback = |code| {
+        Packet::Suback(casemate_codec::Suback {
+            packet_id: id(3),
+            reason_string: None,
+            user: UserProperties::default(),
+            codes: casemate_codec::Codes::List(code),
+        })
+    };
+    lab.expect_open(lasting_new, &[suback(&[Reason::QuotaExceeded])]);
+    // QoS 0 promises nothing and goes on.
+    lab.expect_open(reader, &[publish(QoS::AtMostOnce, 0)]);
+    let late = lab.connect(&lasting(Version::V5, "late"));
+    lab.expect_end(late, &[refusal(Reason::ServerUnavailable)]);
+    lab.release_store();
+    lab.say(lasting_new, &subscribe(3, &[plain("t", QoS::AtMostOnce)]));
+    lab.expect_open(lasting_new, &[suback(&[Reason::Success])]);
+    lab.say(brief, &publish(QoS::AtLeastOnce, 1));
+    lab.expect_open(brief, &[Packet::Puback(ack(1))]);
+    lab.joined(&lasting(Version::V5, "late"));
 }

@@ -27,6 +27,14 @@ impl Lab {
         true
     }
 
+    /// Answers every Persist that was held back: it failed. What is asked for then is held back.
+    pub fn fail_and_hold(&mut self) {
+        for (shard, seq, records) in std::mem::take(&mut self.owed) {
+            self.put(shard, Input::PersistFailed { seq, records });
+        }
+        self.run();
+    }
+
     /// Answers every Persist that was held back: it failed.
     pub fn fail_store(&mut self) {
         self.store_holds = false;
