@@ -226,7 +226,7 @@ impl Shard {
         let was_kept = known
             .and_then(|known| self.sessions.get(known))
             .is_some_and(|found| found.is_durable());
-        if self.is_ailing && (was_kept || self.expiry_of(hello) > 0) {
+        if self.journal.is_ailing && (was_kept || self.expiry_of(hello) > 0) {
             // Its CONNACK would wait for the store; another node may have one that works.
             self.counters.limit_refusals += 1;
             return Err(Reason::ServerUnavailable);

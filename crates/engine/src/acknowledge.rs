@@ -228,7 +228,6 @@ impl Shard {
     /// acknowledged.
     pub(crate) fn persist_failed(&mut self, seq: u64, records: &[u8]) {
         self.journal.renew(records);
-        self.is_ailing = true;
         self.fail_gates(|stake| stake.seq > 0 && stake.seq <= seq);
         self.renew_owed(seq);
     }

@@ -17,6 +17,8 @@ use crate::shard::Shard;
 /// What this shard has begun and others have, and what others have begun and this shard has.
 #[derive(Default)]
 pub(crate) struct Completions {
+    /// Number of the last message of this shard that several keep whole or not at all.
+    last: u64,
     /// Waits for receipts and for what this shard has written itself, in order of numbers.
     open: VecDeque<Open>,
     /// Written down as complete in the batch of `seq`, which is not durable yet.
@@ -60,8 +62,8 @@ impl Shard {
         if !session.is_some_and(|found| found.is_durable()) {
             return Whole::NONE;
         }
-        self.wholes += 1;
-        Whole::new(self.place.index, self.wholes)
+        self.completions.last += 1;
+        Whole::new(self.place.index, self.completions.last)
     }
 
     /// A message has been routed: what PUBREC now waits for.
@@ -90,14 +92,14 @@ impl Shard {
 
     /// All numbers up to this one were given before a restart, and nobody waits for them.
     pub(crate) fn restore_completions(&mut self, last: u64) {
-        self.wholes = last;
+        self.completions.last = last;
         self.completions.done = last;
     }
 
     /// What an acknowledgement waits for that speaks for every message so far.
     pub(crate) fn all_wholes(&self) -> Stake {
         Stake {
-            whole: self.wholes,
+            whole: self.completions.last,
             ..Stake::default()
         }
     }

@@ -26,7 +26,8 @@ pub struct Place {
     pub index: ShardIndex,
     /// How many shards there are, 1 to 64.
     pub count: ShardIndex,
-    /// Seeds of keyed hashing; the same in every shard of one broker, fresh at each start.
+    /// Seeds of keyed hashing; the same in every shard of one broker, kept with what is kept,
+    /// else fresh at each start.
     pub seeds: [u64; 4],
 }
 

@@ -264,7 +264,7 @@ impl Shard {
         verbatim: Option<Verbatim<'_>>,
         route: &Route,
     ) -> Flow {
-        if self.is_ailing && (terms.qos > QoS::AtMostOnce || terms.retain) {
+        if self.journal.is_ailing && (terms.qos > QoS::AtMostOnce || terms.retain) {
             return self.publish_unkept(slot, terms);
         }
         if !self.has_room(draft, route) {

@@ -61,6 +61,8 @@ impl Whole {
 #[derive(Default)]
 pub(crate) struct Journal {
     is_kept: bool,
+    /// The store keeps nothing now: no promise is made that it would have to keep.
+    pub is_ailing: bool,
     shard: ShardIndex,
     /// The last number given.
     last: u64,
@@ -133,6 +135,7 @@ impl Journal {
 
     /// A batch will never be durable: its records go into the next.
     pub fn renew(&mut self, batch: &[u8]) {
+        self.is_ailing = true;
         if let Some((_, records)) = batch.split_first() {
             self.failed.extend_from_slice(records);
         }

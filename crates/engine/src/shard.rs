@@ -58,10 +58,6 @@ pub struct Shard {
     pub(crate) persisted: u64,
     pub(crate) unpersisted: bool,
     pub(crate) journal: Journal,
-    /// The store keeps nothing now: no promise is made that it would have to keep.
-    pub(crate) is_ailing: bool,
-    /// Number of the last message that several shards keep whole or not at all.
-    pub(crate) wholes: u64,
     pub(crate) completions: Completions,
     /// Sessions whose next message waits until it is durable.
     pub(crate) holding: Vec<SessionRef>,
@@ -100,7 +96,6 @@ impl Shard {
             peers: (0..place.count).map(|_| Peer::default()).collect(),
             interest: HashMap::with_hasher(hasher.clone()),
             journal: Journal::new(settings.journal, place.index, 0),
-            is_ailing: false,
             settings,
             place,
             policy,
@@ -112,7 +107,6 @@ impl Shard {
             seq: 1,
             persisted: 0,
             unpersisted: false,
-            wholes: 0,
             completions: Completions::default(),
             holding: Vec::new(),
             timers: Timers::default(),
@@ -148,7 +142,7 @@ impl Shard {
             Input::Drained { to, bytes } => self.drained(to, bytes),
             Input::Persisted { seq } => {
                 self.persisted = self.persisted.max(seq);
-                self.is_ailing = false;
+                self.journal.is_ailing = false;
                 self.completions_durable();
                 self.release_held();
                 self.settle();

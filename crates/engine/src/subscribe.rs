@@ -129,7 +129,7 @@ impl Shard {
             self.limit_reached(slot, "subscriptions_per_session_max");
             return Err(Reason::QuotaExceeded);
         }
-        if self.is_ailing && found.is_durable() {
+        if self.journal.is_ailing && found.is_durable() {
             self.counters.limit_refusals += 1;
             return Err(Reason::QuotaExceeded);
         }

@@ -514,8 +514,8 @@ fn what_failed_to_be_durable_becomes_so_with_the_next() {
     }
 }
 
-/// Goal: while nothing can be kept, nothing is promised, and everybody is told who can be. Method: a
-/// store that fails and then answers nothing; then it works again.
+/// Goal: while nothing can be kept nothing is promised, and whoever can be told is. Method: a store
+/// that fails and then answers nothing; then it works again.
 #[test]
 fn while_the_store_fails_no_promise_is_made_and_then_all_goes_on() {
     let mut lab = lab(1);

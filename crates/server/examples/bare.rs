@@ -17,8 +17,8 @@ use aws_lc_rs::{constant_time, digest};
 use casemate_codec::QoS;
 use casemate_engine::policy::{Operation, Policy, Role, Rule};
 use casemate_server::{
-    Answer, ClientCertificates, Listener, Options, Reason, Security, Server, TlsOptions,
-    TlsVersions, WebSocketOptions,
+    Answer, ClientCertificates, Durability, Keys, Listener, Options, Reason, Security, Server,
+    StoreOptions, TlsOptions, TlsVersions, WebSocketOptions,
 };
 
 #[global_allocator]
@@ -29,7 +29,8 @@ const ROLE: &str = "all";
 
 const USAGE: &str = "bare --port N [--ws-port N] [--tls-port N --cert FILE --key FILE [--ca FILE]]
      [--shards N] [--user NAME:PASSWORD …] [--anonymous] [--tls12] [--connections-max N]
-     [--connect-deadline-ms N] [--sys-interval-s N] [--until-eof]";
+     [--connect-deadline-ms N] [--sys-interval-s N] [--until-eof]
+     [--store FOLDER] [--durability disk|os]";
 
 struct Arguments {
     port: Option<u16>,
@@ -42,6 +43,8 @@ struct Arguments {
     anonymous: bool,
     tls12: bool,
     until_eof: bool,
+    store: Option<PathBuf>,
+    durability: Durability,
     options: Options,
 }
 
@@ -144,6 +147,8 @@ impl Arguments {
             anonymous: false,
             tls12: false,
             until_eof: false,
+            store: None,
+            durability: Durability::Disk,
             // Nobody fetches events here.
             options: Options {
                 sys_interval_s: 0,
@@ -172,6 +177,14 @@ impl Arguments {
                 }
                 "--anonymous" => arguments.anonymous = true,
                 "--tls12" => arguments.tls12 = true,
+                "--store" => arguments.store = Some(value()?.into()),
+                "--durability" => {
+                    arguments.durability = match value()?.as_str() {
+                        "disk" => Durability::Disk,
+                        "os" => Durability::Os,
+                        other => return Err(format!("{other:?} is neither disk nor os")),
+                    };
+                }
                 "--until-eof" => arguments.until_eof = true,
                 "--connections-max" => {
                     arguments.options.settings.connections_max = number(&value()?)?;
@@ -192,6 +205,11 @@ impl Arguments {
     fn options(self) -> Result<Options, String> {
         let mut options = self.options.clone();
         options.policy = Arc::new(policy()?);
+        options.store = self.store.clone().map(|folder| StoreOptions {
+            folder,
+            durability: self.durability,
+            keys: Keys::none(),
+        });
         if let Some(port) = self.port {
             options
                 .listeners

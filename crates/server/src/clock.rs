@@ -9,6 +9,8 @@ use casemate_engine::Millis;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     started: Instant,
+    /// What it said when it started.
+    base_ms: Millis,
 }
 
 impl Clock {
@@ -16,13 +18,23 @@ impl Clock {
     pub fn new() -> Clock {
         Clock {
             started: Instant::now(),
+            base_ms: 0,
         }
     }
 
-    /// Milliseconds since the start.
+    /// Starts at 0, or at the wall clock, so that a time that was written down means the same after
+    /// a restart. A wall clock that is set meanwhile moves nothing until then.
+    pub fn starting(at_the_wall: bool) -> Clock {
+        Clock {
+            base_ms: if at_the_wall { wall_unix_ms() } else { 0 },
+            ..Clock::new()
+        }
+    }
+
+    /// Milliseconds since the start, or since 1970.
     pub fn now(&self) -> Millis {
         // 2^64 ms are 584 million years.
-        self.started.elapsed().as_millis() as Millis
+        self.base_ms + self.started.elapsed().as_millis() as Millis
     }
 
     /// The time at which `duration` will have passed.

@@ -17,6 +17,12 @@ pub enum StartError {
         /// What is wrong with it.
         cause: String,
     },
+    /// What was kept cannot be read, or nothing can be kept.
+    #[error("store: {0}")]
+    Store(#[from] crate::store::OpenError),
+    /// The store has no thread to write with.
+    #[error("store: {0}")]
+    StoreThread(std::io::Error),
     /// Two listeners have one name.
     #[error("two listeners are named {name:?}")]
     ListenerName {

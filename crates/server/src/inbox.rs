@@ -51,6 +51,10 @@ pub(crate) enum Letter {
         /// Whole messages.
         batch: Batch,
     },
+    /// The store has kept a batch, or not.
+    Kept(casemate_store::Answer),
+    /// The store works again.
+    StoreWorks,
     /// A neighbour has taken this much out of our pipe to it.
     Drained {
         /// The neighbour.

@@ -16,6 +16,7 @@
 //!    [`Admission`].
 //! 5. `inbox` is how everything else reaches a shard: decisions, neighbours' batches, connections
 //!    handed over, new policies, the order to stop; a `mailbox` wakes the shard for them.
+//! 6. `store` is each shard's line to the log that outlives the process, where there is one.
 //!
 //! Nothing here waits for a peer, and nothing a peer sends makes anything here grow without bound.
 
@@ -48,6 +49,7 @@ mod server;
 mod slots;
 mod socket;
 mod staging;
+mod store;
 mod sync;
 mod token;
 mod transport;
@@ -60,6 +62,7 @@ pub use bundle::{Bundle, Draft};
 pub use casemate_codec::Reason;
 pub use casemate_engine::policy::Policy;
 pub use casemate_engine::{Counters, Secret, Settings};
+pub use casemate_store::{Durability, Keys};
 pub use counters::{ServerCounters, ShellCounters};
 pub use error::StartError;
 pub use event::{Event, EventKind};
@@ -72,3 +75,4 @@ pub use options::{
 pub use question::{Answer, Question};
 pub use random::prime;
 pub use server::Server;
+pub use store::{OpenError, StoreHealth, StoreOptions};

@@ -10,6 +10,7 @@ use casemate_engine::Settings;
 
 use crate::address::Address;
 use crate::network::Network;
+use crate::store::StoreOptions;
 
 /// Everything that a server needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub struct Options {
     pub shards: usize,
     /// Where to listen; at least one.
     pub listeners: Vec<Listener>,
+    /// Where what must be kept is kept; without it, all is gone with the process.
+    pub store: Option<StoreOptions>,
     /// Limits of the engine. Its `connect_deadline_ms` is the handshake's deadline too.
     pub settings: Settings,
     /// Who may do what, from the first moment on.
@@ -44,6 +47,7 @@ impl Default for Options {
         Options {
             shards: 1,
             listeners: Vec::new(),
+            store: None,
             settings: Settings::default(),
             policy: Arc::new(Policy::deny_all(0)),
             question_max: 1024,

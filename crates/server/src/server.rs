@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use casemate_codec::Reason;
 use casemate_engine::policy::Policy;
-use casemate_engine::{ShardIndex, Verdict};
-use mio::{Poll, Waker};
+use casemate_engine::{Settings, ShardIndex, Verdict};
+use mio::{Poll, Registry, Waker};
 
 use crate::address::Address;
 use crate::admission::Admission;
@@ -31,8 +31,9 @@ use crate::random;
 use crate::ring::Ring;
 use crate::socket::Socket;
 use crate::staging::{self, Installed};
+use crate::store::{Store, StoreHealth, StoreOptions};
 use crate::token;
-use crate::worker::{Door, Worker};
+use crate::worker::{Door, Share, Worker};
 
 /// The most shards that one server has; the engine numbers neighbours in 64 bits.
 const SHARDS_MAX: usize = 64;
@@ -57,6 +58,8 @@ pub struct Server {
     broker: Arc<Broker>,
     installed: Mutex<Installed>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Writes what must be kept, as long as there is a shard.
+    store: Mutex<Option<Store>>,
     /// Programs of this process that came in: they are spread over the shards.
     entered: AtomicUsize,
     /// The process that started it. In a forked child there are none of its threads, and a lock
@@ -86,18 +89,19 @@ impl Server {
     ) -> Result<Server, StartError> {
         check(&options)?;
         let shards = options.shards;
-        let mut polls = Vec::with_capacity(shards);
-        let mut posts = Vec::with_capacity(shards);
-        for shard in 0..shards {
-            let poll = Poll::new().map_err(|cause| StartError::shard(shard, cause))?;
-            let waker = Waker::new(poll.registry(), token::WAKER)
-                .map_err(|cause| StartError::shard(shard, cause))?;
-            let registry = poll.registry().try_clone();
-            let registry = registry.map_err(|cause| StartError::shard(shard, cause))?;
-            posts.push((Inbox::new(waker), registry));
-            polls.push(poll);
-        }
-        let clock = Clock::new();
+        let (polls, posts) = make_posts(shards)?;
+        // At most 64 shards.
+        let open = |store: &StoreOptions| store.open(shards as u16);
+        let opened = options.store.as_ref().map(open).transpose()?;
+        let seeds = match opened.as_ref().and_then(|opened| opened.kept.seeds()) {
+            Some(seeds) => seeds,
+            None => random::seeds().map_err(|_| StartError::NoRandomness)?,
+        };
+        let clock = Clock::starting(opened.is_some());
+        let settings = Settings {
+            journal: opened.is_some(),
+            ..options.settings
+        };
         let broker = Arc::new(Broker::new(Parts {
             clock,
             gate: Gate::new(accounts, clock),
@@ -106,24 +110,37 @@ impl Server {
             admissions: Questions::new(options.admissions_max, Numbers::Even),
             ring: Ring::new(options.events_max),
             posts,
-            settings: options.settings,
+            settings,
             handshakes_per_turn: options.handshakes_per_turn,
             sys_interval_s: options.sys_interval_s,
-            seeds: random::seeds().map_err(|_| StartError::NoRandomness)?,
+            seeds,
         }));
         let mut installed = Installed::default();
         let staged = installed.stage(&broker, &options.listeners, inherited)?;
         let doors = staged.commit(&broker, &mut installed).doors;
+        let mut kept = None;
+        let mut store = None;
+        if let Some(mut opened) = opened {
+            kept = Some(Arc::new(std::mem::take(&mut opened.kept)));
+            store = Some(opened.start(&broker).map_err(StartError::StoreThread)?);
+        }
+        let lines = store.as_mut().map(|store| std::mem::take(&mut store.lines));
+        let mut lines = lines.into_iter().flatten();
         let server = Server {
             broker: Arc::clone(&broker),
+            store: Mutex::new(store),
             installed: Mutex::new(installed),
             threads: Mutex::default(),
             entered: AtomicUsize::new(0),
             process: std::process::id(),
         };
         for (index, (poll, doors)) in polls.into_iter().zip(doors).enumerate() {
-            let thread = start_shard(&broker, index, poll, doors, Arc::clone(&options.policy));
-            match thread {
+            let share = Share {
+                policy: Arc::clone(&options.policy),
+                kept: kept.clone(),
+                line: lines.next(),
+            };
+            match start_shard(&broker, index, poll, doors, share) {
                 Ok(thread) => lock(&server.threads).push(thread),
                 Err(cause) => {
                     // The shards that never started will not report their end.
@@ -288,6 +305,11 @@ impl Server {
         self.broker.counters()
     }
 
+    /// How the store is; none where nothing is kept.
+    pub fn store_health(&self) -> Option<StoreHealth> {
+        lock(&self.store).as_ref().map(Store::health)
+    }
+
     /// True once every shard has ended, by [`Server::stop`] or by itself.
     pub fn has_ended(&self) -> bool {
         self.broker.has_ended()
@@ -341,6 +363,8 @@ impl Server {
                 // A panic was caught and recorded inside the thread.
                 let _ = thread.join();
             }
+            // Waits until what the shards handed in is written.
+            drop(lock(&self.store).take());
         }
         self.broker.ring.close();
         orderly
@@ -355,8 +379,13 @@ impl Drop for Server {
     fn drop(&mut self) {
         if std::process::id() == self.process {
             self.stop(DROP_DEADLINE);
-        } else if let Ok(threads) = self.threads.get_mut() {
-            std::mem::forget(std::mem::take(threads));
+        } else {
+            if let Ok(threads) = self.threads.get_mut() {
+                std::mem::forget(std::mem::take(threads));
+            }
+            if let Ok(store) = self.store.get_mut() {
+                std::mem::forget(store.take());
+            }
         }
     }
 }
@@ -378,13 +407,32 @@ fn check(options: &Options) -> Result<(), StartError> {
     staging::check(&options.listeners)
 }
 
+/// Where a shard is reached.
+type Place = (Inbox, Registry);
+
+/// What wakes each shard, and where it is reached.
+fn make_posts(shards: usize) -> Result<(Vec<Poll>, Vec<Place>), StartError> {
+    let mut polls = Vec::with_capacity(shards);
+    let mut posts = Vec::with_capacity(shards);
+    for shard in 0..shards {
+        let poll = Poll::new().map_err(|cause| StartError::shard(shard, cause))?;
+        let waker = Waker::new(poll.registry(), token::WAKER)
+            .map_err(|cause| StartError::shard(shard, cause))?;
+        let registry = poll.registry().try_clone();
+        let registry = registry.map_err(|cause| StartError::shard(shard, cause))?;
+        posts.push((Inbox::new(waker), registry));
+        polls.push(poll);
+    }
+    Ok((polls, posts))
+}
+
 /// Starts one shard's thread.
 fn start_shard(
     broker: &Arc<Broker>,
     index: usize,
     poll: Poll,
     doors: Vec<Door>,
-    policy: Arc<Policy>,
+    share: Share,
 ) -> io::Result<JoinHandle<()>> {
     let broker = Arc::clone(broker);
     let name = format!("casemate-shard-{index}");
@@ -392,7 +440,7 @@ fn start_shard(
         // Numbers up to 64 fit.
         let shard = index as u16;
         supervise(&broker, index, || {
-            Worker::new(Arc::clone(&broker), shard, poll, doors, policy).run()
+            Worker::new(Arc::clone(&broker), shard, poll, doors, share).run()
         });
     })
 }

@@ -41,6 +41,17 @@ pub struct Options {
     pub random: fn(&mut [u8]) -> io::Result<()>,
 }
 
+impl Default for Options {
+    /// Synced to the disk, in segments of 64 MiB.
+    fn default() -> Options {
+        Options {
+            durability: Durability::Disk,
+            segment_bytes: 64 * 1024 * 1024,
+            random: crate::seal::random,
+        }
+    }
+}
+
 /// A log that is being written.
 pub struct Log<D: Disk> {
     shelf: Arc<Shelf<D>>,

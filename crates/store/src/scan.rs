@@ -1,5 +1,7 @@
 //! Reading a whole folder in order, without changing it.
 
+use std::fmt;
+
 use std::sync::Arc;
 
 use crate::disk::{Disk, File};
@@ -48,6 +50,23 @@ pub enum Damage {
         /// The last one.
         last: u64,
     },
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Damage::Bytes { name, from, bytes } => {
+                write!(f, "{name}: {bytes} bytes from {from} on are no commit")
+            }
+            Damage::Header { name } => {
+                write!(f, "{name}: its beginning is damaged; it was set aside")
+            }
+            Damage::Missing { first, last } if first == last => {
+                write!(f, "commit {first} is nowhere")
+            }
+            Damage::Missing { first, last } => write!(f, "commits {first} to {last} are nowhere"),
+        }
+    }
 }
 
 /// What was found.

@@ -47,6 +47,7 @@ pub struct Kept {
     pub(super) sessions: BTreeMap<u64, KeptSession>,
     pub(super) retained: BTreeMap<(u32, Box<str>), Body>,
     pub(super) groups: BTreeMap<GroupRef, GroupName>,
+    seeds: Option<[u64; 4]>,
     /// The highest serial of a group.
     pub(super) group_serial: u32,
     wholes: BTreeSet<Whole>,
@@ -214,6 +215,12 @@ impl Kept {
         self.len() == (0, 0)
     }
 
+    /// The seeds of [`crate::Place`] under which it was written: the next start takes them too, so
+    /// that a publisher is known by the hash that its messages bear.
+    pub fn seeds(&self) -> Option<[u64; 4]> {
+        self.seeds
+    }
+
     /// Records about sessions and messages that are not there: what damage has taken.
     pub fn lost(&self) -> u64 {
         self.lost
@@ -265,6 +272,10 @@ impl Kept {
             Record::Retained(draft) => {
                 let key = (draft.tenant, draft.topic.into());
                 self.retained.insert(key, body_of(&draft));
+                true
+            }
+            Record::Seeds(seeds) => {
+                self.seeds = Some(seeds);
                 true
             }
             Record::Forgotten { tenant, topic } => {

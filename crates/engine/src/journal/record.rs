@@ -30,6 +30,7 @@ const GROUP: u8 = 18;
 const POSITION: u8 = 19;
 const GROUP_GONE: u8 = 20;
 const LOWERED: u8 = 21;
+const SEEDS: u8 = 22;
 
 /// Bits of the flags of a subscription and of an entry.
 const QOS: u8 = 3;
@@ -141,6 +142,8 @@ pub(crate) enum Record<'a> {
     GroupGone {
         group: GroupRef,
     },
+    /// Of the hashes that messages bear of their publishers.
+    Seeds([u64; 4]),
     /// The position of the next exchange of a session, where it has none under way.
     Position {
         session: u64,
@@ -254,6 +257,10 @@ impl<'a> Record<'a> {
                 out.push(RETAINED);
                 put_message(out, draft);
             }
+            Record::Seeds(seeds) => {
+                out.push(SEEDS);
+                seeds.iter().for_each(|seed| put_long(out, *seed));
+            }
             Record::Forgotten { tenant, topic } => {
                 out.push(FORGOTTEN);
                 put_int(out, *tenant);
@@ -359,6 +366,12 @@ impl<'a> Record<'a> {
                 entry: reader.long()?,
                 qos: QoS::from_bits(reader.byte()?)?,
             },
+            SEEDS => Record::Seeds([
+                reader.long()?,
+                reader.long()?,
+                reader.long()?,
+                reader.long()?,
+            ]),
             RETAINED => Record::Retained(reader.message()?),
             FORGOTTEN => Record::Forgotten {
                 tenant: reader.int()?,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use casemate_codec::share;
 
 use super::kept::{Body, GroupName, Kept, KeptFlight, KeptItem, KeptSession};
-use super::Whole;
+use super::{Record, Whole};
 use crate::door::{Millis, ShardIndex};
 use crate::filters::Filters;
 use crate::message::{Draft, Message};
@@ -60,6 +60,9 @@ impl Shard {
         self.now = now;
         self.journal.go_on_from(kept.last());
         self.restore_completions(kept.last());
+        if self.place.index == 0 && kept.seeds().is_none() {
+            self.journal.write(&Record::Seeds(self.place.seeds));
+        }
         let homes = self.homes(kept);
         let groups = self.restore_groups(kept, &homes);
         let mut bodies = Bodies::default();

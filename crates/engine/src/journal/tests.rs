@@ -147,6 +147,7 @@ fn of_the_rest() -> Vec<Record<'static>> {
             filter: "a/+",
         },
         Record::GroupGone { group },
+        Record::Seeds([1, 2, 3, u64::MAX]),
     ]
 }
 
@@ -191,7 +192,7 @@ fn another_format_is_refused_with_its_number() {
 
 #[test]
 fn a_kind_that_is_not_known_is_damage() {
-    for kind in [0, 22, 255] {
+    for kind in [0, 23, 255] {
         let taken = Kept::new().take(&[FORMAT, kind, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(taken, Err(Damaged::Record { at: 1 }));
     }

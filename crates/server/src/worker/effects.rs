@@ -14,6 +14,7 @@ use crate::event::{Event, EventKind};
 use crate::gate::Decision;
 use crate::inbox::Letter;
 use crate::question::{Asker, Question, QuestionId, Suspect};
+use crate::store::Batch;
 
 impl Worker {
     /// Serves one effect; what comes of it is appended to the effects.
@@ -36,11 +37,14 @@ impl Worker {
                     },
                 );
             }
-            // Nothing outlives this process yet, so everything is as durable as it will be.
-            Effect::Persist { seq, .. } => {
-                self.shard
-                    .handle(self.now, Input::Persisted { seq }, &mut self.effects);
-            }
+            Effect::Persist { seq, records } => match &mut self.line {
+                Some(line) => line.take(Batch { seq, records }),
+                // Nothing outlives this process: all is as durable as it will be.
+                None => {
+                    self.shard
+                        .handle(self.now, Input::Persisted { seq }, &mut self.effects);
+                }
+            },
             Effect::Flush { id } => self.write(id),
             Effect::Pause { id } => {
                 if let Some(connection) = self.connections.get_mut(id) {

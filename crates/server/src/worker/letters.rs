@@ -9,6 +9,7 @@ use crate::event::EventKind;
 use crate::expulsion::Expulsion;
 use crate::gate::ACCOUNT_REALM;
 use crate::inbox::{DoorChange, Letter};
+use crate::store::{Batch, News};
 
 impl Worker {
     /// Serves every letter that is there.
@@ -39,6 +40,12 @@ impl Worker {
                 let input = Input::Drained { to, bytes };
                 self.shard.handle(self.now, input, &mut self.effects);
             }
+            Letter::Kept(answer) => self.kept(answer),
+            Letter::StoreWorks => {
+                if let Some(line) = &mut self.line {
+                    line.hand_in();
+                }
+            }
             Letter::Accounts => self.check_accounts(),
             Letter::Entered { stream, doorway } => self.enter(stream, &doorway),
             Letter::Doors(change) => self.change_doors(change),
@@ -54,6 +61,24 @@ impl Worker {
                 self.shard.handle(self.now, Input::Leave, &mut self.effects);
             }
             Letter::Stop { until } => self.stop(until),
+        }
+    }
+
+    /// Tells the engine what the store has kept, and what not.
+    fn kept(&mut self, answer: casemate_store::Answer) {
+        let news = self.line.as_mut().and_then(|line| line.answered(answer));
+        match news {
+            Some(News::Persisted(seq)) => {
+                let input = Input::Persisted { seq };
+                self.shard.handle(self.now, input, &mut self.effects);
+            }
+            Some(News::Failed(batches)) => {
+                for Batch { seq, records } in batches {
+                    let input = Input::PersistFailed { seq, records };
+                    self.shard.handle(self.now, input, &mut self.effects);
+                }
+            }
+            None => {}
         }
     }
 

@@ -19,7 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_engine::policy::Policy;
-use casemate_engine::{ConnectionId, Effect, Input, ListenerId, Millis, Place, Shard, ShardIndex};
+use casemate_engine::{
+    ConnectionId, Effect, Input, Kept, ListenerId, Millis, Place, Shard, ShardIndex,
+};
 use mio::event::Event as Readiness;
 use mio::{Events, Poll};
 
@@ -30,6 +32,7 @@ use crate::event::{Event, EventKind};
 use crate::inbox::Letter;
 use crate::lock::lock;
 use crate::slots::Slots;
+use crate::store::Line;
 use crate::token::{self, Source};
 use crate::transport::Scratch;
 
@@ -96,6 +99,18 @@ pub(crate) struct Worker {
     stopping: Option<Millis>,
     /// The engine has heard something after the end of the turn, so another turn is due.
     again: bool,
+    /// To the store, where there is one.
+    line: Option<Line>,
+}
+
+/// What a shard begins with.
+pub(crate) struct Share {
+    /// Who may do what.
+    pub policy: Arc<Policy>,
+    /// What was kept of all shards.
+    pub kept: Option<Arc<Kept>>,
+    /// To the store.
+    pub line: Option<Line>,
 }
 
 /// Bytes of a connection that are being received.
@@ -113,8 +128,9 @@ impl Worker {
         index: ShardIndex,
         poll: Poll,
         doors: Vec<Door>,
-        policy: Arc<Policy>,
+        share: Share,
     ) -> Worker {
+        let Share { policy, kept, line } = share;
         let now = broker.clock.now();
         // At most 64 shards.
         let place = Place {
@@ -123,7 +139,10 @@ impl Worker {
             seeds: broker.seeds,
         };
         let epoch = policy.epoch();
-        let shard = Shard::new(Arc::clone(&broker.settings), place, policy, now);
+        let mut shard = Shard::new(Arc::clone(&broker.settings), place, policy, now);
+        if let Some(kept) = kept {
+            shard.restore(&kept, now);
+        }
         broker.policy_in_force(index, epoch);
         let interval_s = if index == 0 { broker.sys_interval_s } else { 0 };
         Worker {
@@ -154,6 +173,7 @@ impl Worker {
             leaving: false,
             stopping: None,
             again: false,
+            line,
             broker,
         }
     }
@@ -228,7 +248,7 @@ impl Worker {
     /// How long the next sleep may last, ms; 0 while there is work.
     fn timeout_ms(&self) -> Millis {
         let accepting = self.accept_after.is_none() && self.doors.iter().any(|door| door.ready);
-        let busy = !self.reading.is_empty()
+        let busy = (!self.reading.is_empty() && !self.is_choked())
             || !self.shaking.is_empty()
             || !self.dirty.is_empty()
             || self.again;

@@ -6,6 +6,7 @@ use casemate_engine::{ConnectionId, Input, Origin};
 
 use super::{InHand, Worker, TURN_BYTES};
 use crate::connection::Phase;
+use crate::store::Line;
 use crate::transport::{End, Flow, Plain, Tls, Transport};
 
 /// Bytes of one read before a connection is granted: a full TLS record. Who is nobody yet must
@@ -34,6 +35,9 @@ enum Heard {
 impl Worker {
     /// Reads each connection in line once, until the turn's bytes are used up.
     pub(super) fn read_ready(&mut self) {
+        if self.is_choked() {
+            return;
+        }
         let mut left = TURN_BYTES;
         for _ in 0..self.reading.len() {
             if left == 0 {
@@ -44,6 +48,11 @@ impl Worker {
             };
             left = left.saturating_sub(self.read(id).max(1));
         }
+    }
+
+    /// True while the store has more to write than it should have waiting.
+    pub(super) fn is_choked(&self) -> bool {
+        self.line.as_ref().is_some_and(Line::is_choked)
     }
 
     /// Takes as many handshakes a step further as one turn may.

@@ -2,17 +2,19 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use casemate_codec::{Packet, Reason};
 
-use super::{connect_silent, Peer, Wire, PATIENCE};
+use super::{connect_silent, Peer, Wire, PASSWORD, PATIENCE, USER};
 
 /// A server in a process of its own, which lets everybody in.
 pub struct Bare {
     child: Child,
+    is_killed: bool,
     pub address: SocketAddr,
     /// Where it speaks TLS, with `--tls-port`.
     pub tls_address: Option<SocketAddr>,
@@ -54,7 +56,29 @@ impl Bare {
             tls_address: port("tls_port").map(address),
             websocket: port("ws_port").map(address),
             child,
+            is_killed: false,
         }
+    }
+
+    /// One that keeps in this folder what must be kept.
+    pub fn with_store(folder: &Path, shards: usize) -> Bare {
+        // Whoever is nobody has no session that outlives a connection.
+        let user = format!("{USER}:{}", String::from_utf8_lossy(PASSWORD));
+        let folder = folder.display();
+        let options = format!("--user '{user}' --shards {shards} --store {folder}");
+        Bare::start(1_024, &options)
+    }
+
+    /// A plain connection that has said nothing.
+    pub fn wire(&self) -> Wire {
+        Wire::plain(self.address)
+    }
+
+    /// Ends it as the system does when memory is short: at once, whatever it is doing.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.is_killed = true;
     }
 
     /// Connects without proof, which this server allows.
@@ -123,7 +147,7 @@ impl Drop for Bare {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             if let Ok(Some(status)) = self.child.try_wait() {
-                assert!(status.success() || thread::panicking());
+                assert!(status.success() || self.is_killed || thread::panicking());
                 return;
             }
             thread::sleep(Duration::from_millis(10));

@@ -1,0 +1,272 @@
+//! What outlives the process: the log behind the shards, and each shard's line to it.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use casemate_engine::Kept;
+use casemate_store::{
+    recover, Answer, Audience, Committer, Core, Durability, Event, Folder, Keys, Log, Pace,
+    Refused, Report, StoreError, Submitter,
+};
+
+use crate::broker::Broker;
+use crate::inbox::Letter;
+use crate::lock::lock;
+
+/// Where what must be kept is kept.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Its folder; it is made where it is not there, and is this process's alone.
+    pub folder: PathBuf,
+    /// When something counts as kept.
+    pub durability: Durability,
+    /// What it is encrypted under, if anything.
+    pub keys: Keys,
+}
+
+/// How a store is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreHealth {
+    /// Why nothing is kept now, so that no promise is made; none while all is well.
+    pub failing: Option<String>,
+    /// What of that which was kept was not found at the start: what, and where.
+    pub damage: Vec<String>,
+}
+
+/// A store that has been read, and that nobody writes yet.
+pub(crate) struct Opened {
+    /// What there was.
+    pub kept: Kept,
+    report: Report,
+    core: Core<Folder>,
+    submitters: Vec<Submitter>,
+}
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder, the log or its keys.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The log reads, what stands in it does not.
+    #[error("{folder}: commit {commit} is of {fault}; start the version that wrote it")]
+    Records {
+        /// The folder.
+        folder: PathBuf,
+        /// Number of the commit.
+        commit: u64,
+        /// What is wrong.
+        fault: casemate_engine::Damaged,
+    },
+}
+
+impl StoreOptions {
+    /// Reads the store; nothing of what was kept is changed.
+    pub(crate) fn open(&self, shards: u16) -> Result<Opened, OpenError> {
+        let disk = Folder::open(&self.folder)?;
+        let mut kept = Kept::new();
+        let mut fault = None;
+        let recovered = recover(&disk, &self.keys, 1, |found| {
+            if let (Err(what), None) = (kept.take(found.part.bytes), &fault) {
+                fault = Some((found.number, what));
+            }
+        })?;
+        if let Some((commit, fault)) = fault {
+            return Err(OpenError::Records {
+                folder: self.folder.clone(),
+                commit,
+                fault,
+            });
+        }
+        kept.finish();
+        let report = recovered.report.clone();
+        let options = casemate_store::Options {
+            durability: self.durability,
+            ..casemate_store::Options::default()
+        };
+        let pace = Pace {
+            shards,
+            ..Pace::default()
+        };
+        let (core, submitters) = Core::new(Log::new(disk, options, recovered), pace);
+        Ok(Opened {
+            kept,
+            report,
+            core,
+            submitters,
+        })
+    }
+}
+
+impl Opened {
+    /// Begins to write, for the shards of this broker; gives each shard its line.
+    pub(crate) fn start(self, broker: &Arc<Broker>) -> std::io::Result<Store> {
+        let is_failing = Arc::new(AtomicBool::new(false));
+        let lines = self.submitters.into_iter().map(|submitter| Line {
+            submitter,
+            is_failing: Arc::clone(&is_failing),
+            under_way: 0,
+            failed: Vec::new(),
+            backlog: VecDeque::new(),
+        });
+        let lines = lines.collect();
+        let damage = self.report.damage.iter().map(ToString::to_string);
+        let health = Arc::new(Mutex::new(StoreHealth {
+            failing: None,
+            damage: damage.collect(),
+        }));
+        let began = Instant::now();
+        let listener = Listener {
+            broker: Arc::clone(broker),
+            is_failing,
+            health: Arc::clone(&health),
+        };
+        let committer = Committer::start(self.core, move || began.elapsed(), listener)?;
+        Ok(Store {
+            _committer: committer,
+            health,
+            lines,
+        })
+    }
+}
+
+/// A store that is written.
+pub(crate) struct Store {
+    health: Arc<Mutex<StoreHealth>>,
+    /// Its thread; it ends with the value, when all that was handed in is written.
+    _committer: Committer<Folder>,
+    /// For each shard, in order.
+    pub lines: Vec<Line>,
+}
+
+impl Store {
+    /// How it is.
+    pub fn health(&self) -> StoreHealth {
+        lock(&self.health).clone()
+    }
+}
+
+/// Hears the committer, on its thread, and passes everything on.
+struct Listener {
+    broker: Arc<Broker>,
+    is_failing: Arc<AtomicBool>,
+    health: Arc<Mutex<StoreHealth>>,
+}
+
+impl Audience for Listener {
+    fn answer(&mut self, answer: Answer) {
+        self.broker.post(answer.shard, Letter::Kept(answer));
+    }
+
+    fn wake(&mut self, _shard: u16) {
+        // A letter wakes its reader.
+    }
+
+    fn tell(&mut self, event: Event) {
+        match event {
+            Event::Failing { fault } => {
+                self.is_failing.store(true, Ordering::Release);
+                lock(&self.health).failing = Some(fault.to_string());
+            }
+            Event::Recovered { .. } => {
+                self.is_failing.store(false, Ordering::Release);
+                lock(&self.health).failing = None;
+                self.broker.post_all(|| Letter::StoreWorks);
+            }
+            Event::Retired { .. } | Event::NotRetired { .. } => {}
+        }
+    }
+}
+
+/// Records of one turn.
+pub(crate) struct Batch {
+    pub seq: u64,
+    pub records: Vec<u8>,
+}
+
+/// What the engine must hear.
+pub(crate) enum News {
+    /// All up to this is durable.
+    Persisted(u64),
+    /// These will not be, oldest first; nothing later is under way.
+    Failed(Vec<Batch>),
+}
+
+/// One shard's line to the store.
+///
+/// The engine writes down again what has failed, before anything newer. So nothing is handed in
+/// between the first failure and the last answer to what was under way with it; what the engine
+/// has given meanwhile has failed with it.
+pub(crate) struct Line {
+    submitter: Submitter,
+    is_failing: Arc<AtomicBool>,
+    under_way: usize,
+    /// Failed, while something is still under way.
+    failed: Vec<Batch>,
+    /// Not handed in: there is no room, or the store does not work.
+    backlog: VecDeque<Batch>,
+}
+
+impl Line {
+    /// Takes what the engine wants kept.
+    pub fn take(&mut self, batch: Batch) {
+        self.backlog.push_back(batch);
+        self.hand_in();
+    }
+
+    /// True while so much waits that nothing more should be read from clients.
+    pub fn is_choked(&self) -> bool {
+        self.backlog.len() > BACKLOG_MAX
+    }
+
+    /// Takes an answer in; says what the engine must hear, if anything.
+    pub fn answered(&mut self, answer: Answer) -> Option<News> {
+        self.under_way = self.under_way.saturating_sub(1);
+        let is_kept = answer.place.is_some();
+        if !is_kept {
+            self.failed.push(Batch {
+                seq: answer.seq,
+                records: answer.bytes,
+            });
+        }
+        if !self.failed.is_empty() {
+            if self.under_way > 0 {
+                return None;
+            }
+            let mut failed = mem::take(&mut self.failed);
+            failed.extend(self.backlog.drain(..));
+            self.submitter.go_on();
+            return Some(News::Failed(failed));
+        }
+        self.hand_in();
+        Some(News::Persisted(answer.seq))
+    }
+
+    /// Hands in what waits, as far as it is taken.
+    pub fn hand_in(&mut self) {
+        if !self.failed.is_empty() || self.is_failing.load(Ordering::Acquire) {
+            return;
+        }
+        while let Some(Batch { seq, records }) = self.backlog.pop_front() {
+            match self.submitter.submit(seq, records) {
+                Ok(()) => self.under_way += 1,
+                Err(Refused::Busy(records) | Refused::Stopped(records)) => {
+                    self.backlog.push_front(Batch { seq, records });
+                    return;
+                }
+                Err(Refused::TooLarge(records)) => {
+                    // Cannot happen within the bounds of a turn; never acknowledged if it does.
+                    self.backlog.push_front(Batch { seq, records });
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Batches of a shard that may wait before it reads nothing more from its clients.
+const BACKLOG_MAX: usize = 64;
