@@ -161,6 +161,10 @@ impl Shard {
         let Some(entries) = self.completions.entries.remove(&whole) else {
             return;
         };
+        let checkpoint = self.checkpoint.as_mut();
+        if checkpoint.is_some_and(|checkpoint| checkpoint.close(whole)) {
+            self.journal.write(&Record::Whole(whole));
+        }
         for (session, entry) in entries {
             let slot = self.sessions.resolve(session);
             let Some(found) = slot.and_then(|slot| self.sessions.get_mut(slot)) else {

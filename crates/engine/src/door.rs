@@ -228,6 +228,8 @@ pub enum Input<'a> {
         /// What a 5.0 client is told.
         reason: Reason,
     },
+    /// Write down anew all that is kept, a piece in each turn, until [`Effect::Checkpointed`].
+    Checkpoint,
     /// The end of a loop turn: batches leave, windows are filled.
     TurnEnd,
     /// Time has passed; also said when [`crate::Shard::next_deadline`] is reached.
@@ -274,6 +276,9 @@ pub enum Effect {
         /// What [`crate::Kept`] takes; empty where [`crate::Settings::journal`] is off.
         records: Vec<u8>,
     },
+    /// After [`Input::Checkpoint`], once: what was written before that input is not needed any more
+    /// as far as this shard is concerned.
+    Checkpointed,
     /// The window is large: write it now rather than at the end of the turn.
     Flush {
         /// Whose.

@@ -264,7 +264,7 @@ impl Shard {
         verbatim: Option<Verbatim<'_>>,
         route: &Route,
     ) -> Flow {
-        if self.journal.is_ailing && (terms.qos > QoS::AtMostOnce || terms.retain) {
+        if self.journal.is_ailing && terms.qos > QoS::AtMostOnce {
             return self.publish_unkept(slot, terms);
         }
         if !self.has_room(draft, route) {
@@ -283,16 +283,13 @@ impl Shard {
     }
 
     /// The store keeps nothing now: a 5.0 client is told so, an older one loses its connection
-    /// ([MQTT-3.1.1 4.8.0-2]), so that both keep what they have; at QoS 0 it is dropped.
+    /// ([MQTT-3.1.1 4.8.0-2]), so that both keep what they have.
     #[cold]
     fn publish_unkept(&mut self, slot: u32, terms: Terms) -> Flow {
         self.counters.limit_refusals += 1;
         let Some(connection) = self.connection_mut(slot) else {
             return Flow::Stop;
         };
-        if terms.qos == QoS::AtMostOnce {
-            return Flow::Continue;
-        }
         let reason = Reason::QuotaExceeded;
         if connection.version != Version::V5 {
             self.close(slot, reason, Loss::Refused(reason));

@@ -9,6 +9,7 @@
 //! Records name sessions and messages by numbers that are given once in the life of a store. Each
 //! shard writes its own copy of a message, as a neighbour does that is another machine one day.
 
+mod checkpoint;
 mod dump;
 mod kept;
 mod record;
@@ -16,6 +17,7 @@ mod restore;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use checkpoint::Checkpoint;
 pub use kept::{Damaged, Kept};
 pub(crate) use record::{Record, SessionLine, SubscriptionLine, WillLine};
 
@@ -119,6 +121,11 @@ impl Journal {
     /// True where nothing waits to leave.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty() && self.failed.is_empty()
+    }
+
+    /// What waits to leave, bytes.
+    pub fn bytes(&self) -> usize {
+        self.open.len() + self.failed.len()
     }
 
     /// The batch of this turn, with those that failed before it.

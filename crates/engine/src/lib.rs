@@ -42,6 +42,7 @@ mod settings;
 mod shard;
 mod share;
 mod subscribe;
+mod tell;
 mod timers;
 mod tree;
 mod verbatim;

@@ -134,9 +134,18 @@ impl<M> Retained<M> {
 
     /// Every message with its tenant.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &M)> {
-        self.topics
-            .iter()
-            .map(|(key, stored)| (key.tenant, &stored.message))
+        self.iter_from(None)
+    }
+
+    /// Every message with its tenant that stands behind a topic, or all.
+    pub fn iter_from(&self, after: Option<(u32, &str)>) -> impl Iterator<Item = (u32, &M)> {
+        let after = after.map(|(tenant, topic)| At { tenant, topic });
+        let from = match &after {
+            Some(at) => Bound::Excluded(at.as_place()),
+            None => Bound::Unbounded,
+        };
+        let found = self.topics.range::<dyn Place, _>((from, Bound::Unbounded));
+        found.map(|(key, stored)| (key.tenant, &stored.message))
     }
 
     /// How many topics have a message.

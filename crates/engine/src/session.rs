@@ -187,6 +187,12 @@ impl Sessions {
             .map(|_| me.slot)
     }
 
+    /// One more than the highest slot that was ever used.
+    pub fn slots(&self) -> u32 {
+        // Cannot truncate: slots are numbered with 32 bits.
+        self.slots.len() as u32
+    }
+
     /// Every session, in slot order.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Session)> {
         let occupied = |(slot, entry): (usize, _)| {

@@ -15,8 +15,8 @@ use crate::counters::Counters;
 use crate::deliver::Shapes;
 use crate::door::{ConnectionId, Effect, Input, Millis, Place};
 use crate::drain::Drain;
-use crate::event::{Event, EventKind, Loss};
-use crate::journal::{Journal, Record, Whole};
+use crate::event::{EventKind, Loss};
+use crate::journal::{Checkpoint, Journal, Record, Whole};
 use crate::message::{Draft, Message};
 use crate::neighbour::Peer;
 use crate::policy::Policy;
@@ -58,6 +58,7 @@ pub struct Shard {
     pub(crate) persisted: u64,
     pub(crate) unpersisted: bool,
     pub(crate) journal: Journal,
+    pub(crate) checkpoint: Option<Box<Checkpoint>>,
     pub(crate) completions: Completions,
     /// Sessions whose next message waits until it is durable.
     pub(crate) holding: Vec<SessionRef>,
@@ -96,6 +97,7 @@ impl Shard {
             peers: (0..place.count).map(|_| Peer::default()).collect(),
             interest: HashMap::with_hasher(hasher.clone()),
             journal: Journal::new(settings.journal, place.index, 0),
+            checkpoint: None,
             settings,
             place,
             policy,
@@ -165,6 +167,7 @@ impl Shard {
             Input::Drain { server_reference } => self.drain(server_reference),
             Input::Leave => self.leave(),
             Input::Stop { reason } => self.stop(reason),
+            Input::Checkpoint => self.begin_checkpoint(),
             Input::TurnEnd => self.end_turn(),
             Input::Tick => self.tick(),
         }
@@ -198,6 +201,7 @@ impl Shard {
         // What a write has set free after the last turn's end must not wait for the next input.
         let is_open = self.unpersisted
             || !self.journal.is_empty()
+            || self.is_checkpointing()
             || !self.pump_next_turn.is_empty()
             || self.has_staged();
         if is_open {
@@ -256,6 +260,7 @@ impl Shard {
         }
         self.pump_all();
         self.drain_turn();
+        self.checkpoint_turn();
         self.ask_persist();
         self.forward_staged();
     }
@@ -530,67 +535,5 @@ impl Shard {
                 routes.touch(filter);
             }
         }
-    }
-
-    /// Tells about a connection.
-    pub(crate) fn tell(&mut self, slot: u32, kind: EventKind) {
-        let Some(connection) = self.connection(slot) else {
-            return;
-        };
-        let (client_id, principal) = match &connection.phase {
-            Phase::Serving { session } => match self.sessions.get(*session) {
-                Some(found) => (found.client_id.clone(), found.principal.name.clone()),
-                None => ("".into(), "".into()),
-            },
-            Phase::Judged(pending) => (pending.hello.client_id.clone(), "".into()),
-            _ => ("".into(), "".into()),
-        };
-        self.effects.push(Effect::Event(Box::new(Event {
-            id: Some(self.id_of(slot)),
-            listener: Some(connection.origin.listener),
-            address: connection.origin.address,
-            client_id,
-            principal,
-            kind,
-        })));
-    }
-
-    /// Tells about a session, connected or not.
-    pub(crate) fn tell_session(&mut self, session: u32, kind: EventKind) {
-        let Some(found) = self.sessions.get(session) else {
-            return;
-        };
-        if let Some(link) = found.link {
-            self.tell(link, kind);
-            return;
-        }
-        let event = Event {
-            id: None,
-            listener: None,
-            address: None,
-            client_id: found.client_id.clone(),
-            principal: found.principal.name.clone(),
-            kind,
-        };
-        self.effects.push(Effect::Event(Box::new(event)));
-    }
-
-    /// Tells about the shard itself.
-    pub(crate) fn tell_nobody(&mut self, kind: EventKind) {
-        let event = Event {
-            id: None,
-            listener: None,
-            address: None,
-            client_id: "".into(),
-            principal: "".into(),
-            kind,
-        };
-        self.effects.push(Effect::Event(Box::new(event)));
-    }
-
-    /// A client ran into a limit of ours.
-    pub(crate) fn limit_reached(&mut self, slot: u32, what: &'static str) {
-        self.counters.limit_refusals += 1;
-        self.tell(slot, EventKind::LimitReached { what });
     }
 }

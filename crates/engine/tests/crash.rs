@@ -4,8 +4,8 @@
 
 #[path = "conformance/harness.rs"]
 mod harness;
-
-use std::collections::BTreeSet;
+#[path = "conformance/keeper.rs"]
+mod keeper;
 
 use casemate_codec::{
     Ack, Connect, ConnectProperties, Packet, Publish, QoS, Reason, RetainHandling, SubscribeFilter,
@@ -13,139 +13,15 @@ use casemate_codec::{
 };
 use casemate_engine::Settings;
 use harness::{
-    hello, id, lasting, message, packets, plain, refusal, subscribe, welcome, Lab, Peer, BOTH,
+    hello, id, lasting, message, packets, plain, refusal, subscribe, welcome, Lab, BOTH,
 };
+use keeper::{ack, settle, Keeper};
 
 /// Shards before and after the crash.
 const SHARDS: [(u16, u16); 5] = [(1, 1), (1, 3), (3, 1), (3, 3), (2, 4)];
 
 fn lab(shards: u16) -> Lab {
     Lab::with(Settings::default(), shards)
-}
-
-fn ack(packet_id: u16) -> Ack<'static> {
-    Ack {
-        packet_id: id(packet_id),
-        reason: Reason::Success,
-        reason_string: None,
-        user: UserProperties::default(),
-    }
-}
-
-/// A client that keeps its side of every exchange of QoS 2, over as many connections as it takes.
-struct Keeper {
-    version: Version,
-    name: &'static str,
-    peer: Peer,
-    /// Published and without PUBREC, with PUBREC and without PUBCOMP.
-    sent: BTreeSet<u16>,
-    released: BTreeSet<u16>,
-    /// Received and not released by the broker.
-    unreleased: BTreeSet<u16>,
-    got: Vec<String>,
-}
-
-impl Keeper {
-    fn new(lab: &mut Lab, version: Version, name: &'static str) -> Keeper {
-        let peer = lab.joined(&lasting(version, name));
-        Keeper {
-            version,
-            name,
-            peer,
-            sent: BTreeSet::new(),
-            released: BTreeSet::new(),
-            unreleased: BTreeSet::new(),
-            got: Vec::new(),
-        }
-    }
-
-    fn publish(&mut self, lab: &mut Lab, number: u16) {
-        self.sent.insert(number);
-        self.send(lab, number, false);
-    }
-
-    fn send(&self, lab: &mut Lab, number: u16, dup: bool) {
-        let payload = number.to_string();
-        let publish = Publish {
-            dup,
-            ..message("t", payload.as_bytes(), QoS::ExactlyOnce, number)
-        };
-        lab.say(self.peer, &Packet::Publish(publish));
-    }
-
-    /// Comes again; the session must be there.
-    fn come_again(&mut self, lab: &mut Lab) {
-        let connect = lasting(self.version, self.name);
-        self.peer = lab.connect(&connect);
-        let bytes = lab.take(self.peer);
-        let found = packets(self.version, &bytes);
-        assert_eq!(
-            found.first(),
-            Some(&welcome(self.version, true)),
-            "{}",
-            self.name
-        );
-        let rest = found[1..]
-            .iter()
-            .map(|packet| harness::bytes_of(self.version, packet));
-        let rest: Vec<u8> = rest.flatten().collect();
-        self.hear(lab, &rest);
-        for number in self.released.clone() {
-            lab.say(self.peer, &Packet::Pubrel(ack(number)));
-        }
-        for number in self.sent.clone() {
-            self.send(lab, number, true);
-        }
-    }
-
-    /// Answers what has come; false where nothing has.
-    fn act(&mut self, lab: &mut Lab) -> bool {
-        let bytes = lab.take(self.peer);
-        self.hear(lab, &bytes)
-    }
-
-    fn hear(&mut self, lab: &mut Lab, bytes: &[u8]) -> bool {
-        for packet in packets(self.version, bytes) {
-            match packet {
-                Packet::Publish(publish) => {
-                    let number = publish.packet_id.unwrap().get();
-                    if self.unreleased.insert(number) {
-                        let text = String::from_utf8(publish.payload.to_vec()).unwrap();
-                        self.got.push(text);
-                    }
-                    lab.say(self.peer, &Packet::Pubrec(ack(number)));
-                }
-                Packet::Pubrel(found) => {
-                    let number = found.packet_id.get();
-                    self.unreleased.remove(&number);
-                    lab.say(self.peer, &Packet::Pubcomp(ack(number)));
-                }
-                Packet::Pubrec(found) => {
-                    let number = found.packet_id.get();
-                    self.sent.remove(&number);
-                    self.released.insert(number);
-                    lab.say(self.peer, &Packet::Pubrel(ack(number)));
-                }
-                Packet::Pubcomp(found) => {
-                    self.released.remove(&found.packet_id.get());
-                }
-                Packet::Suback(_) => {}
-                other => panic!("not expected: {other:?}"),
-            }
-        }
-        !bytes.is_empty()
-    }
-}
-
-/// Both act until nothing comes any more.
-fn settle(lab: &mut Lab, keepers: &mut [&mut Keeper]) {
-    for _ in 0..100 {
-        let acted = keepers.iter_mut().map(|keeper| keeper.act(lab));
-        if !acted.fold(false, |any, one| any | one) {
-            return;
-        }
-    }
-    panic!("they never come to rest");
 }
 
 /// Publishes three messages, dies behind so many batches, and goes on to the end with other shards.
@@ -575,4 +451,48 @@ fn while_the_store_fails_no_promise_is_made_and_then_all_goes_on() {
     lab.say(brief, &publish(QoS::AtLeastOnce, 1));
     lab.expect_open(brief, &[Packet::Puback(ack(1))]);
     lab.joined(&lasting(Version::V5, "late"));
+}
+
+/// Goal: after a checkpoint nothing older is needed. Method: one of everything that is kept, a
+/// checkpoint, a look at what the records since its beginning amount to, and a crash.
+#[test]
+fn after_a_checkpoint_nothing_older_is_needed() {
+    for (before, after) in SHARDS {
+        let mut lab = lab(before);
+        let away = lab.joined(&lasting(Version::V5, "away"));
+        lab.subscribe(away, "t", QoS::ExactlyOnce);
+        lab.subscribe(away, "$share/g/t", QoS::AtLeastOnce);
+        lab.cut(away);
+        let there = lab.joined(&mortal(60));
+        lab.subscribe(there, "t", QoS::ExactlyOnce);
+        let mut writer = Keeper::new(&mut lab, Version::V5, "writer");
+        for number in 1..=3 {
+            writer.publish(&mut lab, number);
+        }
+        let retained = Publish {
+            retain: true,
+            ..message("r", b"x", QoS::AtMostOnce, 0)
+        };
+        lab.say(writer.peer, &Packet::Publish(retained));
+        lab.checkpoint();
+        lab.say(there, &Packet::Pubrec(ack(2)));
+        lab.checkpoint();
+        settle(&mut lab, &mut [&mut writer]);
+        lab.crash(after);
+        lab.checkpoint();
+        lab.crash(before);
+        let mut away = Keeper::new(&mut lab, Version::V5, "brief");
+        away.name = "away";
+        away.come_again(&mut lab);
+        settle(&mut lab, &mut [&mut away]);
+        // Three by its own subscription, and three as the only member of its group.
+        away.got.sort();
+        assert_eq!(away.got, ["1", "1", "2", "2", "3", "3"]);
+        let reader = lab.client(Version::V5, "reader");
+        lab.subscribe_and_keep(reader, "r");
+        let bytes = lab.take(reader);
+        let found = packets(Version::V5, &bytes);
+        let is_it = |packet: &Packet<'_>| matches!(packet, Packet::Publish(it) if it.topic == "r");
+        assert_eq!(found.iter().filter(|packet| is_it(packet)).count(), 1);
+    }
 }

@@ -296,21 +296,19 @@ impl Oracle {
             Reason::Success => QoS::AtMostOnce,
             Reason::GrantedQoS1 => QoS::AtLeastOnce,
             Reason::GrantedQoS2 => QoS::ExactlyOnce,
-            // 3.x knows only one code for a refusal.
+            // 3.x knows only one code for a refusal: also while the store keeps nothing.
             Reason::NotAuthorized | Reason::UnspecifiedError => {
+                let fails = self.plan.store_failures_permille > 0;
                 ensure!(
-                    grants.contains(&None),
+                    fails && code != Reason::NotAuthorized || grants.contains(&None),
                     Denied,
                     "client {client} may subscribe to {} and was refused",
                     slot.filter
                 );
                 options.refused_at = Some(now);
                 slot.ending_at.get_or_insert(now);
-                if slot
-                    .versions
-                    .iter()
-                    .all(|version| version.refused_at.is_some())
-                {
+                let mut versions = slot.versions.iter();
+                if versions.all(|version| version.refused_at.is_some()) {
                     slot.ended_at.get_or_insert(now);
                 }
                 return Ok(());

@@ -25,7 +25,7 @@ impl Shard {
         journal.take()
     }
 
-    fn dump_session(&self, slot: u32, session: &Session, journal: &mut Journal) {
+    pub(super) fn dump_session(&self, slot: u32, session: &Session, journal: &mut Journal) {
         journal.write(&Record::Session(session.line()));
         if session.link.is_none() {
             journal.write(&session.detached_line());

@@ -87,6 +87,8 @@ pub struct Lab {
     pub log: Vec<Vec<u8>>,
     /// Everything told, oldest first.
     pub events: Vec<EventKind>,
+    /// Shards that have written everything down anew.
+    checkpointed: usize,
     /// Shards that have said that all their promises are kept.
     pub settled: usize,
     pub batch_bytes_most: usize,
@@ -119,6 +121,7 @@ impl Lab {
             owed: Vec::new(),
             log: Vec::new(),
             events: Vec::new(),
+            checkpointed: 0,
             settled: 0,
             batch_bytes_most: 0,
         }
@@ -415,6 +418,7 @@ impl Lab {
             Effect::Close { id } => self.close(shard, id),
             Effect::Event(event) => self.events.push(event.kind),
             Effect::Settled => self.settled += 1,
+            Effect::Checkpointed => self.checkpointed += 1,
             Effect::Flush { .. } | Effect::PolicyInForce { .. } => {}
         }
     }

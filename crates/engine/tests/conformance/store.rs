@@ -54,6 +54,19 @@ impl Lab {
         kept
     }
 
+    /// Lets every shard write everything down anew, and throws away what was before.
+    pub fn checkpoint(&mut self) {
+        let before = self.log.len();
+        self.checkpointed = 0;
+        for shard in 0..self.shards.len() {
+            self.put(shard, Input::Checkpoint);
+        }
+        self.run();
+        assert_eq!(self.checkpointed, self.shards.len());
+        self.log.drain(..before);
+        self.check_journal();
+    }
+
     /// The process dies, and another one with so many shards goes on with what was durable.
     pub fn crash(&mut self, shards: ShardIndex) {
         let mut kept = self.kept_now();

@@ -59,6 +59,8 @@ impl Worker {
             }
             Effect::Close { id } => self.close(id),
             Effect::Event(event) => self.tell_engine_event(*event),
+            // Nobody orders one yet.
+            Effect::Checkpointed => {}
             Effect::Settled => self.broker.settled(self.index),
             Effect::PolicyInForce { epoch } => self.broker.policy_in_force(self.index, epoch),
         }

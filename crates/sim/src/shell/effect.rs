@@ -55,8 +55,9 @@ impl Shell {
                 Ok(())
             }
             Effect::Persist { seq, records } => {
-                let batch = Batch { seq, records };
-                self.stations[shard].store.ask(now, chance, batch)
+                self.stations[shard]
+                    .store
+                    .ask(now, chance, Batch { seq, records })
             }
             Effect::Flush { id } => {
                 let link = self.expect_seated(shard, id, "Flush")?;
@@ -69,21 +70,25 @@ impl Shell {
                 self.tell(shard, event);
                 Ok(())
             }
-            Effect::Settled => {
-                let station = &mut self.stations[shard];
-                let first = !std::mem::replace(&mut station.has_settled, true);
-                ensure!(
-                    station.drains && first,
-                    Door,
-                    "shard {shard} settles twice, or was not told to drain"
-                );
-                Ok(())
-            }
+            Effect::Checkpointed => self.journal.is_anew(),
+            Effect::Settled => self.settled(shard),
             Effect::PolicyInForce { epoch } => {
                 self.reports.push(Report::Obeys { shard, epoch });
                 Ok(())
             }
         }
+    }
+
+    /// A shard that drains has kept all its promises, once.
+    fn settled(&mut self, shard: usize) -> Result<(), Violation> {
+        let station = &mut self.stations[shard];
+        let first = !std::mem::replace(&mut station.has_settled, true);
+        ensure!(
+            station.drains && first,
+            Door,
+            "shard {shard} settles twice, or was not told to drain"
+        );
+        Ok(())
     }
 
     /// Passes on what a shard tells, with the link that it is about.

@@ -9,6 +9,8 @@ use crate::history::{Invariant, Violation};
 pub struct Journal {
     is_kept: bool,
     kept: Kept,
+    /// What came since the shards began to write everything down anew, and how many have not done.
+    anew: Option<(Kept, usize)>,
 }
 
 impl Journal {
@@ -17,7 +19,33 @@ impl Journal {
         Journal {
             is_kept,
             kept: Kept::new(),
+            anew: None,
         }
+    }
+
+    /// So many shards begin to write everything down anew; false where they do already.
+    pub fn begin_anew(&mut self, shards: usize) -> bool {
+        let is_new = self.anew.is_none();
+        if is_new {
+            self.anew = Some((Kept::new(), shards));
+        }
+        is_new
+    }
+
+    /// One shard has done: when the last one has, all that was before is thrown away.
+    ///
+    /// # Errors
+    /// None of them was asked to.
+    pub fn is_anew(&mut self) -> Result<(), Violation> {
+        let Some((anew, left)) = self.anew.take() else {
+            let words = "a checkpoint that nobody ordered".to_owned();
+            return Err(Violation::new(Invariant::Door, words));
+        };
+        match left {
+            1 => self.kept = anew,
+            _ => self.anew = Some((anew, left - 1)),
+        }
+        Ok(())
     }
 
     /// True where the engine writes records.
@@ -30,9 +58,13 @@ impl Journal {
     /// # Errors
     /// One does not read.
     pub fn append(&mut self, batches: &[Batch]) -> Result<(), Violation> {
-        batches
-            .iter()
-            .try_for_each(|batch| take(&mut self.kept, &batch.records))
+        for batch in batches {
+            take(&mut self.kept, &batch.records)?;
+            if let Some((anew, _)) = &mut self.anew {
+                take(anew, &batch.records)?;
+            }
+        }
+        Ok(())
     }
 
     /// Compares what was written, `unanswered` being what is not durable yet, with what is held.

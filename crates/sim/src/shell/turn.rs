@@ -16,6 +16,9 @@ const ROUNDS_MAX: u32 = 1_000;
 /// messages takes a turn each, and a store may answer thousands together. More is for ever.
 const MOMENT_TURNS_MAX: u32 = 100_000;
 
+/// Turns of shards between two orders to write everything down anew.
+const CHECKPOINT_TURNS: u64 = 1_024;
+
 impl Shell {
     /// Runs one turn of one shard.
     ///
@@ -64,6 +67,13 @@ impl Shell {
         }
         for shard in 0..self.stations.len() {
             self.handle(shard, now, chance, Input::TurnEnd)?;
+        }
+        if self.turns.is_multiple_of(CHECKPOINT_TURNS)
+            && self.journal.begin_anew(self.stations.len())
+        {
+            for shard in 0..self.stations.len() {
+                self.handle(shard, now, chance, Input::Checkpoint)?;
+            }
         }
         let shards = self.stations.iter().map(|station| &station.shard);
         let unanswered = self.stations.iter().map(|it| it.store.unanswered());
