@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bench import (
     border,
@@ -13,12 +13,14 @@ from bench import (
     instructions,
     machine,
     measure,
+    overload,
     page,
     peers,
     results,
     startup,
 )
 from bench.cases import cases
+from bench.study import Study
 
 # What is measured without another broker: each gives rows of columns of values.
 TABLES: dict[str, Callable[[int, Callable[[str], None]], dict[str, dict[str, list[float]]]]] = {
@@ -28,10 +30,18 @@ TABLES: dict[str, Callable[[int, Callable[[str], None]], dict[str, dict[str, lis
     instructions.SUITE: instructions.measure,
 }
 
+# What takes more than one load at a time, with the brokers that can do it.
+STUDIES: dict[
+    str, Callable[[Sequence[peers.Peer], measure.Settings, Callable[[str], None]], Study]
+] = {
+    "overload": overload.overload,
+    "slow_reader": overload.slow_reader,
+}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; gives its exit code."""
-    suites = [*dict.fromkeys(case.suite for case in cases()), *TABLES]
+    suites = [*dict.fromkeys(case.suite for case in cases()), *STUDIES, *TABLES]
     names = [peer.name for peer in peers.PEERS]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--suites", default=",".join(suites), help="what is measured, by commas")
@@ -74,6 +84,9 @@ def _measure(suites: list[str], names: list[str], settings: measure.Settings) ->
             described[peer.name]["missing"] = str(reason)
             _say(f"missing: {peer.name}: {reason}")
     for suite in suites:
+        if suite in STUDIES:
+            _study(suite, present, described, settings)
+            continue
         measured = [
             (case, measure.measure(present, case, settings, _say))
             for case in cases()
@@ -81,6 +94,29 @@ def _measure(suites: list[str], names: list[str], settings: measure.Settings) ->
         ]
         path = results.keep(suite, machine.describe(), settings, described, measured)
         _say(f"kept: {path.name}")
+
+
+def _study(
+    suite: str,
+    present: Sequence[peers.Peer],
+    described: dict[str, dict[str, str]],
+    settings: measure.Settings,
+) -> None:
+    """Carries out a study, and keeps it with what went wrong."""
+    study = STUDIES[suite](present, settings, _say)
+    missing = [
+        f"{known['title']} is missing: {known['missing']}"
+        for known in described.values()
+        if "missing" in known
+    ]
+    about = {
+        **machine.describe(),
+        "load": machine.load_average(),
+        "seconds": settings.seconds,
+        "notes": [*missing, *study.notes],
+    }
+    path = results.keep_table(suite, about, settings.rounds, study.rows)
+    _say(f"kept: {path.name}")
 
 
 def _tabulate(suite: str, rounds: int) -> None:

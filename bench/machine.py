@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,36 @@ def describe() -> dict[str, Any]:
 def load_average() -> float:
     """Gives how many programs wanted to run in the last minute, all cores together."""
     return round(os.getloadavg()[0], 2)
+
+
+def memory_bytes(pid: int, *, most: bool = False) -> int:
+    """Gives the resident memory of a process, now or the most that it ever had.
+
+    Raises:
+        RuntimeError: There is no such process.
+    """
+    wanted = "VmHWM:" if most else "VmRSS:"
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError as error:
+        raise RuntimeError(f"process {pid} is gone") from error
+    for line in status.splitlines():
+        if line.startswith(wanted):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"process {pid} has ended")
+
+
+def cpu_s(pid: int) -> float:
+    """Gives the CPU time of a process and all its threads, in seconds.
+
+    Raises:
+        RuntimeError: There is no such process.
+    """
+    try:
+        # The kernel names the CPU clock of a process by its number (clock_getcpuclockid).
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError as error:
+        raise RuntimeError(f"process {pid} is gone") from error
 
 
 def is_pinned() -> bool:

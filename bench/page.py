@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from bench import picture
+from bench import overload, picture
 from bench.machine import ROOT
 from bench.results import Result, Table
 
@@ -22,6 +22,8 @@ GOALS = {
     "50:50 QoS 2": (None, 20.0),
 }  # fmt: skip
 MOSQUITTO_US = 9.2
+# Tables that are drawn too, and what their pictures show.
+CURVES = {"overload": "What is delivered of what is offered, and what a quiet pair feels"}
 WAKEUP_GOALS = {"QoS 0": (1.15, 1.5), "QoS 1": (1.4, 1.1)}
 
 
@@ -67,6 +69,32 @@ def drawings(results: Mapping[str, Result | Table]) -> Iterator[tuple[str, str]]
                 for case in result.cases
             }
             yield suite, picture.dots(title, "µs", rows, result.shown)
+    for suite, title in CURVES.items():
+        result = results.get(suite)
+        if isinstance(result, Table):
+            yield suite, picture.curves(title, _curves(result))
+
+
+def _curves(result: Table) -> list[picture.Panel]:
+    """Gives, by what was offered, what was delivered of the capacity, and the pair's p99."""
+    goodput: dict[str, list[tuple[float, float]]] = {}
+    p99: dict[str, list[tuple[float, float]]] = {}
+    for row, columns in result.rows.items():
+        name, _, part = row.rpartition(", ")
+        if not part.endswith(" ×"):
+            continue
+        offered, delivered = columns[overload.OFFER], columns[overload.GOODPUT]
+        at = float(part.removesuffix(" ×"))
+        if offered and delivered:
+            capacity = offered["median"] / at
+            goodput.setdefault(name, []).append((at, delivered["median"] / capacity))
+        if felt := columns[overload.P99]:
+            p99.setdefault(name, []).append((at, felt["median"] / 1_000))
+    axis = "offered, in parts of the capacity"
+    return [
+        picture.Panel("delivered, in parts of the capacity", axis, goodput, logarithmic=False),
+        picture.Panel("p99 of the well-behaved pair, ms", axis, p99, logarithmic=True),
+    ]
 
 
 # Blocks
@@ -152,13 +180,16 @@ def idle(result: Result) -> Iterator[str]:
 
 
 def table(result: Table) -> Iterator[str]:
-    """Yields what was measured without another broker."""
+    """Yields rows of columns, where they were measured, and what went wrong."""
+    if result.suite in CURVES:
+        yield f"![{CURVES[result.suite]}](performance/{result.suite}.svg)"
+        yield ""
     columns = list(next(iter(result.rows.values()), {}))
     yield f"| | {' | '.join(columns)} |"
     yield f"|---|{'---:|' * len(columns)}"
     for row, values in result.rows.items():
         cells = [_spread(values[column], _figure) for column in columns]
-        name = f"**{row}**" if row == "casemate" else row
+        name = f"**{row}**" if row.partition(",")[0] == "casemate" else row
         yield f"| {name} | {' | '.join(cells)} |"
     machine = result.machine
     yield ""
@@ -166,9 +197,13 @@ def table(result: Table) -> Iterator[str]:
         yield f"*{_where(machine)}; {', '.join(machine['toolchain'].values())}.*"
         return
     yield (
-        f"*{_where(machine)}; Python {machine['python']}; {result.rounds} rounds, interleaved; "
+        f"*{_where(machine)}; Python {machine['python']}; {result.rounds} rounds"
+        f"{' of {:g} s'.format(machine['seconds']) if 'seconds' in machine else ''}, interleaved; "
         f"median (least–most); load average {machine['load']:.1f}.*"
     )
+    for note in machine.get("notes", ()):
+        yield ""
+        yield f"*{note}.*"
 
 
 BLOCKS: Mapping[str, Callable[[Result], Iterator[str]]] = {

@@ -15,9 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,10 +48,14 @@ class Reach:
     Attributes:
         pid: Of its process.
         words: Options of `casemate bench`, without those that say what is done.
+        port: Of plaintext MQTT on loopback; 0 where it is reached over something else.
+        proofs: Password of each user that it knows; empty where it takes anybody.
     """
 
     pid: int
     words: tuple[str, ...]
+    port: int = 0
+    proofs: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class Peer:
                 _ended(self.command(port, Path(folder)), said, Path(folder)) as process,
             ):
                 _await_port(process, port, log)
-                yield Reach(process.pid, _plain(port))
+                yield Reach(process.pid, _plain(port), port)
 
 
 def _plain(port: int) -> tuple[str, ...]:
@@ -124,7 +128,8 @@ class Ours(Peer):
                 if not line:
                     raise Missing(f"it does not start: {_last_words(log)}")
                 ready = json.loads(line)
-                yield Reach(process.pid, self._words(ready, transport))
+                words = self._words(ready, transport)
+                yield Reach(process.pid, words, ready["port"], ready["users"])
 
     def _words(self, ready: dict[str, Any], transport: str) -> tuple[str, ...]:
         user = ("-u", "some", "-P", ready["users"]["some"], "-t", "users/some/bench")
@@ -174,7 +179,8 @@ def _casemate(shards: int) -> Callable[[int, Path], list[str]]:
     program = str(Path(sys.executable).with_name("casemate"))
 
     def command(_: int, folder: Path) -> list[str]:
-        return [program, "lab", "--shards", str(shards), "--data", str(folder / "lab")]
+        said = ("--set", "sys_interval_s=1")
+        return [program, "lab", "--shards", str(shards), *said, "--data", str(folder / "lab")]
 
     return command
 
@@ -208,7 +214,7 @@ def _get_mosquitto() -> str:
 def _mosquitto(port: int, folder: Path) -> list[str]:
     (folder / "mosquitto.conf").write_text(
         f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n"
-        "set_tcp_nodelay true\nmax_queued_messages 0\nlog_type error\n",
+        "set_tcp_nodelay true\nmax_queued_messages 100000\nsys_interval 1\nlog_type error\n",
         encoding="utf-8",
     )
     return ["mosquitto", "-c", str(folder / "mosquitto.conf")]

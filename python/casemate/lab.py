@@ -55,6 +55,9 @@ ARGON2_TIME = 1
 ARGON2_MEMORY_KIB = 1_024
 """A password check costs about a millisecond here, where passwords are random and thrown away."""
 
+SYS_INTERVAL_S = 10
+"""Between two reports under `$SYS/`, as of every broker."""
+
 _STATE_FILE = "lab.json"
 _PASSWORD_THREADS = 2
 _SOCKET_FILE = "mqtt.sock"
@@ -101,8 +104,8 @@ class LabOptions:
         unix_socket: Path of a unix socket, in a folder that exists; None is one in `data`.
         data: Folder that keeps identities, ports and passwords; None is a temporary one.
         shards: Threads that carry connections, 0-64; 0 is one for each core.
-        settings: `key=value` texts: limits by their names in the configuration, and
-            `argon2_time` and `argon2_memory_kib`.
+        settings: `key=value` texts: limits by their names in the configuration, `argon2_time` and
+            `argon2_memory_kib`, and `sys_interval_s`, 0-86,400, of the reports under `$SYS/`.
     """
 
     port: int | None = None
@@ -140,11 +143,12 @@ class Lab:
         Raises:
             ConfigurationError: A setting is unknown, no number, or out of range.
         """
-        limits, cost = _settings(options.settings)
+        limits, cost, sys_interval_s = _settings(options.settings)
         self._options = options
         self._on_event = on_event
         self._limits = limits
         self._cost = cost
+        self._sys_interval_s = sys_interval_s
         self._data: Path | None = None
         self._nook: Path | None = None
         self._state = _State()
@@ -174,6 +178,7 @@ class Lab:
                 configuration=self._configuration(home),
                 password_cost=self._cost,
                 password_threads=_PASSWORD_THREADS,
+                sys_interval_s=self._sys_interval_s,
                 raw_events=self._on_event,
             )
             self._broker.start()
@@ -344,9 +349,9 @@ def _read_state(path: Path) -> _State:
     return _State(ports, socket, passwords)
 
 
-def _settings(texts: tuple[str, ...]) -> tuple[Limits, PasswordCost]:
+def _settings(texts: tuple[str, ...]) -> tuple[Limits, PasswordCost, int]:
     values: dict[str, int] = {}
-    known = (*Limits.model_fields, "argon2_time", "argon2_memory_kib")
+    known = (*Limits.model_fields, "argon2_time", "argon2_memory_kib", "sys_interval_s")
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or key not in known:
@@ -363,8 +368,9 @@ def _settings(texts: tuple[str, ...]) -> tuple[Limits, PasswordCost]:
         time=_within(values, "argon2_time", ARGON2_TIME, 1, 16),
         memory_kib=_within(values, "argon2_memory_kib", ARGON2_MEMORY_KIB, 8, 1_048_576),
     )
+    interval_s = _within(values, "sys_interval_s", SYS_INTERVAL_S, 0, 86_400)
     try:
-        return Limits(**{**ROOMY, **values}), cost
+        return Limits(**{**ROOMY, **values}), cost, interval_s
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         context: Mapping[str, Any] = first.get("ctx", {})

@@ -245,7 +245,8 @@ def test_each_client_library_is_measured_in_each_direction(monkeypatch: pytest.M
 def test_each_suite_has_its_block_on_the_page_and_each_block_its_suite() -> None:
     text = page.PAGE.read_text(encoding="utf-8")
     suites = {case.suite for case in cases()}
-    assert {found[1] for found in page._BLOCK.findall(text)} == suites | set(program.TABLES)
+    tables = set(program.TABLES) | set(program.STUDIES)
+    assert {found[1] for found in page._BLOCK.findall(text)} == suites | tables
     assert set(page.BLOCKS) == suites
 
 

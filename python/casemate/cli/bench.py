@@ -117,11 +117,13 @@ class Cost:
         generator_ns: CPU time of the generator's thread.
         broker_ns: CPU time of all threads of the broker; None where it is not known.
         standing: How the run stood.
+        unix_s: The moment, by the clock that other programs of the machine write into their logs.
     """
 
     generator_ns: int
     broker_ns: int | None
     standing: LoadStanding
+    unix_s: float = field(default_factory=time.time)
 
 
 @dataclass(slots=True)
@@ -269,6 +271,8 @@ def _values(
         "payload_bytes": work.payload,
         "rate_per_s": work.rate,
         "ended_early": report.ended_early,
+        "began_unix_s": observer.begins and round(observer.begins.unix_s, 6),
+        "ended_unix_s": observer.ends and round(observer.ends.unix_s, 6),
         "setup_s": round(report.setup_s, 4),
         "measured_s": round(report.measured_s, 4),
         "published": report.published,

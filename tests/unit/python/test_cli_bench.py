@@ -189,6 +189,16 @@ def test_what_both_sides_cost_is_said_where_the_broker_is_known(
     assert values["broker"]["cpu_us_each"] > 0
 
 
+def test_a_report_says_when_it_measured_and_a_storm_that_sends_nothing_too(
+    ready: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--seconds", "0.2", "--warm-up", "0", *reach(ready, "tcp")]
+    for shape in (("pairs", "--publishers", "1"), ("idle", "--connections", "1")):
+        before_s = time.time()
+        _, values = ran(capsys, *shape, *words)
+        assert before_s <= values["began_unix_s"] < values["ended_unix_s"] <= time.time()
+
+
 def test_people_read_the_same_in_words(
     ready: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -286,6 +286,7 @@ def test_a_lab_without_data_leaves_nothing() -> None:
         ("receive_max=many", "whole number"),
         ("receive_max=0", "receive_max"),
         ("argon2_time=0", "argon2_time"),
+        ("sys_interval_s=86401", "sys_interval_s is 0 to 86,400"),
     ],
 )
 def test_a_wrong_setting_of_the_lab_is_named(setting: str, words: str) -> None:
