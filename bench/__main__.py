@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from bench import (
     border,
+    churn,
     clients,
     instructions,
     machine,
@@ -17,6 +18,7 @@ from bench import (
     page,
     peers,
     results,
+    retained,
     startup,
 )
 from bench.cases import cases
@@ -36,6 +38,8 @@ STUDIES: dict[
 ] = {
     "overload": overload.overload,
     "slow_reader": overload.slow_reader,
+    "retained": retained.measure,
+    "churn": churn.measure,
 }
 
 

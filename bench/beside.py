@@ -71,9 +71,9 @@ def begin() -> None:
     print(READY, flush=True)  # noqa: T201 - a word of the two processes.
 
 
-def is_over() -> bool:
-    """True once the block has ended."""
-    ready, _, _ = select.select([sys.stdin], [], [], 0)
+def is_over(within_s: float) -> bool:
+    """True once the block has ended; waits so long for that."""
+    ready, _, _ = select.select([sys.stdin], [], [], max(0.0, within_s))
     return bool(ready)
 
 

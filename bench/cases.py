@@ -47,6 +47,7 @@ def cases() -> Iterator[Case]:
     """Yields all cases, in the order of their tables."""
     yield from _messages()
     yield from _modern()
+    yield from _rules()
     yield from _paced()
     yield from _connections()
 
@@ -80,6 +81,14 @@ def _modern() -> Iterator[Case]:
         single = ("--topics", str(total // 10), "--single-filters")
         words = ("fan-in", "--publishers", "10", "--subscribers", "1", *single)
         yield Case("subscriptions", shown, words, 0, 5)
+
+
+def _rules() -> Iterator[Case]:
+    # Each message has another topic than the one before it, so that each is looked up.
+    many = ("pairs", "--publishers", "10", "--topics", "100")
+    ours = ("casemate", "casemate-20", "casemate-1000")
+    for qos in (0, 1):
+        yield Case("rules", f"10:10 QoS {qos}", many, qos, peers=ours)
 
 
 def _paced() -> Iterator[Case]:

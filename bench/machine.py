@@ -7,6 +7,8 @@ import platform
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,20 @@ def is_pinned() -> bool:
 def on_core(core: int, command: list[str]) -> list[str]:
     """Binds a command to one core where that is possible, so that two do not share one."""
     return ["taskset", "-c", str(core), *command] if is_pinned() else command
+
+
+@contextmanager
+def beside_broker() -> Iterator[None]:
+    """Binds this process to the generator's core while the block runs, where that is possible."""
+    if not is_pinned():
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {GENERATOR_CORE})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _processor() -> str:

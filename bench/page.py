@@ -142,6 +142,16 @@ def shards(result: Result) -> Iterator[str]:
     yield f"| CPU for each delivery | {' | '.join(ratios)} | ≤ 1.2 × |"
 
 
+def rules(result: Result) -> Iterator[str]:
+    """Yields what a role costs, and how one of many rules stands to one of few."""
+    yield from costs(result)
+    yield ""
+    yield "| 1,000 rules against 20 | " + " | ".join(result.cases) + " |"
+    yield f"|---|{'---:|' * len(result.cases)}"
+    ratios = [_times(result.ratio(case, "casemate-1000", "casemate-20")) for case in result.cases]
+    yield f"| CPU for each delivery | {' | '.join(ratios)} |"
+
+
 def sizes(result: Result) -> Iterator[str]:
     """Yields the cost by payload, drawn and as a table."""
     yield "![CPU time by payload](performance/sizes.svg)"
@@ -208,7 +218,7 @@ def table(result: Table) -> Iterator[str]:
 
 BLOCKS: Mapping[str, Callable[[Result], Iterator[str]]] = {
     "messages": messages, "wakeups": wakeups, "shards": shards, "wide": costs, "sizes": sizes,
-    "modern": costs, "subscriptions": costs, "latency": latency, "secure": costs,
+    "modern": costs, "subscriptions": costs, "rules": rules, "latency": latency, "secure": costs,
     "connects": connects, "idle": idle,
 }  # fmt: skip
 

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from bench.machine import BROKER_CORE, ROOT, on_core
+from casemate import files, policy
+from casemate.lab import Lab, LabOptions
 
 CACHE = ROOT / "target" / "bench" / "peers"
 RECIPES = Path(__file__).parent / "recipes"
@@ -185,6 +187,34 @@ def _casemate(shards: int) -> Callable[[int, Path], list[str]]:
     return command
 
 
+def _governed(rules: int) -> Callable[[int, Path], list[str]]:
+    """Gives what starts ours with a role of so many rules, the last of which is the one at work."""
+
+    def command(port: int, folder: Path) -> list[str]:
+        # A lab keeps the home that it has made, and what its owner has written there.
+        with Lab(LabOptions(data=folder / "lab")):
+            pass
+        place = folder / "lab" / "home" / policy.FILE_NAME
+        files.write_whole(place, policy_of(rules).encode(), files.PRIVATE_MODE)
+        return _casemate(1)(port, folder)
+
+    return command
+
+
+def policy_of(rules: int) -> str:
+    """Gives a policy whose role `some` has so many rules with templates, 1 to 1,000."""
+    kinds = (
+        '{{ publish = "rooms/{0}/+/%u" }}',
+        '{{ subscribe = "rooms/{0}/%c/#" }}',
+        '{{ both = "users/%u/room-{0}/+/state", retain = true }}',
+    )
+    lines = [kinds[number % len(kinds)].format(number) for number in range(rules - 1)]
+    own = ",\n    ".join([*lines, '{ both = "users/%u/#", retain = true }'])
+    everything = '[{ both = "#", retain = true }, { subscribe = "$SYS/#" }]'
+    whole = "".join(f"[roles.{name}]\nallow = {everything}\n" for name in ("all", "operator"))
+    return f"{whole}[roles.some]\nallow = [\n    {own},\n]\n"
+
+
 def _get_ours() -> str:
     program = Path(sys.executable).with_name("casemate")
     if not program.exists():
@@ -322,11 +352,22 @@ OURS = Ours(
     "casemate", "casemate", _get_ours, _casemate(1), transports=("tcp", "tls", "mtls", "wss")
 )
 SHARDED = Ours("casemate-2", "casemate, two shards", _get_ours, _casemate(2), suites=("shards",))
+RULED = tuple(
+    Ours(
+        f"casemate-{rules}",
+        f"casemate, a role of {rules:,} rules",
+        _get_ours,
+        _governed(rules),
+        suites=("rules",),
+    )
+    for rules in (20, 1_000)
+)
 
 PEERS = (
     FLOOR,
     OURS,
     SHARDED,
+    *RULED,
     WithCertificate(
         "mosquitto",
         "mosquitto",

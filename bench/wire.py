@@ -20,7 +20,7 @@ FILTERS_EACH = 100
 # A report under `$SYS/` that is whole, and the one that shows that it is.
 REPORTS = 2
 
-_CONNACK, _PUBLISH, _SUBACK, _UNSUBACK = 0x20, 0x30, 0x90, 0xB0
+_CONNACK, _PUBLISH, _SUBACK, _UNSUBACK, _PINGRESP = 0x20, 0x30, 0x90, 0xB0, 0xD0
 _KINDS = 0xF0
 _RETAINED = 0x01
 
@@ -75,7 +75,23 @@ class Wire:
 
     def publish(self, topic: str, payload: bytes) -> None:
         """Publishes one message."""
-        self._send(_packet(_PUBLISH, _text(topic) + payload))
+        self.send(message(topic, payload))
+
+    def send(self, packets: bytes) -> None:
+        """Sends packets that were made before.
+
+        Raises:
+            RuntimeError: The broker takes nothing, or has closed.
+        """
+        try:
+            self._socket.sendall(packets)
+        except OSError as error:
+            raise RuntimeError(f"the broker takes nothing: {error}") from error
+
+    def settle(self) -> None:
+        """Waits until the broker has taken in all that was sent: it answers in order."""
+        self.send(b"\xc0\x00")
+        self._await(_PINGRESP)
 
     def subscribe(self, filters: Sequence[str]) -> None:
         """Subscribes, so many filters at a time, and waits until all are granted.
@@ -108,8 +124,8 @@ class Wire:
             if kind & _KINDS == _PUBLISH:
                 yield body[2 + int.from_bytes(body[:2], "big") :]
 
-    def count(self, most: int) -> int:
-        """Takes so many messages and looks at none; how many came.
+    def count(self, most: int) -> None:
+        """Takes so many messages and looks at none.
 
         Raises:
             RuntimeError: Nothing came for `PATIENCE_S`, or the broker closed.
@@ -118,12 +134,28 @@ class Wire:
         while got < most:
             kind, _ = self._take()
             got += kind & _KINDS == _PUBLISH
-        return got
+
+    def replay(self, topic_filter: str, most: int) -> None:
+        """Subscribes, and takes so many messages, which may come before the answer.
+
+        Raises:
+            RuntimeError: As `count`, or the subscription is refused.
+        """
+        self.send(_packet(0x82, b"\x00\x01" + _text(topic_filter) + b"\x00"))
+        got, granted = 0, False
+        while got < most or not granted:
+            kind, body = self._take()
+            if kind & _KINDS == _PUBLISH:
+                got += 1
+            elif kind & _KINDS == _SUBACK:
+                if body[2] > 2:
+                    raise RuntimeError("the broker refused a subscription")
+                granted = True
 
     # Inside
 
     def _greet(self, name: str, user: str, password: str | None) -> None:
-        self._send(_connect(name, user, password))
+        self.send(_connect(name, user, password))
         _, body = self._await(_CONNACK)
         if body[1] != 0:
             raise RuntimeError(f"the broker refuses {name}: return code {body[1]}")
@@ -135,17 +167,11 @@ class Wire:
             self._next_id = self._next_id % 65_535 + 1
             packet_id = self._next_id.to_bytes(2, "big")
             asked = b"".join(_text(one) + behind for one in filters[first : first + FILTERS_EACH])
-            self._send(_packet(kind, packet_id + asked))
+            self.send(_packet(kind, packet_id + asked))
             _, body = self._await(answer)
             if body[:2] != packet_id:
                 raise RuntimeError("the broker answered another packet")
             yield body[2:]
-
-    def _send(self, packet: bytes) -> None:
-        try:
-            self._socket.sendall(packet)
-        except OSError as error:
-            raise RuntimeError(f"the broker takes nothing: {error}") from error
 
     def _await(self, kind: int) -> tuple[int, bytes]:
         """Waits for a packet; messages that come before it are dropped."""
@@ -186,6 +212,11 @@ class Wire:
         if not more:
             raise RuntimeError("the broker closed the connection")
         self._held += more
+
+
+def message(topic: str, payload: bytes, *, retain: bool = False) -> bytes:
+    """Makes a message of QoS 0."""
+    return _packet(_PUBLISH | (_RETAINED if retain else 0), _text(topic) + payload)
 
 
 def dropped(reach: Reach) -> int:

@@ -16,7 +16,8 @@ from bench import __main__ as program
 from bench import border, clients, machine, page, peers, picture, results, startup
 from bench.cases import Case, cases
 from bench.measure import Figures, Report, Settings, measure, run, spread, suits
-from bench.peers import FLOOR, OURS, PEERS, SHARDED, Missing, Peer, Reach
+from bench.peers import FLOOR, OURS, PEERS, RULED, SHARDED, Missing, Peer, Reach
+from casemate import policy
 
 # The first test builds the floor where nobody has.
 pytestmark = pytest.mark.timeout(900)
@@ -67,12 +68,29 @@ def test_ours_is_measured_over_each_transport_with_password_and_policy(transport
             run(PAIRS, elsewhere, reach.pid, TINY)
 
 
+@pytest.mark.parametrize("peer", RULED, ids=lambda peer: peer.name)
+def test_a_role_of_many_rules_is_in_force_with_the_one_that_applies(peer: Peer) -> None:
+    rules = int(peer.name.rpartition("-")[2])
+    role = policy.Policy.parse(peers.policy_of(rules)).roles["some"]
+    # Each stands in a line of its own; one for both sides counts twice inside.
+    assert len({rule.where for rule in role}) == rules
+    assert all("%" in rule.filter for rule in role)
+    with peer.serving() as reach:
+        assert run(PAIRS, reach.words, reach.pid, TINY)["delivered"] == 200
+        # Of the role that a lab would have without these, and of nobody.
+        for topic in ("public/bench", "users/all/bench"):
+            with pytest.raises(RuntimeError, match="refused a subscription"):
+                run(PAIRS, [*reach.words, "-t", topic], reach.pid, TINY)
+
+
 def test_the_floor_is_refused_what_it_cannot_do() -> None:
     beyond = [case for case in cases() if not case.peers and not suits(FLOOR, case)]
     assert {case.qos for case in beyond} == {0, 1, 2}
     able = ("tcp", "tls")
     assert all(c.qos == 2 or c.version == 5 or c.transport not in able for c in beyond)
     assert all(suits(OURS, case) for case in cases())
+    ruled = [peer for peer in PEERS if peer.suites == ("rules",)]
+    assert all({c.suite for c in cases() if suits(peer, c)} == {"rules"} for peer in ruled)
     assert {case.suite for case in cases() if suits(SHARDED, case)} == {"shards"}
 
 

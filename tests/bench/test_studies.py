@@ -11,12 +11,22 @@ from pathlib import Path
 import pytest
 
 from bench import __main__ as program
-from bench import machine, overload, page, pair, peers, picture, results
+from bench import (
+    churn,
+    machine,
+    overload,
+    page,
+    pair,
+    peers,
+    picture,
+    results,
+    retained,
+)
 from bench.beside import beside
 from bench.measure import Settings
 from bench.peers import FLOOR, OURS, Peer, Reach
 from bench.study import Found, Study
-from bench.wire import Wire, dropped
+from bench.wire import Wire, dropped, message
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -168,6 +178,57 @@ def test_a_subscriber_that_never_reads_is_measured_beside_those_that_do() -> Non
     assert read[overload.LOST] == held[overload.LOST] == [0]
     assert read[overload.DROPPED] == [0]
     assert held[overload.MEMORY][0] > read[overload.MEMORY][0]
+
+
+def test_retained_messages_are_stored_and_replayed_by_each_broker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retained, "STORED", 2_000)
+    brokers = with_mosquitto()
+    study = retained.measure([FLOOR, *brokers], TINY, quiet)
+    assert study.notes == []
+    assert list(study.rows) == [peer.name for peer in brokers]
+    for columns in study.rows.values():
+        assert list(columns) == list(retained.COLUMNS)
+        assert all(value > 0 for values in columns.values() for value in values)
+        assert all(len(values) == 1 for values in columns.values())
+
+
+def test_a_replay_is_counted_and_one_that_is_refused_is_said(reach: Reach) -> None:
+    kept = [f"{TOPIC}/kept/{number}" for number in range(3)]
+    with Wire(reach, "bench-stores") as storing, Wire(reach, "bench-replays") as new:
+        storing.send(b"".join(message(topic, b"x", retain=True) for topic in kept))
+        storing.settle()
+        new.replay(f"{TOPIC}/kept/#", 3)
+        with pytest.raises(RuntimeError, match="refused a subscription"):
+            new.replay("#", 1)
+        storing.send(b"".join(message(topic, b"", retain=True) for topic in kept))
+
+
+def test_subscriptions_are_measured_still_and_while_others_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(churn, "TOTALS", (10, 1_000))
+    monkeypatch.setattr(churn, "WEIGHED_FROM", 1_000)
+    study = churn.measure([FLOOR, *with_mosquitto()], TINY, quiet)
+    assert study.notes == []
+    names = [peer.name for peer in with_mosquitto()]
+    rows = [f"{total}, {how}" for total in ("10", "1,000") for how in ("still", "others change")]
+    assert list(study.rows) == [f"{name}, {row}" for name in names for row in rows]
+    for row, columns in study.rows.items():
+        assert columns[churn.COST][0] > 0
+        assert bool(columns[churn.CHANGES]) == row.endswith("change")
+        assert all(value >= churn.CHANGED for value in columns[churn.CHANGES])
+        assert bool(columns[churn.MEMORY]) == ("1,000" in row)
+
+
+def test_no_message_of_the_load_answers_a_filter_that_comes_and_goes() -> None:
+    for change in range(3):
+        filters = churn._filters(change)
+        assert len(set(filters)) == churn.CHANGED
+        assert sum("+" in one for one in filters) == churn.CHANGED // 5
+        # Topics of the load end with a number, below a publisher and a room.
+        assert all("/new-" in one for one in filters)
 
 
 def test_a_note_and_who_is_missing_stand_below_the_table(

@@ -1,0 +1,112 @@
+"""Many subscriptions, and others that come and go while messages are matched against them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from bench.beside import answer, begin, beside, is_over
+from bench.cases import Case
+from bench.measure import Settings, run, suits
+from bench.peers import FLOOR, Peer, Reach
+from bench.study import Found, Study
+from bench.wire import Wire
+
+# Fewer of them in a test.
+TOTALS = (10, 1_000_000)
+PUBLISHERS = 10
+# Below that, what a broker needs for anything else is more.
+WEIGHED_FROM = 100_000
+TOPIC = "users/some/bench"
+
+# Filters of one change, and changes a second: as many come as go.
+CHANGED = 100
+CHANGES_PER_S = 10
+
+COST, RATE = "µs of CPU for each delivery", "delivered a second"
+CHANGES, MEMORY = "subscribed and taken back a second", "bytes of memory for each subscription"
+COLUMNS = (COST, RATE, CHANGES, MEMORY)
+
+
+def measure(peers: Sequence[Peer], settings: Settings, say: Callable[[str], None]) -> Study:
+    """Measures each broker with few and with many subscriptions, still and changing.
+
+    Args:
+        peers: Who takes part, where they can.
+        settings: How much.
+        say: Is told of each run, in a line.
+
+    Returns:
+        For each broker and number of subscriptions, what a delivery and a subscription cost.
+    """
+    study = Study("churn", COLUMNS, settings, say)
+    for peer in peers:
+        for total in TOTALS:
+            words = ("fan-in", "--publishers", str(PUBLISHERS), "--subscribers", "1", "-t", TOPIC)
+            many = ("--topics", str(total // PUBLISHERS), "--single-filters")
+            case = Case(study.suite, "", (*words, *many))
+            if peer is FLOOR or not suits(peer, case):
+                continue
+            for changing, shown in ((False, "still"), (True, "others change")):
+                once = partial(_once, study, peer, case, total, changing=changing)
+                study.add(f"{peer.name}, {total:,}, {shown}", once)
+    study.carry_out()
+    return study
+
+
+def _once(study: Study, peer: Peer, case: Case, total: int, *, changing: bool) -> Found:
+    with peer.serving() as reach, ExitStack() as stack:
+        if changing:
+            answers = stack.enter_context(beside("bench.churn", reach))
+        report = run(case, reach.words, reach.pid, study.longer(peer))
+        stack.close()
+    if not report["delivered"]:
+        raise RuntimeError("nothing was delivered in the measured time")
+    found: dict[str, float] = {
+        COST: report["broker"]["cpu_us_each"],
+        RATE: report["delivered_per_s"],
+    }
+    for name, count in report["harm"].items():
+        if count:
+            study.note(f"{peer.name}, {total:,}", f"{name.replace('_', ' ')} in a run")
+    if changing:
+        found[CHANGES] = round(answers[0]["changes"] / answers[0]["seconds"])
+    if total >= WEIGHED_FROM:
+        before, after = report["broker"]["memory_bytes"]
+        found[MEMORY] = round((after - before) / total, 1)
+    return found
+
+
+def stir(reach: Reach) -> dict[str, Any]:
+    """Subscribes and takes back, until stdin ends; gives how much, and in how long."""
+    changes = 0
+    with Wire(reach, "bench-churn") as wire:
+        begin()
+        from_s = time.monotonic()
+        while not is_over(from_s + changes / CHANGES_PER_S - time.monotonic()):
+            filters = _filters(changes)
+            wire.subscribe(filters)
+            wire.unsubscribe(filters)
+            changes += 1
+        return {"changes": changes * CHANGED, "seconds": time.monotonic() - from_s}
+
+
+def _filters(change: int) -> list[str]:
+    """Gives filters below the levels that the load uses, every fifth with a wildcard.
+
+    No message of the load answers to one of them.
+    """
+    found = []
+    for number in range(CHANGED):
+        room = "+" if number % 5 == 4 else number
+        publisher = (change + number) % PUBLISHERS
+        found.append(f"{TOPIC}/in/0/{publisher}/{room}/new-{number}")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(answer(stir))
