@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+# Of casemate and mosquitto: without more to their names, and with so many rules.
+RULED = ("-20", "-1000")
+
 SHAPES = {
     "50→1": ("fan-in", "--publishers", "50", "--subscribers", "1"),
     "1→100": ("fan-out", "--publishers", "1", "--subscribers", "100"),
@@ -84,11 +87,13 @@ def _modern() -> Iterator[Case]:
 
 
 def _rules() -> Iterator[Case]:
-    # Each message has another topic than the one before it, so that each is looked up.
-    many = ("pairs", "--publishers", "10", "--topics", "100")
-    ours = ("casemate", "casemate-20", "casemate-1000")
-    for qos in (0, 1):
-        yield Case("rules", f"10:10 QoS {qos}", many, qos, peers=ours)
+    # No message has the topic of the one before it. A broker remembers topics and who may publish
+    # there, and ours 131,072 of them: with more in turn, each message asks the rules anew.
+    who = tuple(f"{name}{rules}" for name in ("casemate", "mosquitto") for rules in ("", *RULED))
+    for topics, shown in (("100", "known topics"), ("100000", "new topics")):
+        words = ("pairs", "--publishers", "10", "--topics", topics)
+        for qos in (0, 1):
+            yield Case("rules", f"{shown}, QoS {qos}", words, qos, peers=who)
 
 
 def _paced() -> Iterator[Case]:

@@ -17,7 +17,7 @@ from bench.study import Found, Study
 from bench.wire import Wire
 
 # Fewer of them in a test.
-TOTALS = (10, 1_000_000)
+TOTALS = (10, 100_000, 1_000_000)
 PUBLISHERS = 10
 # Below that, what a broker needs for anything else is more.
 WEIGHED_FROM = 100_000

@@ -148,8 +148,9 @@ def rules(result: Result) -> Iterator[str]:
     yield ""
     yield "| 1,000 rules against 20 | " + " | ".join(result.cases) + " |"
     yield f"|---|{'---:|' * len(result.cases)}"
-    ratios = [_times(result.ratio(case, "casemate-1000", "casemate-20")) for case in result.cases]
-    yield f"| CPU for each delivery | {' | '.join(ratios)} |"
+    for name in ("casemate", "mosquitto"):
+        ratios = [result.ratio(case, f"{name}-1000", f"{name}-20") for case in result.cases]
+        yield f"| {name} | {' | '.join(map(_times, ratios))} |"
 
 
 def sizes(result: Result) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -37,6 +38,11 @@ NATS = "v2.15.2"
 RMQTT = "0.24.0"
 RUMQTTD = "0.20.0"
 AMQTT = "0.12.1"
+
+# Rules that a role has in the comparison of few with many.
+RULES = (20, 1_000)
+# Of the user of a peer that asks for one; thrown away with this process.
+PASSWORD = secrets.token_hex(16)
 
 
 class Missing(Exception):
@@ -177,6 +183,18 @@ class WithCertificate(Peer):
                 yield Reach(process.pid, ("-h", "127.0.0.1", "-p", str(port), *trust))
 
 
+@dataclass(frozen=True)
+class WithPassword(Peer):
+    """Is a peer whose user `some` proves itself by password and may use its own topics."""
+
+    @contextmanager
+    def serving(self, transport: str = "tcp") -> Iterator[Reach]:
+        """Starts it; otherwise as `Peer.serving`."""
+        with super().serving(transport) as reach:
+            user = ("-u", "some", "-P", PASSWORD, "-t", "users/some/bench")
+            yield Reach(reach.pid, (*user, *reach.words), reach.port, {"some": PASSWORD})
+
+
 def _casemate(shards: int) -> Callable[[int, Path], list[str]]:
     program = str(Path(sys.executable).with_name("casemate"))
 
@@ -203,16 +221,28 @@ def _governed(rules: int) -> Callable[[int, Path], list[str]]:
 
 def policy_of(rules: int) -> str:
     """Gives a policy whose role `some` has so many rules with templates, 1 to 1,000."""
-    kinds = (
-        '{{ publish = "rooms/{0}/+/%u" }}',
-        '{{ subscribe = "rooms/{0}/%c/#" }}',
-        '{{ both = "users/%u/room-{0}/+/state", retain = true }}',
-    )
-    lines = [kinds[number % len(kinds)].format(number) for number in range(rules - 1)]
-    own = ",\n    ".join([*lines, '{ both = "users/%u/#", retain = true }'])
+    words = {
+        "write": '{{ publish = "{}" }}',
+        "read": '{{ subscribe = "{}" }}',
+        "readwrite": '{{ both = "{}", retain = true }}',
+    }
+    own = ",\n    ".join(words[what].format(topic) for what, topic in _rules(rules))
     everything = '[{ both = "#", retain = true }, { subscribe = "$SYS/#" }]'
     whole = "".join(f"[roles.{name}]\nallow = {everything}\n" for name in ("all", "operator"))
     return f"{whole}[roles.some]\nallow = [\n    {own},\n]\n"
+
+
+def _rules(count: int) -> Iterator[tuple[str, str]]:
+    """Yields what so many rules allow, and where; all have a template, and the last applies."""
+    kinds = (
+        ("write", "rooms/{}/+/%u"),
+        ("read", "rooms/{}/%c/#"),
+        ("readwrite", "users/%u/room-{}/+/state"),
+    )
+    for number in range(count - 1):
+        what, topic = kinds[number % len(kinds)]
+        yield what, topic.format(number)
+    yield "readwrite", "users/%u/#"
 
 
 def _get_ours() -> str:
@@ -254,6 +284,25 @@ def _mosquitto_tls(port: int, folder: Path, own: Path) -> list[str]:
     command = _mosquitto(port, folder)
     with (folder / "mosquitto.conf").open("a", encoding="utf-8") as file:
         file.write(f"certfile {own}\nkeyfile {own}\n")
+    return command
+
+
+def _mosquitto_patterns(rules: int) -> Callable[[int, Path], list[str]]:
+    """Gives what starts it with a password and so many patterns, the last of which applies."""
+
+    def command(port: int, folder: Path) -> list[str]:
+        started = _mosquitto(port, folder)
+        patterns = "".join(f"pattern {what} {topic}\n" for what, topic in _rules(rules))
+        (folder / "acl").write_text(patterns, encoding="utf-8")
+        secrets_file = folder / "passwords"
+        secrets_file.touch(files.PRIVATE_MODE)
+        secrets_file.write_text(f"some:{PASSWORD}\n", encoding="utf-8")
+        # Hashes what stands there.
+        _build(["mosquitto_passwd", "-U", str(secrets_file)])
+        with (folder / "mosquitto.conf").open("a", encoding="utf-8") as file:
+            file.write(f"acl_file {folder / 'acl'}\npassword_file {secrets_file}\n")
+        return started
+
     return command
 
 
@@ -360,7 +409,17 @@ RULED = tuple(
         _governed(rules),
         suites=("rules",),
     )
-    for rules in (20, 1_000)
+    for rules in RULES
+)
+PATTERNED = tuple(
+    WithPassword(
+        f"mosquitto-{rules}",
+        f"mosquitto, {rules:,} patterns",
+        _get_mosquitto,
+        _mosquitto_patterns(rules),
+        suites=("rules",),
+    )
+    for rules in RULES
 )
 
 PEERS = (
@@ -376,6 +435,7 @@ PEERS = (
         transports=("tcp", "tls"),
         secure=_mosquitto_tls,
     ),
+    *PATTERNED,
     Peer("mochi", "mochi", _get_mochi, _mochi),
     Peer("rumqttd", "rumqttd", _get_rumqttd, _rumqttd, versions=(4,)),
     Peer("rmqtt", "rmqtt", _get_rmqtt, _rmqtt),

@@ -16,7 +16,7 @@ from bench import __main__ as program
 from bench import border, clients, machine, page, peers, picture, results, startup
 from bench.cases import Case, cases
 from bench.measure import Figures, Report, Settings, measure, run, spread, suits
-from bench.peers import FLOOR, OURS, PEERS, RULED, SHARDED, Missing, Peer, Reach
+from bench.peers import FLOOR, OURS, PATTERNED, PEERS, RULED, SHARDED, Missing, Peer, Reach
 from casemate import policy
 
 # The first test builds the floor where nobody has.
@@ -83,13 +83,26 @@ def test_a_role_of_many_rules_is_in_force_with_the_one_that_applies(peer: Peer) 
                 run(PAIRS, [*reach.words, "-t", topic], reach.pid, TINY)
 
 
+@pytest.mark.skipif(not shutil.which("mosquitto"), reason="mosquitto is not installed")
+@pytest.mark.parametrize("peer", PATTERNED, ids=lambda peer: peer.name)
+def test_many_patterns_of_mosquitto_are_in_force_with_the_one_that_applies(peer: Peer) -> None:
+    with peer.serving() as reach:
+        assert run(PAIRS, reach.words, reach.pid, TINY)["delivered"] == 200
+        # It says yes to such a subscription, and drops what is published there.
+        elsewhere = run(PAIRS, [*reach.words, "-t", "users/all/bench"], reach.pid, TINY)
+        assert (elsewhere["delivered"], elsewhere["harm"]["lost"] > 0) == (0, True)
+        wrong = [word.replace(peers.PASSWORD, "wrong") for word in reach.words]
+        with pytest.raises(RuntimeError, match="refused the connection"):
+            run(PAIRS, wrong, reach.pid, TINY)
+
+
 def test_the_floor_is_refused_what_it_cannot_do() -> None:
     beyond = [case for case in cases() if not case.peers and not suits(FLOOR, case)]
     assert {case.qos for case in beyond} == {0, 1, 2}
     able = ("tcp", "tls")
     assert all(c.qos == 2 or c.version == 5 or c.transport not in able for c in beyond)
     assert all(suits(OURS, case) for case in cases())
-    ruled = [peer for peer in PEERS if peer.suites == ("rules",)]
+    ruled = [*RULED, *PATTERNED]
     assert all({c.suite for c in cases() if suits(peer, c)} == {"rules"} for peer in ruled)
     assert {case.suite for case in cases() if suits(SHARDED, case)} == {"shards"}
 
