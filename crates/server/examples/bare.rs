@@ -17,7 +17,7 @@ use aws_lc_rs::{constant_time, digest};
 use casemate_codec::QoS;
 use casemate_engine::policy::{Operation, Policy, Role, Rule};
 use casemate_server::{
-    Answer, ClientCertificates, Durability, Keys, Listener, Options, Reason, Security, Server,
+    Answer, ClientCertificates, Durability, Listener, Options, Reason, Security, Server,
     StoreOptions, TlsOptions, TlsVersions, WebSocketOptions,
 };
 
@@ -206,9 +206,8 @@ impl Arguments {
         let mut options = self.options.clone();
         options.policy = Arc::new(policy()?);
         options.store = self.store.clone().map(|folder| StoreOptions {
-            folder,
             durability: self.durability,
-            keys: Keys::none(),
+            ..StoreOptions::new(folder)
         });
         if let Some(port) = self.port {
             options

@@ -53,6 +53,8 @@ pub(crate) enum Letter {
     },
     /// The store has kept a batch, or not.
     Kept(casemate_store::Answer),
+    /// Everything is to be written anew.
+    Checkpoint,
     /// The store works again.
     StoreWorks,
     /// A neighbour has taken this much out of our pipe to it.

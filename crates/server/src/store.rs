@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use casemate_engine::Kept;
 use casemate_store::{
-    recover, Answer, Audience, Committer, Core, Durability, Event, Folder, Keys, Log, Pace,
+    recover, Answer, Audience, Committer, Core, Durability, Event, Folder, Keys, Log, Orders, Pace,
     Refused, Report, StoreError, Submitter,
 };
 
@@ -26,6 +26,24 @@ pub struct StoreOptions {
     pub durability: Durability,
     /// What it is encrypted under, if anything.
     pub keys: Keys,
+    /// A file of the log that has reached this size gets nothing more, bytes.
+    pub segment_bytes: u64,
+    /// When at least so much was written, and as much as what is kept takes, everything is written
+    /// anew and older files go, bytes.
+    pub compact_bytes: u64,
+}
+
+impl StoreOptions {
+    /// Synced to the disk, in plain, in files of 64 MiB; compacted from 256 MiB on.
+    pub fn new(folder: impl Into<PathBuf>) -> StoreOptions {
+        StoreOptions {
+            folder: folder.into(),
+            durability: Durability::Disk,
+            keys: Keys::none(),
+            segment_bytes: 64 * 1024 * 1024,
+            compact_bytes: 256 * 1024 * 1024,
+        }
+    }
 }
 
 /// How a store is.
@@ -42,6 +60,7 @@ pub(crate) struct Opened {
     /// What there was.
     pub kept: Kept,
     report: Report,
+    rounds: Rounds,
     core: Core<Folder>,
     submitters: Vec<Submitter>,
 }
@@ -86,6 +105,7 @@ impl StoreOptions {
         let report = recovered.report.clone();
         let options = casemate_store::Options {
             durability: self.durability,
+            segment_bytes: self.segment_bytes,
             ..casemate_store::Options::default()
         };
         let pace = Pace {
@@ -93,9 +113,16 @@ impl StoreOptions {
             ..Pace::default()
         };
         let (core, submitters) = Core::new(Log::new(disk, options, recovered), pace);
+        let rounds = Rounds {
+            compact_bytes: self.compact_bytes,
+            written: report.part_bytes,
+            kept: 0,
+            round: None,
+        };
         Ok(Opened {
             kept,
             report,
+            rounds,
             core,
             submitters,
         })
@@ -106,25 +133,31 @@ impl Opened {
     /// Begins to write, for the shards of this broker; gives each shard its line.
     pub(crate) fn start(self, broker: &Arc<Broker>) -> std::io::Result<Store> {
         let is_failing = Arc::new(AtomicBool::new(false));
-        let lines = self.submitters.into_iter().map(|submitter| Line {
-            submitter,
-            is_failing: Arc::clone(&is_failing),
-            under_way: 0,
-            failed: Vec::new(),
-            backlog: VecDeque::new(),
-        });
-        let lines = lines.collect();
         let damage = self.report.damage.iter().map(ToString::to_string);
         let health = Arc::new(Mutex::new(StoreHealth {
             failing: None,
             damage: damage.collect(),
         }));
+        let compaction = Arc::new(Compaction {
+            rounds: Mutex::new(self.rounds),
+            orders: self.core.orders(),
+        });
         let began = Instant::now();
         let listener = Listener {
             broker: Arc::clone(broker),
-            is_failing,
+            is_failing: Arc::clone(&is_failing),
             health: Arc::clone(&health),
+            compaction: Arc::clone(&compaction),
         };
+        let lines = self.submitters.into_iter().map(|submitter| Line {
+            submitter,
+            is_failing: Arc::clone(&is_failing),
+            compaction: Arc::clone(&compaction),
+            under_way: 0,
+            failed: Vec::new(),
+            backlog: VecDeque::new(),
+        });
+        let lines = lines.collect();
         let committer = Committer::start(self.core, move || began.elapsed(), listener)?;
         Ok(Store {
             _committer: committer,
@@ -155,10 +188,15 @@ struct Listener {
     broker: Arc<Broker>,
     is_failing: Arc<AtomicBool>,
     health: Arc<Mutex<StoreHealth>>,
+    compaction: Arc<Compaction>,
 }
 
 impl Audience for Listener {
     fn answer(&mut self, answer: Answer) {
+        let bytes = answer.place.map_or(0, |place| place.bytes() as u64);
+        if self.compaction.wrote(bytes, self.broker.posts.len()) {
+            self.broker.post_all(|| Letter::Checkpoint);
+        }
         self.broker.post(answer.shard, Letter::Kept(answer));
     }
 
@@ -179,6 +217,61 @@ impl Audience for Listener {
             }
             Event::Retired { .. } | Event::NotRetired { .. } => {}
         }
+    }
+}
+
+/// When everything is written anew, and what may go then.
+struct Rounds {
+    compact_bytes: u64,
+    /// Since the last round ended, or all that there was at the start, bytes.
+    written: u64,
+    /// What the last round wrote, bytes: about what is kept.
+    kept: u64,
+    round: Option<Round>,
+}
+
+struct Round {
+    /// Files that nothing is needed of when it ends.
+    segments: Vec<u32>,
+    /// Shards that have not done.
+    left: usize,
+}
+
+/// Rounds, and the way to the one who throws away.
+pub(crate) struct Compaction {
+    rounds: Mutex<Rounds>,
+    orders: Orders<Folder>,
+}
+
+impl Compaction {
+    /// So much was written; true where every shard is to write everything anew.
+    fn wrote(&self, bytes: u64, shards: usize) -> bool {
+        let mut rounds = lock(&self.rounds);
+        rounds.written += bytes;
+        if rounds.round.is_some() || rounds.written < rounds.compact_bytes.max(rounds.kept) {
+            return false;
+        }
+        rounds.written = 0;
+        rounds.round = Some(Round {
+            segments: self.orders.sealed(),
+            left: shards,
+        });
+        true
+    }
+
+    /// One shard has written everything anew, and that is durable.
+    fn done(&self) {
+        let mut rounds = lock(&self.rounds);
+        let Some(mut round) = rounds.round.take() else {
+            return;
+        };
+        round.left -= 1;
+        if round.left > 0 {
+            rounds.round = Some(round);
+            return;
+        }
+        rounds.kept = std::mem::take(&mut rounds.written);
+        self.orders.retire(round.segments);
     }
 }
 
@@ -204,6 +297,7 @@ pub(crate) enum News {
 pub(crate) struct Line {
     submitter: Submitter,
     is_failing: Arc<AtomicBool>,
+    compaction: Arc<Compaction>,
     under_way: usize,
     /// Failed, while something is still under way.
     failed: Vec<Batch>,
@@ -216,6 +310,11 @@ impl Line {
     pub fn take(&mut self, batch: Batch) {
         self.backlog.push_back(batch);
         self.hand_in();
+    }
+
+    /// The shard has written everything anew.
+    pub fn checkpointed(&self) {
+        self.compaction.done();
     }
 
     /// True while so much waits that nothing more should be read from clients.

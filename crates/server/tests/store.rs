@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use casemate_codec::{
     Ack, Connect, ConnectProperties, Packet, PacketId, Publish, QoS, Reason, UserProperties,
 };
-use casemate_server::{Durability, Keys, Options, Server, StartError, StoreOptions};
+use casemate_server::{Options, Server, StartError, StoreOptions};
 use peer::bare::Bare;
 use peer::{connect, plain_options, publish, House, Peer, Wire};
 
@@ -45,11 +45,7 @@ impl Drop for Scratch {
 
 fn options(scratch: &Scratch, shards: usize) -> Options {
     Options {
-        store: Some(StoreOptions {
-            folder: scratch.0.clone(),
-            durability: Durability::Disk,
-            keys: Keys::none(),
-        }),
+        store: Some(StoreOptions::new(&scratch.0)),
         ..plain_options(shards)
     }
 }
@@ -298,4 +294,53 @@ fn kill_nine_loses_nothing_that_was_acknowledged() {
         assert_eq!(got, all, "{qos:?}, {shards} shards");
         server.kill();
     }
+}
+
+/// Goal: what nobody needs any more does not stay on disk, and nothing else goes. Method: small
+/// files, a session that keeps something from the beginning, and a flood through another one.
+#[test]
+fn a_store_that_is_written_for_long_stays_small() {
+    const SEGMENT_BYTES: u64 = 64 * 1024;
+    let scratch = Scratch::new("compact");
+    let small = |shards| Options {
+        store: Some(StoreOptions {
+            segment_bytes: SEGMENT_BYTES,
+            compact_bytes: 4 * SEGMENT_BYTES,
+            ..StoreOptions::new(&scratch.0)
+        }),
+        ..plain_options(shards)
+    };
+    let house = House::open(small(2));
+    let wire = || Wire::plain(house.address("plain"));
+    let (mut away, _) = come(wire(), "away");
+    away.subscribe("kept", QoS::AtLeastOnce);
+    drop(away);
+    let mut writer = Peer::login(wire(), "writer");
+    for number in 0..10 {
+        writer.publish_and_wait("kept", number.to_string().as_bytes());
+    }
+    let (mut reader, _) = come(wire(), "reader");
+    reader.subscribe("flood", QoS::AtLeastOnce);
+    let payload = vec![b'x'; 4096];
+    for _ in 0..1_000 {
+        writer.publish_and_wait("flood", &payload);
+        let id = reader.see(|packet| match packet {
+            Packet::Publish(publish) => publish.packet_id.unwrap().get(),
+            other => panic!("no PUBLISH: {other:?}"),
+        });
+        reader.send(&Packet::Puback(ack(id)));
+    }
+    let bytes = || -> u64 {
+        let files = std::fs::read_dir(&scratch.0).unwrap();
+        files
+            .map(|file| file.unwrap().metadata().unwrap().len())
+            .sum()
+    };
+    // Four megabytes went through; a round may be under way.
+    assert!(bytes() < 24 * SEGMENT_BYTES, "{} bytes", bytes());
+    drop(house);
+    let house = House::open(small(1));
+    let (mut away, present) = come(Wire::plain(house.address("plain")), "away");
+    assert!(present);
+    take(&mut away, 0..10);
 }

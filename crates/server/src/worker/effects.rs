@@ -59,8 +59,11 @@ impl Worker {
             }
             Effect::Close { id } => self.close(id),
             Effect::Event(event) => self.tell_engine_event(*event),
-            // Nobody orders one yet.
-            Effect::Checkpointed => {}
+            Effect::Checkpointed => {
+                if let Some(line) = &self.line {
+                    line.checkpointed();
+                }
+            }
             Effect::Settled => self.broker.settled(self.index),
             Effect::PolicyInForce { epoch } => self.broker.policy_in_force(self.index, epoch),
         }

@@ -41,6 +41,10 @@ impl Worker {
                 self.shard.handle(self.now, input, &mut self.effects);
             }
             Letter::Kept(answer) => self.kept(answer),
+            Letter::Checkpoint => {
+                self.shard
+                    .handle(self.now, Input::Checkpoint, &mut self.effects);
+            }
             Letter::StoreWorks => {
                 if let Some(line) = &mut self.line {
                     line.hand_in();
