@@ -7,7 +7,7 @@ use casemate_codec::{forward, QoS, Version};
 
 use crate::acknowledge::Stake;
 use crate::event::EventKind;
-use crate::journal::{EntryLine, Journal, Whole};
+use crate::journal::{EntryLine, Journal, Record, Whole};
 use crate::message::{Draft, Message, Way};
 use crate::outbox::{Admission, Bounds, Flight, GroupRef, Ids, Item, Phase, IN_TURN, NO_GROUP};
 use crate::policy::Permit;
@@ -327,18 +327,18 @@ impl Shard {
         // [MQTT-3.1.1 3.1.2-5] Also for a session without a connection.
         let admission = session.outbox.push(item, bounds);
         if entry != 0 && admission == Admission::Queued {
-            EntryLine {
+            let message = spread.number(draft, &mut self.journal);
+            self.journal.write(&Record::Entry(EntryLine {
                 session: session.number,
                 entry,
-                message: spread.number(draft, &mut self.journal),
+                message,
                 qos: to.qos,
                 retain: to.retain,
                 is_launched: false,
-                ids: to.ids,
+                ids: to.ids.as_deref().cloned().unwrap_or_default(),
                 group: to.group,
                 whole,
-            }
-            .write(&mut self.journal);
+            }));
             if whole.is_some() {
                 let me = session.me(to.session);
                 self.completions.hold(whole, me, entry);

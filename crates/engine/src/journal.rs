@@ -19,13 +19,10 @@ mod tests;
 
 pub(crate) use checkpoint::Checkpoint;
 pub use kept::{Damaged, Kept};
-pub(crate) use record::{Record, SessionLine, SubscriptionLine, WillLine};
-
-use casemate_codec::QoS;
+pub(crate) use record::{EntryLine, Record, SessionLine, SubscriptionLine, WillLine};
 
 use crate::door::ShardIndex;
 use crate::message::Draft;
-use crate::outbox::{GroupRef, Ids};
 
 /// Low bits of a number that are the shard's that gave it.
 pub(crate) const SHARD_BITS: u32 = 6;
@@ -146,34 +143,5 @@ impl Journal {
         if let Some((_, records)) = batch.split_first() {
             self.failed.extend_from_slice(records);
         }
-    }
-}
-
-/// How one session got a message: its line in the journal.
-pub(crate) struct EntryLine<'a> {
-    pub session: u64,
-    pub entry: u64,
-    pub message: u64,
-    pub qos: QoS,
-    pub retain: bool,
-    pub is_launched: bool,
-    pub ids: &'a Ids,
-    pub group: GroupRef,
-    pub whole: Whole,
-}
-
-impl EntryLine<'_> {
-    pub fn write(&self, journal: &mut Journal) {
-        journal.write(&Record::Entry {
-            session: self.session,
-            entry: self.entry,
-            message: self.message,
-            qos: self.qos,
-            retain: self.retain,
-            is_launched: self.is_launched,
-            ids: self.ids.as_ref().map_or(Vec::new(), |ids| ids.to_vec()),
-            group: self.group,
-            whole: self.whole,
-        });
     }
 }

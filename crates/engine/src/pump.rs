@@ -40,18 +40,20 @@ impl Shard {
             return Some(session.outbox.launch(flight));
         }
         match entry {
-            0 => EntryLine {
-                session: session.number,
-                entry: session.outbox.enter(),
-                message: spread.number(draft, &mut self.journal),
-                qos: to.qos,
-                retain: to.retain,
-                is_launched: true,
-                ids: to.ids,
-                group: to.group,
-                whole: Whole::NONE,
+            0 => {
+                let message = spread.number(draft, &mut self.journal);
+                self.journal.write(&Record::Entry(EntryLine {
+                    session: session.number,
+                    entry: session.outbox.enter(),
+                    message,
+                    qos: to.qos,
+                    retain: to.retain,
+                    is_launched: true,
+                    ids: to.ids.as_deref().cloned().unwrap_or_default(),
+                    group: to.group,
+                    whole: Whole::NONE,
+                }));
             }
-            .write(&mut self.journal),
             entry => self.journal.write(&Record::Launched {
                 session: session.number,
                 entry,

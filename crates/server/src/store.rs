@@ -353,12 +353,10 @@ impl Line {
         while let Some(Batch { seq, records }) = self.backlog.pop_front() {
             match self.submitter.submit(seq, records) {
                 Ok(()) => self.under_way += 1,
-                Err(Refused::Busy(records) | Refused::Stopped(records)) => {
-                    self.backlog.push_front(Batch { seq, records });
-                    return;
-                }
-                Err(Refused::TooLarge(records)) => {
-                    // Cannot happen within the bounds of a turn; never acknowledged if it does.
+                // What is too large, which no turn can be, stays and is never acknowledged.
+                Err(
+                    Refused::Busy(records) | Refused::Stopped(records) | Refused::TooLarge(records),
+                ) => {
                     self.backlog.push_front(Batch { seq, records });
                     return;
                 }

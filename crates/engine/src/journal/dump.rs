@@ -141,18 +141,17 @@ fn dump_flight(session: &Session, position: u64, flight: &Flight, journal: &mut 
         Some(message) => journal.write_message(&message.draft(session.tenant)),
         None => journal.write_message(&empty),
     };
-    EntryLine {
+    journal.write(&Record::Entry(EntryLine {
         session: session.number,
         entry: 0,
         message,
         qos,
         retain: flight.retain,
         is_launched: true,
-        ids: &flight.ids,
+        ids: flight.ids.as_deref().cloned().unwrap_or_default(),
         group: flight.group,
         whole: Whole::NONE,
-    }
-    .write(journal);
+    }));
     let session = session.number;
     match flight.phase {
         Phase::Puback | Phase::Pubrec => {}
@@ -164,16 +163,15 @@ fn dump_flight(session: &Session, position: u64, flight: &Flight, journal: &mut 
 /// Writes what waits.
 fn dump_item(session: &Session, item: &Item, journal: &mut Journal) {
     let message = journal.write_message(&item.message.draft(session.tenant));
-    EntryLine {
+    journal.write(&Record::Entry(EntryLine {
         session: session.number,
         entry: item.entry,
         message,
         qos: item.qos,
         retain: item.retain,
         is_launched: false,
-        ids: &item.ids,
+        ids: item.ids.as_deref().cloned().unwrap_or_default(),
         group: item.group,
         whole: item.whole,
-    }
-    .write(journal);
+    }));
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use casemate_codec::QoS;
 
-use super::{Record, SessionLine, Whole, FORMAT, SHARD_BITS};
+use super::{EntryLine, Record, SessionLine, Whole, FORMAT, SHARD_BITS};
 use crate::door::Millis;
 use crate::message::Draft;
 use crate::outbox::{GroupRef, Phase, NO_GROUP};
@@ -264,7 +264,7 @@ impl Kept {
                 self.messages.insert(number, body_of(&draft));
                 true
             }
-            Record::Entry { .. } => self.enter(record).is_some(),
+            Record::Entry(line) => self.enter(line).is_some(),
             Record::Whole(whole) => {
                 self.saw(whole.0);
                 self.wholes.insert(whole)
@@ -343,35 +343,21 @@ impl Kept {
     }
 
     /// A session got a message; nothing where one of both is missing.
-    fn enter(&mut self, record: Record<'_>) -> Option<()> {
-        let Record::Entry {
-            session,
-            entry,
-            message,
-            qos,
-            retain,
-            is_launched,
-            ids,
-            group,
-            whole,
-        } = record
-        else {
-            return None;
-        };
-        self.saw(whole.0);
+    fn enter(&mut self, line: EntryLine) -> Option<()> {
+        self.saw(line.whole.0);
         let item = KeptItem {
-            entry,
-            body: self.messages.get(&message)?.clone(),
-            qos,
-            retain,
-            ids,
-            group,
+            entry: line.entry,
+            body: self.messages.get(&line.message)?.clone(),
+            qos: line.qos,
+            retain: line.retain,
+            ids: line.ids,
+            group: line.group,
             share: None,
-            whole,
+            whole: line.whole,
         };
-        let session = self.sessions.get_mut(&session)?;
-        session.entered = session.entered.max(entry);
-        if is_launched {
+        let session = self.sessions.get_mut(&line.session)?;
+        session.entered = session.entered.max(line.entry);
+        if line.is_launched {
             session.flights.push_back(KeptFlight::of(item));
         } else {
             session.waiting.push_back(item);

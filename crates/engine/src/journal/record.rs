@@ -6,7 +6,7 @@ use casemate_codec::QoS;
 use super::Whole;
 use crate::door::Millis;
 use crate::message::Draft;
-use crate::outbox::GroupRef;
+use crate::outbox::{GroupRef, NO_GROUP};
 use crate::wire::{put_message, put_text, Reader};
 
 const SESSION: u8 = 1;
@@ -71,19 +71,7 @@ pub(crate) enum Record<'a> {
         draft: Draft<'a>,
     },
     /// A session got a message of QoS 1 or 2.
-    Entry {
-        session: u64,
-        /// Counts up in each session.
-        entry: u64,
-        message: u64,
-        qos: QoS,
-        retain: bool,
-        /// Its exchange has begun; else it waits behind others.
-        is_launched: bool,
-        ids: Vec<u32>,
-        group: GroupRef,
-        whole: Whole,
-    },
+    Entry(EntryLine),
     /// The exchange of the first entry that waits has begun, at the session's next position; of a
     /// lower QoS where policy allows no more.
     Launched {
@@ -186,6 +174,23 @@ pub(crate) struct SubscriptionLine<'a> {
     pub id: u32,
 }
 
+/// How one session got a message.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct EntryLine {
+    pub session: u64,
+    /// Counts up in each session.
+    pub entry: u64,
+    pub message: u64,
+    pub qos: QoS,
+    pub retain: bool,
+    /// Its exchange has begun; else it waits behind others.
+    pub is_launched: bool,
+    /// Subscription identifiers; empty is the usual case, and allocates nothing.
+    pub ids: Vec<u32>,
+    pub group: GroupRef,
+    pub whole: Whole,
+}
+
 fn put_long(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&number.to_le_bytes());
 }
@@ -277,7 +282,9 @@ impl<'a> Record<'a> {
                 put_text(out, name);
                 put_text(out, filter);
             }
-            _ => self.write_entry(out),
+            Record::Entry(line) => line.write(out),
+            // The others are pairs.
+            _ => {}
         }
     }
 
@@ -293,48 +300,6 @@ impl<'a> Record<'a> {
             Record::Position { session, next } => (POSITION, *session, *next),
             _ => return None,
         })
-    }
-
-    fn write_entry(&self, out: &mut Vec<u8>) {
-        let Record::Entry {
-            session,
-            entry,
-            message,
-            qos,
-            retain,
-            is_launched,
-            ids,
-            group,
-            whole,
-        } = self
-        else {
-            return;
-        };
-        put_pair(out, ENTRY, *session, *entry);
-        put_long(out, *message);
-        let flag = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
-        let has_group = *group != crate::outbox::NO_GROUP;
-        out.push(
-            *qos as u8
-                | flag(*retain, RETAIN)
-                | flag(*is_launched, IS_LAUNCHED)
-                | flag(!ids.is_empty(), HAS_IDS)
-                | flag(has_group, HAS_GROUP)
-                | flag(whole.is_some(), HAS_WHOLE),
-        );
-        if !ids.is_empty() {
-            // Cannot truncate: a session has at most `subscriptions_per_session_max` of them.
-            put_int(out, ids.len() as u32);
-            for id in ids {
-                put_int(out, *id);
-            }
-        }
-        if has_group {
-            put_long(out, group.0);
-        }
-        if whole.is_some() {
-            put_long(out, whole.0);
-        }
     }
 
     /// Reads what [`Record::write`] wrote; nothing where it does not read so.
@@ -360,7 +325,7 @@ impl<'a> Record<'a> {
                 number: reader.long()?,
                 draft: reader.message()?,
             },
-            ENTRY => Record::read_entry(reader)?,
+            ENTRY => Record::Entry(EntryLine::read(reader)?),
             LAUNCHED => Record::Launched {
                 session: reader.long()?,
                 entry: reader.long()?,
@@ -426,36 +391,6 @@ impl<'a> Record<'a> {
                 next: number,
             },
             _ => return None,
-        })
-    }
-
-    fn read_entry(reader: &mut Reader<'a>) -> Option<Record<'a>> {
-        let (session, entry, message) = (reader.long()?, reader.long()?, reader.long()?);
-        let flags = reader.byte()?;
-        let mut ids = Vec::new();
-        if flags & HAS_IDS != 0 {
-            for _ in 0..reader.int()? {
-                ids.push(reader.int()?);
-            }
-        }
-        let group = match flags & HAS_GROUP {
-            0 => crate::outbox::NO_GROUP,
-            _ => GroupRef(reader.long()?),
-        };
-        let whole = match flags & HAS_WHOLE {
-            0 => Whole::NONE,
-            _ => Whole(reader.long()?),
-        };
-        Some(Record::Entry {
-            session,
-            entry,
-            message,
-            qos: QoS::from_bits(flags & QOS)?,
-            retain: flags & RETAIN != 0,
-            is_launched: flags & IS_LAUNCHED != 0,
-            ids,
-            group,
-            whole,
         })
     }
 }
@@ -550,6 +485,66 @@ impl<'a> SubscriptionLine<'a> {
             no_local: flags & NO_LOCAL != 0,
             retain_as_published: flags & AS_PUBLISHED != 0,
             id: reader.int()?,
+        })
+    }
+}
+
+impl EntryLine {
+    fn write(&self, out: &mut Vec<u8>) {
+        put_pair(out, ENTRY, self.session, self.entry);
+        put_long(out, self.message);
+        let flag = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
+        let has_group = self.group != NO_GROUP;
+        out.push(
+            self.qos as u8
+                | flag(self.retain, RETAIN)
+                | flag(self.is_launched, IS_LAUNCHED)
+                | flag(!self.ids.is_empty(), HAS_IDS)
+                | flag(has_group, HAS_GROUP)
+                | flag(self.whole.is_some(), HAS_WHOLE),
+        );
+        if !self.ids.is_empty() {
+            // Cannot truncate: a session has at most `subscriptions_per_session_max` of them.
+            put_int(out, self.ids.len() as u32);
+            for id in &self.ids {
+                put_int(out, *id);
+            }
+        }
+        if has_group {
+            put_long(out, self.group.0);
+        }
+        if self.whole.is_some() {
+            put_long(out, self.whole.0);
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<EntryLine> {
+        let (session, entry, message) = (reader.long()?, reader.long()?, reader.long()?);
+        let flags = reader.byte()?;
+        let mut ids = Vec::new();
+        if flags & HAS_IDS != 0 {
+            for _ in 0..reader.int()? {
+                ids.push(reader.int()?);
+            }
+        }
+        let group = match flags & HAS_GROUP {
+            0 => NO_GROUP,
+            _ => GroupRef(reader.long()?),
+        };
+        let whole = match flags & HAS_WHOLE {
+            0 => Whole::NONE,
+            _ => Whole(reader.long()?),
+        };
+        Some(EntryLine {
+            session,
+            entry,
+            message,
+            qos: QoS::from_bits(flags & QOS)?,
+            retain: flags & RETAIN != 0,
+            is_launched: flags & IS_LAUNCHED != 0,
+            ids,
+            group,
+            whole,
         })
     }
 }

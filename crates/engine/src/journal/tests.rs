@@ -4,7 +4,7 @@ use casemate_codec::QoS;
 use proptest::prelude::*;
 
 use super::*;
-use crate::outbox::NO_GROUP;
+use crate::outbox::{GroupRef, NO_GROUP};
 use crate::wire::Reader;
 
 fn draft() -> Draft<'static> {
@@ -22,7 +22,7 @@ fn draft() -> Draft<'static> {
 }
 
 fn entry(ids: Vec<u32>, group: GroupRef, whole: Whole) -> Record<'static> {
-    Record::Entry {
+    Record::Entry(EntryLine {
         session: 64,
         entry: 2,
         message: 128,
@@ -32,7 +32,7 @@ fn entry(ids: Vec<u32>, group: GroupRef, whole: Whole) -> Record<'static> {
         ids,
         group,
         whole,
-    }
+    })
 }
 
 fn line(will: Option<WillLine<'static>>) -> SessionLine<'static> {
