@@ -273,9 +273,8 @@ fn churn_leaves_nothing_behind() {
             });
         }
     });
-    house.wait_for(|counters| counters.engine.connections_now == 0);
-    let counters = house.server.counters();
-    assert!(counters.shell.handed_over > 0 && counters.engine.publishes_sent > 0);
+    house.wait_for(|it| it.engine.connections_now == 0 && it.engine.publishes_sent > 0);
+    assert!(house.server.counters().shell.handed_over > 0);
 }
 
 /// One connection of the churn; client ids are shared, so that sessions are taken over too.
