@@ -177,7 +177,8 @@ impl Shard {
         };
         let mut packet_id = again.id.get();
         if !again.dup && permit.qos_max < qos {
-            // Policy has changed since the exchange was written down.
+            // Policy has changed since the exchange was written down. At QoS 0 it comes behind
+            // younger ones that waited for nothing.
             qos = permit.qos_max;
             if qos == QoS::AtMostOnce {
                 self.finish(session, again.id, again.phase);

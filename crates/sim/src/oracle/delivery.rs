@@ -131,7 +131,8 @@ impl Oracle {
             );
             self.check_manner(now, &paths, &message, delivery)?;
             // What was refused unheard and let through when sent again has no place in the order.
-            if self.may_publish(&message, now) == Answer::Always {
+            let heard_at_once = self.may_publish(&message, now) == Answer::Always;
+            if heard_at_once && !self.was_lowered_while_it_waited(now, &message, delivery) {
                 check_order(session, &paths, &message, delivery)?;
             }
         }
@@ -139,6 +140,23 @@ impl Oracle {
         let replays = paths.replays;
         self.note(now, &message, is_new, replays, delivery);
         Ok(())
+    }
+
+    /// True where a new policy may have made QoS 0 of an exchange that waited for quota or for the
+    /// disk. What is of QoS 0 must not wait for either ([MQTT-3.3.4-10]) and has passed it.
+    fn was_lowered_while_it_waited(
+        &self,
+        now: Millis,
+        message: &Message,
+        delivery: &Delivery,
+    ) -> bool {
+        let asker = &self.sessions[delivery.client].asker;
+        let window = (message.sent_at, now);
+        let caps = self.law.receive_caps(asker, &message.topic, window);
+        delivery.qos == QoS::AtMostOnce
+            && message.qos > QoS::AtMostOnce
+            && caps.iter().any(|cap| *cap > QoS::AtMostOnce)
+            && caps.contains(&QoS::AtMostOnce)
     }
 
     /// A message without a serial number: from a hostile author, or an empty one.
