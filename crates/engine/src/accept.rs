@@ -368,7 +368,7 @@ impl Shard {
             // [MQTT-3.1.2-7] [MQTT-3.1.1 3.1.2-8] [MQTT-3.1.1 3.1.2-12] This CONNECT's, or none.
             // [MQTT-3.1.3-9] A will that waited for its delay is not sent any more.
             found.will = will;
-            found.outbox.rewind();
+            found.outbox.flights.rewind();
             if found.number == 0 && found.is_durable() && self.journal.is_kept() {
                 found.number = self.journal.number();
             }

@@ -7,8 +7,8 @@ use casemate_codec::{encode, Ack, Packet, PacketId, QoS, Reason, UserProperties,
 use crate::connection::{Flow, Phase as ConnectionPhase};
 use crate::door::Effect;
 use crate::event::Loss;
+use crate::flights::Phase;
 use crate::journal::Record;
-use crate::outbox::Phase;
 use crate::shard::Shard;
 
 /// First bytes of the four small acknowledgements.
@@ -403,7 +403,7 @@ impl Shard {
         let Some(found) = session.and_then(|session| self.sessions.get_mut(session)) else {
             return false;
         };
-        let Some(position) = found.outbox.received(id) else {
+        let Some(position) = found.outbox.flights.received(id) else {
             return false;
         };
         if found.number != 0 {
@@ -418,7 +418,7 @@ impl Shard {
         let Some(found) = self.sessions.get_mut(session) else {
             return false;
         };
-        let Some(position) = found.outbox.finish(id, phase) else {
+        let Some(position) = found.outbox.flights.finish(id, phase) else {
             return false;
         };
         if found.number != 0 {

@@ -7,9 +7,10 @@ use casemate_codec::{forward, QoS, Version};
 
 use crate::acknowledge::Stake;
 use crate::event::EventKind;
+use crate::flights::{Flight, Phase, IN_TURN};
 use crate::journal::{EntryLine, Journal, Record, Whole};
 use crate::message::{Draft, Message, Way};
-use crate::outbox::{Admission, Bounds, Flight, GroupRef, Ids, Item, Phase, IN_TURN, NO_GROUP};
+use crate::outbox::{Admission, Bounds, GroupRef, Ids, Item, NO_GROUP};
 use crate::policy::Permit;
 use crate::route::{Route, Target};
 use crate::session::Session;
@@ -270,8 +271,8 @@ impl Shard {
             let connection = connections.get_mut(link as usize)?.as_deref_mut()?;
             let has_room = connection.window.bytes() < settings.window_bytes
                 && (to.qos == QoS::AtMostOnce
-                    || session.outbox.counted() < connection.quota
-                        && session.outbox.has_packet_id());
+                    || session.outbox.flights.counted() < connection.quota
+                        && session.outbox.flights.has_packet_id());
             has_room.then_some((link, connection))
         });
         let Some((link, connection)) = ready else {
@@ -561,10 +562,10 @@ fn launch(
         return 0;
     }
     let flight = flight_of(session, draft, to, spread, scratch);
-    session.outbox.launch(flight).get()
+    session.outbox.flights.launch(to.qos, flight).get()
 }
 
-/// An exchange that has not begun.
+/// What an exchange that has not begun keeps; nothing where nobody can ask for it again.
 #[inline]
 pub(crate) fn flight_of(
     session: &Session,
@@ -572,15 +573,13 @@ pub(crate) fn flight_of(
     to: &Recipient<'_>,
     spread: &mut Spread<'_>,
     scratch: &mut Vec<u8>,
-) -> Flight {
+) -> Option<Flight> {
     let keeps = session.is_durable() || to.group != NO_GROUP;
-    Flight {
-        message: keeps.then(|| spread.keep(draft, scratch)),
-        ids: if keeps { to.ids.clone() } else { None },
+    keeps.then(|| Flight {
+        message: Some(spread.keep(draft, scratch)),
+        ids: to.ids.clone(),
         group: to.group,
         retain: to.retain,
-        phase: Phase::of(to.qos),
-        counted: false,
         held_until: IN_TURN,
-    }
+    })
 }

@@ -23,6 +23,7 @@ mod door;
 mod drain;
 mod event;
 mod filters;
+mod flights;
 mod hello;
 mod incoming;
 mod journal;

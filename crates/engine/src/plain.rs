@@ -12,10 +12,10 @@ use casemate_codec::{
 use crate::acknowledge::PUBACK;
 use crate::connection::{Flow, Memo, Phase};
 use crate::door::ConnectionId;
+use crate::flights::Phase as Exchange;
 use crate::incoming::Terms;
 use crate::journal::Whole;
 use crate::message::Draft;
-use crate::outbox::Phase as Exchange;
 use crate::policy::{Permit, PublishRights};
 use crate::route::Route;
 use crate::shard::Shard;
@@ -270,7 +270,11 @@ impl Shard {
                 break;
             }
             // [MQTT-4.4.0-2] [MQTT-4.8.2-6]
-            is_any |= session.outbox.finish(id, Exchange::Puback).is_some();
+            is_any |= session
+                .outbox
+                .flights
+                .finish(id, Exchange::Puback)
+                .is_some();
             taken += 4;
         }
         self.counters.packets_received += taken as u64 / 4;

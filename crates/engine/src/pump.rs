@@ -9,9 +9,10 @@ use casemate_codec::{PacketId, QoS};
 use crate::acknowledge::write_pubrel;
 use crate::connection::Phase as ConnectionPhase;
 use crate::deliver::{flight_of, Recipient, Spread};
+use crate::flights::{Phase, Resume, Resumed};
 use crate::journal::{EntryLine, Record, Whole};
 use crate::message::{Draft, Message};
-use crate::outbox::{Ids, Item, Phase, Resume, Resumed};
+use crate::outbox::{Ids, Item};
 use crate::policy::ReceivePermit;
 use crate::shard::Shard;
 
@@ -35,9 +36,9 @@ impl Shard {
         spread: &mut Spread<'_>,
     ) -> Option<NonZeroU16> {
         let session = self.sessions.get_mut(to.session)?;
-        let mut flight = flight_of(session, draft, to, spread, &mut self.scratch);
+        let flight = flight_of(session, draft, to, spread, &mut self.scratch);
         if session.number == 0 {
-            return Some(session.outbox.launch(flight));
+            return Some(session.outbox.flights.launch(to.qos, flight));
         }
         match entry {
             0 => {
@@ -61,15 +62,17 @@ impl Shard {
             }),
         }
         let is_held = to.qos == QoS::ExactlyOnce;
-        if !is_held && session.outbox.is_resumed() {
-            return Some(session.outbox.launch(flight));
+        let flights = &mut session.outbox.flights;
+        if !is_held && flights.is_resumed() {
+            return Some(flights.launch(to.qos, flight));
         }
+        let mut flight = flight.unwrap_or_default();
         if is_held {
             // [MQTT-4.3.3-1] After a crash no other message may bear an identifier that the client
             // has seen, so that it is durable before.
             flight.held_until = self.seq;
         }
-        session.outbox.stage(flight);
+        flights.stage(to.qos, flight);
         None
     }
 
@@ -117,7 +120,7 @@ impl Shard {
         let Some(found) = self.sessions.get_mut(session) else {
             return false;
         };
-        let resumed = match found.outbox.resume_next(quota, self.persisted) {
+        let resumed = match found.outbox.flights.resume_next(quota, self.persisted) {
             Resume::Send(resumed) => resumed,
             Resume::Nothing => return false,
             Resume::Held => {
@@ -128,15 +131,20 @@ impl Shard {
                 return false;
             }
         };
-        let Resumed { id, flight, dup } = resumed;
+        let Resumed {
+            id,
+            phase,
+            flight,
+            dup,
+        } = resumed;
         let again = Again {
             id,
             dup,
-            phase: flight.phase,
-            retain: flight.retain,
-            ids: flight.ids.clone(),
+            phase,
+            retain: flight.is_some_and(|flight| flight.retain),
+            ids: flight.and_then(|flight| flight.ids.clone()),
         };
-        match flight.message.clone() {
+        match flight.and_then(|flight| flight.message.clone()) {
             _ if again.phase == Phase::Pubcomp => {
                 let Shard {
                     connections, pool, ..
@@ -200,7 +208,7 @@ impl Shard {
         let Some(found) = self.sessions.get_mut(session) else {
             return;
         };
-        if let (Some(position), 1..) = (found.outbox.lower(id), found.number) {
+        if let (Some(position), 1..) = (found.outbox.flights.lower(id), found.number) {
             let session = found.number;
             self.journal.write(&Record::Lowered { session, position });
         }
@@ -212,7 +220,8 @@ impl Shard {
             return false;
         };
         // [MQTT-3.3.4-9] [MQTT-4.9.0-2]
-        let has_quota = found.outbox.counted() < quota && found.outbox.has_packet_id();
+        let has_quota =
+            found.outbox.flights.counted() < quota && found.outbox.flights.has_packet_id();
         if found.is_replaying() {
             return self.replay_one(slot, session, has_quota);
         }

@@ -3,8 +3,9 @@
 use casemate_codec::{share, QoS};
 
 use super::{EntryLine, Journal, Record, SessionLine, SubscriptionLine, Whole, WillLine};
+use crate::flights::{Flight, Phase};
 use crate::message::Draft;
-use crate::outbox::{Flight, Item, Phase};
+use crate::outbox::Item;
 use crate::route::{Entry, Subscription};
 use crate::session::Session;
 use crate::shard::Shard;
@@ -45,10 +46,10 @@ impl Shard {
         }
         journal.write(&Record::Position {
             session: session.number,
-            next: session.outbox.first(),
+            next: session.outbox.flights.first(),
         });
-        for (position, flight) in session.outbox.flights() {
-            dump_flight(session, position, flight, journal);
+        for flight in session.outbox.flights.iter() {
+            dump_flight(session, flight, journal);
         }
         for item in session.outbox.waiting() {
             dump_item(session, item, journal);
@@ -131,8 +132,14 @@ impl Session {
 }
 
 /// Writes an exchange that is under way, or was: no position is left out.
-fn dump_flight(session: &Session, position: u64, flight: &Flight, journal: &mut Journal) {
-    let qos = match flight.phase {
+fn dump_flight(
+    session: &Session,
+    (position, phase, flight): (u64, Phase, Option<&Flight>),
+    journal: &mut Journal,
+) {
+    let nothing = Flight::default();
+    let flight = flight.unwrap_or(&nothing);
+    let qos = match phase {
         Phase::Pubrec | Phase::Pubcomp => QoS::ExactlyOnce,
         Phase::Puback | Phase::Done => QoS::AtLeastOnce,
     };
@@ -153,7 +160,7 @@ fn dump_flight(session: &Session, position: u64, flight: &Flight, journal: &mut 
         whole: Whole::NONE,
     }));
     let session = session.number;
-    match flight.phase {
+    match phase {
         Phase::Puback | Phase::Pubrec => {}
         Phase::Pubcomp => journal.write(&Record::Taken { session, position }),
         Phase::Done => journal.write(&Record::Done { session, position }),

@@ -8,8 +8,9 @@ use casemate_codec::QoS;
 
 use super::{EntryLine, Record, SessionLine, Whole, FORMAT, SHARD_BITS};
 use crate::door::Millis;
+use crate::flights::Phase;
 use crate::message::Draft;
-use crate::outbox::{GroupRef, Phase, NO_GROUP};
+use crate::outbox::{GroupRef, NO_GROUP};
 use crate::wire::{put_message, Reader};
 
 /// A batch that does not read as this program writes them.

@@ -14,8 +14,9 @@ use super::kept::{Body, GroupName, Kept, KeptFlight, KeptItem, KeptSession};
 use super::{Record, Whole};
 use crate::door::{Millis, ShardIndex};
 use crate::filters::Filters;
+use crate::flights::{Flight, Flights, SENT};
 use crate::message::{Draft, Message};
-use crate::outbox::{Flight, GroupRef, Ids, Item, Outbox, NO_GROUP, SENT};
+use crate::outbox::{GroupRef, Ids, Item, Outbox, NO_GROUP};
 use crate::principal::Principal;
 use crate::route::{Entry, Subscription};
 use crate::session::{Session, SessionKey, SessionRef};
@@ -252,17 +253,16 @@ impl Shard {
         let scratch = &mut self.scratch;
         let mut flight = |flight: &KeptFlight| {
             let item = flight.item.as_ref();
-            Flight {
+            let copy = Flight {
                 message: item.map(|item| bodies.message(&item.body, scratch)),
                 ids: item.and_then(|item| ids_of(&item.ids)),
                 group: item.map_or(NO_GROUP, |item| group_of(&item.share)),
                 retain: item.is_some_and(|item| item.retain),
-                phase: flight.phase,
-                counted: false,
                 held_until: SENT,
-            }
+            };
+            (flight.phase, copy)
         };
-        let flights = kept.flights.iter().map(&mut flight).collect();
+        let flights = Flights::restored(kept.first, kept.flights.iter().map(&mut flight));
         let mut order = 0_u32;
         let mut item = |item: &KeptItem| {
             order = order.wrapping_add(1);
@@ -278,7 +278,7 @@ impl Shard {
             }
         };
         let waiting = kept.waiting.iter().map(&mut item).collect();
-        Outbox::restored(kept.first, flights, waiting, kept.entered)
+        Outbox::restored(flights, waiting, kept.entered)
     }
 
     fn restore_retained(&mut self, kept: &Kept, bodies: &mut Bodies) {
