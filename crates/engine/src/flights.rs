@@ -174,7 +174,13 @@ impl Flights {
     /// True while a packet id is free for one more exchange.
     #[inline]
     pub fn has_packet_id(&self) -> bool {
-        self.exchanges.len() < LAP as usize - 1
+        self.has_packet_ids(1)
+    }
+
+    /// True while packet ids are free for so many more exchanges.
+    #[inline]
+    pub fn has_packet_ids(&self, count: u32) -> bool {
+        self.exchanges.len() + count as usize <= LAP as usize - 1
     }
 
     /// Position of the first exchange.
@@ -257,6 +263,60 @@ impl Flights {
         self.packet_id(index)
     }
 
+    /// Begins so many exchanges of QoS 1, of which nothing is kept; gives their packet ids.
+    #[inline]
+    pub fn launch_run(&mut self, count: u32) -> impl Iterator<Item = PacketId> + '_ {
+        let from = self.exchanges.len();
+        debug_assert!(self.is_resumed());
+        self.counted += count;
+        // [MQTT-4.3.2-3] Unacknowledged from here on.
+        let begun = Progress {
+            phase: Phase::Puback,
+            counted: true,
+        };
+        self.exchanges.resize(from + count as usize, begun);
+        if let Some(kept) = &mut self.kept {
+            let length = kept.flights.len() + count as usize;
+            kept.flights.resize_with(length, Flight::default);
+        }
+        // Cannot truncate: there are fewer than 65,535.
+        self.sent = self.exchanges.len() as u32;
+        self.released = self.sent;
+        // [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-3.1.1 2.3.1-2] [MQTT-3.1.1 2.3.1-4]
+        // [MQTT-3.1.1 4.3.2-1]
+        (from..from + count as usize).map(|index| self.packet_id(index))
+    }
+
+    /// Ends the first exchanges where these PUBACKs mean them in their order and nothing of them
+    /// is kept, as most come; says how many it has ended.
+    #[inline]
+    pub fn finish_in_order(&mut self, acknowledged: impl Iterator<Item = PacketId>) -> usize {
+        if self.kept.is_some() {
+            return 0;
+        }
+        let (expected, _) = self.exchanges.as_slices();
+        let due = |progress: &Progress| progress.phase == Phase::Puback && progress.counted;
+        let count = expected
+            .iter()
+            .zip(acknowledged)
+            .enumerate()
+            .take_while(|(index, (progress, id))| due(progress) && *id == self.packet_id(*index))
+            .count();
+        self.exchanges.drain(..count);
+        // Cannot truncate: there are fewer than 65,535.
+        let ended = count as u32;
+        self.counted -= ended;
+        self.first += u64::from(ended);
+        self.lap_at += ended;
+        if self.lap_at >= LAP {
+            self.lap_at -= LAP;
+        }
+        self.sent -= ended;
+        self.released = self.released.saturating_sub(ended);
+        self.pop_done();
+        count
+    }
+
     /// Begins the exchange of a message that is sent later, in its turn; see
     /// [`Flights::resume_next`].
     pub fn stage(&mut self, qos: QoS, flight: Flight) {
@@ -320,27 +380,27 @@ impl Flights {
             self.release(index);
         }
         let position = self.first + index as u64;
-        let is_done = |progress: &Progress| progress.phase == Phase::Done;
-        while self.exchanges.front().is_some_and(is_done) {
-            self.pop_first();
-        }
+        self.pop_done();
         Some(position)
     }
 
-    fn pop_first(&mut self) {
-        self.exchanges.pop_front();
-        if let Some(kept) = &mut self.kept {
-            if kept.flights.len() > self.exchanges.len() {
-                kept.flights.pop_front();
+    fn pop_done(&mut self) {
+        let is_done = |progress: &Progress| progress.phase == Phase::Done;
+        while self.exchanges.front().is_some_and(is_done) {
+            self.exchanges.pop_front();
+            if let Some(kept) = &mut self.kept {
+                if kept.flights.len() > self.exchanges.len() {
+                    kept.flights.pop_front();
+                }
             }
+            self.first += 1;
+            self.lap_at += 1;
+            if self.lap_at == LAP {
+                self.lap_at = 0;
+            }
+            self.sent = self.sent.saturating_sub(1);
+            self.released = self.released.saturating_sub(1);
         }
-        self.first += 1;
-        self.lap_at += 1;
-        if self.lap_at == LAP {
-            self.lap_at = 0;
-        }
-        self.sent = self.sent.saturating_sub(1);
-        self.released = self.released.saturating_sub(1);
     }
 
     /// An exchange of QoS 2 becomes one of QoS 1, before its message is sent; says its position.

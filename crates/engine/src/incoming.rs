@@ -349,18 +349,40 @@ impl Shard {
             self.remember_unreleased(session, terms.packet_id);
             stake = self.stake_of_message(session, terms.packet_id, stake, whole);
         }
+        self.acknowledge_accepted(slot, terms.qos, terms.packet_id, stake);
+    }
+
+    /// As [`Shard::publish_accepted`], of a run of QoS 1.
+    pub(crate) fn run_accepted(&mut self, slot: u32, run: &Verbatim<'_>, stake: Stake) {
+        // [MQTT-4.3.2-5] [MQTT-3.1.1 4.3.2-2]
+        let qos = QoS::AtLeastOnce;
+        if stake == Stake::default() && self.acknowledge_at_once(slot, qos, run.packet_ids()) {
+            return;
+        }
+        for id in run.packet_ids() {
+            self.acknowledge_accepted(slot, qos, Some(id), stake);
+        }
+    }
+
+    fn acknowledge_accepted(&mut self, slot: u32, qos: QoS, id: Option<PacketId>, stake: Stake) {
+        if stake == Stake::default() && self.acknowledge_at_once(slot, qos, id) {
+            return;
+        }
         if let Some(connection) = self.connection_mut(slot) {
             connection.receiving += 1;
         }
-        if stake != Stake::default() || !self.acknowledge_at_once(slot, terms) {
-            self.acknowledge_publish(slot, terms.qos, terms.packet_id, Reason::Success, stake);
-        }
+        self.acknowledge_publish(slot, qos, id, Reason::Success, stake);
     }
 
     /// Says success where nothing has to be waited for and nothing stands before it; false where
     /// it has to take its turn.
     #[inline]
-    fn acknowledge_at_once(&mut self, slot: u32, terms: Terms) -> bool {
+    fn acknowledge_at_once(
+        &mut self,
+        slot: u32,
+        qos: QoS,
+        ids: impl IntoIterator<Item = PacketId>,
+    ) -> bool {
         let Shard {
             connections,
             pool,
@@ -370,22 +392,26 @@ impl Shard {
         let connection = connections
             .get_mut(slot as usize)
             .and_then(Option::as_deref_mut);
-        let (Some(connection), Some(id)) = (connection, terms.packet_id) else {
+        let Some(connection) = connection else {
             return false;
         };
         let serves = matches!(connection.phase, Phase::Serving { .. });
         if !serves || !connection.gates.is_empty() {
             return false;
         }
-        let [high, low] = id.get().to_be_bytes();
-        let out = connection.window.buffer(pool);
-        if terms.qos == QoS::ExactlyOnce {
+        let first = match qos {
             // [MQTT-3.3.4-1] [MQTT-3.1.1 3.3.4-1] [MQTT-4.3.3-8] [MQTT-3.1.1 4.3.3-2]
-            out.extend_from_slice(&[PUBREC, 2, high, low]);
-        } else {
+            QoS::ExactlyOnce => {
+                connection.receiving += 1;
+                PUBREC
+            }
             // [MQTT-3.3.4-1] [MQTT-3.1.1 3.3.4-1] [MQTT-4.3.2-4] [MQTT-3.1.1 4.3.2-2]
-            out.extend_from_slice(&[PUBACK, 2, high, low]);
-            connection.receiving -= 1;
+            _ => PUBACK,
+        };
+        let out = connection.window.buffer(pool);
+        for id in ids {
+            let [high, low] = id.get().to_be_bytes();
+            out.extend_from_slice(&[first, 2, high, low]);
         }
         if connection.is_news(settings) {
             self.mark_dirty(slot);

@@ -138,20 +138,43 @@ impl Shard {
         };
         let version = known.version;
         let verbatim = Verbatim::of(known.packet, known.packet_id_at, terms.qos, version);
-        if terms.qos == QoS::AtMostOnce
-            && !terms.retain
-            && bytes[packet_bytes..].starts_with(&known.packet[..known.head_bytes])
-            && self.stays_here(route)
-        {
-            if let Some(run) = verbatim.map(|first| first.run(bytes, known.head_bytes)) {
-                self.route_run(permit, &draft, &run, known.head_bytes, route);
-                return (run.bytes(), Flow::Continue);
+        if let Some(run) = self.run_of(slot, known, verbatim, bytes) {
+            let stake = self.route_run(permit, &draft, &run, known.head_bytes, route);
+            if terms.qos > QoS::AtMostOnce {
+                self.run_accepted(slot, &run, stake);
             }
+            return (run.bytes(), Flow::Continue);
         }
         match self.permitted_publish(slot, session, terms, permit, &draft, verbatim, route) {
             Flow::Blocked => (0, Flow::Blocked),
             flow => (packet_bytes, flow),
         }
+    }
+
+    /// The run that begins here, where several packets may be handled as one: at QoS 1 no more than
+    /// may wait for their acknowledgement.
+    #[inline(always)]
+    fn run_of<'a>(
+        &self,
+        slot: u32,
+        known: &Known<'a>,
+        first: Option<Verbatim<'a>>,
+        bytes: &'a [u8],
+    ) -> Option<Verbatim<'a>> {
+        let Terms { qos, retain, .. } = known.terms;
+        if retain || qos == QoS::ExactlyOnce || !self.stays_here(&known.route) {
+            return None;
+        }
+        let mut count_max = u32::MAX;
+        if qos == QoS::AtLeastOnce {
+            if self.journal.is_ailing {
+                return None;
+            }
+            let receiving = self.connection(slot)?.receiving;
+            count_max = u32::from(self.settings.receive_max).saturating_sub(receiving);
+        }
+        let run = first?.run(bytes, known.head_bytes, count_max);
+        (run.count() > 1).then_some(run)
     }
 
     /// Takes in one more PUBLISH to a known topic; `None` where something has changed, or stands
@@ -259,28 +282,24 @@ impl Shard {
         if session.is_durable() || session.number != 0 {
             return None;
         }
-        let (mut taken, mut is_any) = (0, false);
         let (packets, _) = bytes.as_chunks::<4>();
-        for &[first, length, high, low] in packets {
+        let plain = packets.iter().map_while(|&[first, length, high, low]| {
             // [MQTT-2.2.1-3] [MQTT-3.1.1 2.3.1-1] Identifier 0 is left to `decode`.
-            let Some(id) = PacketId::new(u16::from_be_bytes([high, low])) else {
-                break;
-            };
-            if first != PUBACK || length != 2 {
-                break;
-            }
-            // [MQTT-4.4.0-2] [MQTT-4.8.2-6]
-            is_any |= session
-                .outbox
-                .flights
-                .finish(id, Exchange::Puback)
-                .is_some();
-            taken += 4;
+            let id = PacketId::new(u16::from_be_bytes([high, low]));
+            id.filter(|_| first == PUBACK && length == 2)
+        });
+        // [MQTT-4.4.0-2] [MQTT-4.8.2-6]
+        let flights = &mut session.outbox.flights;
+        let mut count = flights.finish_in_order(plain.clone());
+        let mut is_any = count > 0;
+        for id in plain.skip(count) {
+            is_any |= flights.finish(id, Exchange::Puback).is_some();
+            count += 1;
         }
-        self.counters.packets_received += taken as u64 / 4;
+        self.counters.packets_received += count as u64;
         if is_any {
             self.pump_later(slot);
         }
-        Some(taken)
+        Some(count * 4)
     }
 }

@@ -220,8 +220,8 @@ impl Shard {
             return false;
         };
         // [MQTT-3.3.4-9] [MQTT-4.9.0-2]
-        let has_quota =
-            found.outbox.flights.counted() < quota && found.outbox.flights.has_packet_id();
+        let flights = &found.outbox.flights;
+        let has_quota = flights.counted() < quota && flights.has_packet_id();
         if found.is_replaying() {
             return self.replay_one(slot, session, has_quota);
         }

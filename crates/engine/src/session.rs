@@ -88,6 +88,16 @@ impl Session {
         first.is_some_and(|replay| replay.suback.is_none())
     }
 
+    /// True where so many exchanges of QoS 1 may begin at once, of which nothing is kept.
+    #[inline]
+    pub fn may_launch(&self, count: u32, quota: u32) -> bool {
+        // [MQTT-3.3.4-9] [MQTT-4.9.0-2]
+        self.number == 0
+            && !self.is_durable()
+            && self.outbox.flights.counted() + count <= quota
+            && self.outbox.flights.has_packet_ids(count)
+    }
+
     /// True where this is the session that a key means.
     pub fn is_of(&self, key: &SessionKey) -> bool {
         self.tenant == key.tenant

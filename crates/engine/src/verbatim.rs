@@ -1,7 +1,8 @@
 //! A PUBLISH that goes on as it came: one copy, from the read buffer into each window.
 
-use casemate_codec::{QoS, Version};
+use casemate_codec::{PacketId, QoS, Version};
 
+use crate::acknowledge::Stake;
 use crate::connection::Connection;
 use crate::deliver::{Recipient, Spread};
 use crate::message::Draft;
@@ -19,8 +20,8 @@ const RUN_BYTES_MAX: usize = 16 * 1024;
 ///
 /// Its topic is written out and valid, and its lengths have their only form, so that a recipient of
 /// the same version and QoS gets the same bytes but for flags and packet id. In a run all are of
-/// QoS 0 and without RETAIN, and equal up to their payloads, which are of one length: there the
-/// recipient gets the same bytes without exception.
+/// one QoS, 0 or 1, without RETAIN, and equal but for packet ids and payloads, which are of one
+/// length.
 #[derive(Clone, Copy)]
 pub(crate) struct Verbatim<'a> {
     count: u32,
@@ -53,15 +54,32 @@ impl<'a> Verbatim<'a> {
         })
     }
 
-    /// Takes in what follows the first packet in `bytes` and begins with the same `head_bytes`: its
-    /// flags, its length and its topic, all that was looked at but the payload.
+    /// Takes in what follows the first packet in `bytes` and has the same `head_bytes` but for the
+    /// packet id: its flags, its length and its topic, all that was looked at but the payload.
     #[inline(always)]
-    pub fn run(&self, bytes: &'a [u8], head_bytes: usize) -> Verbatim<'a> {
+    pub fn run(&self, bytes: &'a [u8], head_bytes: usize, count_max: u32) -> Verbatim<'a> {
         let step = self.packet_bytes;
-        let head = &bytes[..head_bytes];
+        let id_at = match self.qos {
+            QoS::AtMostOnce => None,
+            _ => Some(self.packet_id_at),
+        };
+        let head = &bytes[..id_at.unwrap_or(head_bytes)];
         let most = bytes.len().min(RUN_BYTES_MAX);
         let (mut end, mut count) = (step, 1);
-        while end + step <= most && bytes[end..end + head_bytes] == *head {
+        while count < count_max && end + step <= most {
+            let next = &bytes[end..end + step];
+            if next[..head.len()] != *head {
+                break;
+            }
+            if let Some(at) = id_at {
+                // [MQTT-2.2.1-3] [MQTT-3.1.1 2.3.1-1] Identifier 0 is left to `decode`. Behind it
+                // stands at most the length of no properties.
+                if next[at..at + 2] == [0, 0]
+                    || next[at + 2..head_bytes] != bytes[at + 2..head_bytes]
+                {
+                    break;
+                }
+            }
             end += step;
             count += 1;
         }
@@ -80,6 +98,17 @@ impl<'a> Verbatim<'a> {
     /// How many packets there are.
     pub fn count(&self) -> u64 {
         u64::from(self.count)
+    }
+
+    /// The identifiers of its packets, which are not of QoS 0.
+    pub fn packet_ids(&self) -> impl Iterator<Item = PacketId> + use<'a> {
+        let at = self.packet_id_at;
+        let id_of =
+            move |packet: &[u8]| PacketId::new(u16::from_be_bytes([packet[at], packet[at + 1]]));
+        // None is 0: `run` has looked.
+        self.packets
+            .chunks_exact(self.packet_bytes)
+            .filter_map(id_of)
     }
 
     /// Each packet alone.
@@ -125,6 +154,26 @@ impl<'a> Verbatim<'a> {
             out[place..place + 2].copy_from_slice(&packet_id.to_be_bytes());
         }
     }
+
+    /// Appends a run to a window; each packet of QoS 1 gets the next of `ids`.
+    #[inline(always)]
+    fn write_run(
+        &self,
+        ids: impl Iterator<Item = PacketId>,
+        connection: &mut Connection,
+        pool: &mut Pool,
+    ) {
+        let out = connection.window.buffer(pool);
+        let at = out.len();
+        out.extend_from_slice(self.packets);
+        let packets = out[at..].chunks_exact_mut(self.packet_bytes);
+        for (packet, id) in packets.zip(ids) {
+            // [MQTT-4.3.2-2] New here, whatever the publisher's DUP says.
+            packet[0] = 0x30 | (self.qos as u8) << 1;
+            let place = self.packet_id_at;
+            packet[place..place + 2].copy_from_slice(&id.get().to_be_bytes());
+        }
+    }
 }
 
 impl Shard {
@@ -132,7 +181,7 @@ impl Shard {
     /// them as they came, and then one by one to the others.
     ///
     /// `draft` is the first of them, and is counted as a packet already; `head_bytes` stand before
-    /// each payload.
+    /// each payload. Returns what their acknowledgements must wait for.
     #[inline(never)]
     pub(crate) fn route_run(
         &mut self,
@@ -141,7 +190,7 @@ impl Shard {
         run: &Verbatim<'_>,
         head_bytes: usize,
         route: &Route,
-    ) {
+    ) -> Stake {
         self.counters.packets_received += run.count() - 1;
         self.counters.publishes_received += run.count();
         let mut others = std::mem::take(&mut self.others);
@@ -151,6 +200,7 @@ impl Shard {
                 others.push(index);
             }
         }
+        let mut durable = false;
         if !others.is_empty() {
             for packet in run.each() {
                 let draft = Draft {
@@ -160,11 +210,16 @@ impl Shard {
                 let mut spread = Spread::heard(packet, others.len() > 1);
                 self.shapes.clear();
                 for &index in &others {
-                    self.deliver_to_each(&draft, &route.targets[index], &mut spread);
+                    durable |= self.deliver_to_each(&draft, &route.targets[index], &mut spread);
                 }
             }
         }
         self.others = others;
+        if durable {
+            self.touch_store()
+        } else {
+            Stake::default()
+        }
     }
 
     /// Appends a run to the window of a target; false where it does not get it like this, or has
@@ -178,14 +233,15 @@ impl Shard {
             pool,
             ..
         } = self;
-        let Some(session) = sessions.get(target.session) else {
+        let Some(session) = sessions.get_mut(target.session) else {
             return true;
         };
         let link = session.link.filter(|_| session.is_direct());
         let connection = link.and_then(|link| connections.get_mut(link as usize)?.as_deref_mut());
         let to = Recipient {
             session: target.session,
-            qos: QoS::AtMostOnce,
+            // [MQTT-3.8.4-8] [MQTT-3.1.1 3.8.4-6]
+            qos: run.qos.min(target.qos),
             retain: false,
             ids: &target.ids,
             group: NO_GROUP,
@@ -195,11 +251,17 @@ impl Shard {
             !target.no_local
                 && connection.window.bytes() < settings.window_bytes
                 && run.suits(&to, connection)
+                && (run.qos == QoS::AtMostOnce || session.may_launch(run.count, connection.quota))
         });
         let (Some(link), Some(connection)) = (link, ready) else {
             return false;
         };
-        run.write(false, 0, connection, pool);
+        if run.qos == QoS::AtMostOnce {
+            run.write(false, 0, connection, pool);
+        } else {
+            let ids = session.outbox.flights.launch_run(run.count);
+            run.write_run(ids, connection, pool);
+        }
         counters.publishes_sent += run.count();
         if connection.is_news(settings) {
             self.mark_dirty(link);

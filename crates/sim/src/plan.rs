@@ -116,6 +116,8 @@ pub struct Plan {
     pub is_sparing: bool,
     /// Messages that are published at a time.
     pub burst: u64,
+    /// Messages carry no properties.
+    pub is_plain: bool,
     /// The run ends with a drain; the server that clients are sent to, if any.
     pub drain: Option<Option<&'static str>>,
     /// Whether losses of QoS 0 and refusals for full queues are to be expected.
@@ -176,6 +178,7 @@ impl Plan {
             tails: TAILS_MAX,
             is_sparing: false,
             burst: 1,
+            is_plain: false,
             drain: (features.has(Feature::Drain) && chance.percent(15))
                 .then(|| *chance.pick(&[None, Some("other.example:8883")])),
             tight,
@@ -190,10 +193,26 @@ impl Plan {
                 plan.tails = 1;
             }
         }
-        if chance.percent(16) {
-            plan.flood(chance);
+        match chance.below(100) {
+            0..=15 => plan.flood(chance),
+            16..=35 => plan.stream(chance),
+            _ => {}
         }
         plan
+    }
+
+    /// Lets everybody send runs of packets that are alike, which the broker may handle as one.
+    fn stream(&mut self, chance: &mut Chance) {
+        self.burst = chance.between(3, 12);
+        self.constancy_percent = 90;
+        self.is_plain = true;
+        self.retain_percent = 3;
+        self.large_percent = 1;
+        self.settings.topic_alias_max = 0;
+        self.settings.receive_max = *chance.pick(&[10, 1_024]);
+        self.weather.capacity = 1 << 16;
+        self.weather.piece_bytes_max = *chance.pick(&[0, 0, 1_000]);
+        self.read_bytes_max = 1 << 18;
     }
 
     /// Lets everybody send as much as they can through pipes that are slow and narrow.

@@ -104,6 +104,8 @@ impl Client {
                 let most = self.limits.packet_bytes_max.min(usual) - 400;
                 payload(serial, scene.chance.index(most))
             }
+            // Of one length, so that runs of equal packets come in one segment.
+            _ if scene.chance.percent(self.plan.constancy_percent) => payload(serial, 4),
             _ => payload(serial, scene.chance.index(40)),
         };
         let expires = modern && features.has(Feature::Expiry) && scene.chance.percent(20);
@@ -116,7 +118,7 @@ impl Client {
             qos,
             retain,
             payload,
-            luggage: if modern {
+            luggage: if modern && !self.plan.is_plain {
                 Luggage::some(scene.chance)
             } else {
                 Luggage::default()
