@@ -1,4 +1,4 @@
-//! Messages of QoS 1 that come in one segment are handled as one: nobody may tell from what arrives.
+//! Messages of QoS 1 in one segment are handled as one: nobody may tell from what arrives.
 
 #![allow(
     clippy::expect_used,

@@ -138,16 +138,6 @@ impl Plan {
         let tight = features.has(Feature::Tight) && chance.percent(30);
         let people = people(chance, features);
         let personas = personas(chance, features, &people);
-        let late = |chance: &mut Chance, feature, most: u64| {
-            if !features.has(feature) {
-                return Promptness::AtOnce;
-            }
-            match chance.below(4) {
-                0 | 1 => Promptness::AtOnce,
-                2 => Promptness::Late(chance.between(1, most)),
-                _ => Promptness::Batches(chance.between(2, most)),
-            }
-        };
         let fails = features.has(Feature::FailingStore) && chance.percent(10);
         let mut plan = Plan {
             features,
@@ -160,9 +150,9 @@ impl Plan {
                 false => 0,
             },
             weather: weather(chance, features),
-            store: late(chance, Feature::LateStore, 300),
+            store: promptness(chance, features.has(Feature::LateStore), 300),
             store_failures_permille: if fails { chance.between(1, 20) } else { 0 },
-            gate: late(chance, Feature::LateGate, 600),
+            gate: promptness(chance, features.has(Feature::LateGate), 600),
             pipe_ms_max: *chance.pick(&[0, 1, 5, 50, 100]),
             pipe_stands_permille: *chance.pick(&[0, 0, 5, 30]),
             read_bytes_max: match features.has(Feature::Splitting) {
@@ -250,6 +240,18 @@ impl Plan {
             principal: Arc::clone(&person.principal),
             client_id,
         }
+    }
+}
+
+/// How soon somebody answers, at most so many milliseconds late.
+fn promptness(chance: &mut Chance, may_be_late: bool, most: u64) -> Promptness {
+    if !may_be_late {
+        return Promptness::AtOnce;
+    }
+    match chance.below(4) {
+        0 | 1 => Promptness::AtOnce,
+        2 => Promptness::Late(chance.between(1, most)),
+        _ => Promptness::Batches(chance.between(2, most)),
     }
 }
 
