@@ -356,6 +356,39 @@ fn a_share_group_goes_on_and_gets_what_a_member_leaves_behind() {
     }
 }
 
+/// Goal: a group whose last member has left is none, whether its home has written that down or not.
+/// Method: the member leaves with a message of the group under way; a crash behind each batch, in
+/// several orders of the shards; the journal is compared with what goes on.
+#[test]
+fn a_group_that_everybody_has_left_is_none() {
+    let orders: [fn(usize) -> usize; 3] = [|_| 0, |shard| shard, |shard| 9 - shard];
+    for prefer in orders {
+        for shards in 1..=4 {
+            for batches in 0..6 {
+                let mut lab = lab(shards);
+                let member = lab.joined(&lasting(Version::V5, "member"));
+                lab.subscribe(member, "$share/g/t", QoS::AtLeastOnce);
+                let writer = lab.client(Version::V5, "writer");
+                let publish = message("t", b"x", QoS::AtLeastOnce, 1);
+                lab.say(writer, &Packet::Publish(publish));
+                lab.take(member);
+                lab.store_holds = true;
+                let gone = casemate_codec::Unsubscribe {
+                    packet_id: id(2),
+                    user: UserProperties::default(),
+                    filters: casemate_codec::Names::List(&["$share/g/t"]),
+                };
+                lab.say(member, &Packet::Unsubscribe(gone));
+                for _ in 0..batches {
+                    lab.release_one(prefer);
+                }
+                lab.crash(3);
+                lab.check_journal();
+            }
+        }
+    }
+}
+
 /// Goal: a failed commit takes nothing away from later ones. Method: batches fail; what they held
 /// is acknowledged to nobody; the next commit that works holds it too.
 #[test]

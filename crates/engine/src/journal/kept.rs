@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use casemate_codec::QoS;
+use casemate_codec::{share, QoS};
 
 use super::{EntryLine, Record, SessionLine, Whole, FORMAT, SHARD_BITS};
 use crate::door::Millis;
@@ -188,12 +188,19 @@ impl Kept {
         let Kept {
             sessions, groups, ..
         } = self;
+        sessions.retain(|_, session| session.expiry_s > 0);
+        // A group lives as long as somebody is in it: its home may not have written down its end.
+        let mut members = BTreeSet::new();
+        for session in sessions.values() {
+            let parts = session.filters.keys().filter_map(|text| share(text));
+            members.extend(parts.map(|parts| (session.tenant, parts.name, parts.filter)));
+        }
+        groups.retain(|_, name| members.contains(&(name.0, &*name.1, &*name.2)));
         let name = |item: &mut KeptItem| {
             item.share = groups.get(&item.group).cloned();
             item.group = NO_GROUP;
             item.whole = Whole::NONE;
         };
-        sessions.retain(|_, session| session.expiry_s > 0);
         let is_whole = |item: &KeptItem| !item.whole.is_some() || wholes.contains(&item.whole);
         for session in sessions.values_mut() {
             session.waiting.retain(is_whole);
