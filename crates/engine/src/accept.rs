@@ -318,6 +318,7 @@ impl Shard {
             will: None,
         }));
         self.counters.sessions_now += 1;
+        stake.seq = stake.seq.max(self.ended.seq_of(hash));
         if self.expiry_of(hello) > 0 {
             stake = stake.and(self.touch_store());
         }

@@ -21,6 +21,7 @@ mod deadline;
 mod deliver;
 mod door;
 mod drain;
+mod ended;
 mod event;
 mod filters;
 mod flights;

@@ -15,6 +15,7 @@ use crate::counters::Counters;
 use crate::deliver::Shapes;
 use crate::door::{ConnectionId, Effect, Input, Millis, Place};
 use crate::drain::Drain;
+use crate::ended::Ended;
 use crate::event::{EventKind, Loss};
 use crate::journal::{Checkpoint, Journal, Record, Whole};
 use crate::message::{Draft, Message};
@@ -60,6 +61,7 @@ pub struct Shard {
     pub(crate) journal: Journal,
     pub(crate) checkpoint: Option<Box<Checkpoint>>,
     pub(crate) completions: Completions,
+    pub(crate) ended: Ended,
     /// Sessions whose next message waits until it is durable.
     pub(crate) holding: Vec<SessionRef>,
     pub(crate) timers: Timers,
@@ -97,6 +99,7 @@ impl Shard {
             peers: (0..place.count).map(|_| Peer::default()).collect(),
             interest: HashMap::with_hasher(hasher.clone()),
             journal: Journal::new(settings.journal, place.index, 0),
+            ended: Ended::new(hasher.clone()),
             checkpoint: None,
             settings,
             place,
@@ -146,6 +149,7 @@ impl Shard {
                 self.persisted = self.persisted.max(seq);
                 self.journal.is_ailing = false;
                 self.completions_durable();
+                self.ended.forget(self.persisted);
                 self.release_held();
                 self.settle();
             }
@@ -517,6 +521,7 @@ impl Shard {
             if found.number != 0 {
                 let session = found.number;
                 self.journal.write(&Record::Ended { session });
+                self.ended.add(found.hash, self.seq);
             }
             if found.is_durable() {
                 self.touch_store();

@@ -275,6 +275,27 @@ fn clean_start_throws_away_for_good() {
     }
 }
 
+/// Goal: whoever was told that there is no session gets none after a crash. Method: a session that
+/// lasts, taken over by one that does not, and that by a third; the store answers nothing.
+#[test]
+fn clean_start_is_confirmed_when_the_old_session_cannot_come_back() {
+    for version in BOTH {
+        let mut lab = lab(1);
+        let old = lab.joined(&lasting(version, "reader"));
+        lab.subscribe(old, "t", QoS::AtLeastOnce);
+        lab.store_holds = true;
+        let second = lab.connect(&hello(version, "reader"));
+        lab.expect_open(second, &[]);
+        let third = lab.connect(&hello(version, "reader"));
+        lab.expect_open(third, &[]);
+        lab.release_store();
+        lab.expect_open(third, &[welcome(version, false)]);
+        lab.crash(1);
+        let reader = lab.connect(&lasting(version, "reader"));
+        lab.expect(reader, &[welcome(version, false)]);
+    }
+}
+
 /// A CONNECT with a will, delayed by this much, in a session of an hour.
 fn mortal(delay_s: u32) -> Connect<'static> {
     Connect {
