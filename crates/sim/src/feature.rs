@@ -38,10 +38,11 @@ pub enum Feature {
     KeepAlive,
     EmptyPayloads,
     Drain,
+    Crash,
 }
 
 /// All features, in the order of their bits.
-pub const ALL: [Feature; 31] = [
+pub const ALL: [Feature; 32] = [
     Feature::Shards,
     Feature::Hostile,
     Feature::Cuts,
@@ -73,11 +74,12 @@ pub const ALL: [Feature; 31] = [
     Feature::KeepAlive,
     Feature::EmptyPayloads,
     Feature::Drain,
+    Feature::Crash,
 ];
 
 /// A set of features, printed and read as a hexadecimal mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Features(pub u32);
+pub struct Features(pub u64);
 
 impl Features {
     /// Everything.

@@ -116,6 +116,10 @@ impl Hostile {
 
     /// Opens a connection, and mostly sends a CONNECT of some sort.
     fn connect(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
+        if let Some(up_at) = scene.shell.up_at() {
+            self.act_at = up_at + scene.chance.between(1, 200);
+            return Ok(());
+        }
         let owner = Owner::Hostile(self.index);
         self.link = Some(
             scene

@@ -304,6 +304,15 @@ impl Law {
         });
     }
 
+    /// A process begins, with the newest law in each of its shards.
+    pub fn begin(&mut self, now: Millis, shards: usize) {
+        self.shards = shards;
+        if let Some(newest) = self.epochs.last_mut() {
+            newest.obeyed_by = vec![true; shards];
+            newest.everywhere_at.get_or_insert(now);
+        }
+    }
+
     /// A shard says that it obeys a law.
     ///
     /// # Errors

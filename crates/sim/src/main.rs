@@ -142,7 +142,7 @@ fn range(text: &str) -> Result<Range<u64>, String> {
 /// Reads a mask of features.
 fn mask(text: &str) -> Result<Features, String> {
     let digits = text.trim_start_matches("0x");
-    let bits = u32::from_str_radix(digits, 16).map_err(|_| format!("--features: {text}?"))?;
+    let bits = u64::from_str_radix(digits, 16).map_err(|_| format!("--features: {text}?"))?;
     Ok(Features(bits & Features::EVERY.0))
 }
 

@@ -3,8 +3,10 @@
 //! It shares no code with the engine. Times are those at which a client wrote or read something,
 //! so each fact is an interval; what must hold is only demanded where the interval leaves no doubt.
 
+mod crash;
 mod delivery;
 mod durable;
+mod flight;
 mod lawful;
 mod message;
 mod retained;
@@ -22,7 +24,7 @@ use casemate_engine::Millis;
 use crate::history::{ensure, Violation};
 use crate::law::{Answer, Asker, Law};
 use crate::plan::{Persona, Plan};
-use crate::shell::Seqs;
+use crate::shell::{Seqs, Wreck};
 
 pub use delivery::Delivery;
 pub use message::{payload, serial, Author, Fate, Luggage, Message};
@@ -45,6 +47,8 @@ pub struct Oracle {
     retained: BTreeMap<(u32, String), Vec<u64>>,
     /// New copies that arrived.
     pub arrived: u64,
+    /// Each time the process died, in order.
+    crashes: Vec<Wreck>,
 }
 
 /// A subscription as a client writes it.
@@ -83,6 +87,7 @@ impl Oracle {
             wills: Vec::new(),
             retained: BTreeMap::new(),
             arrived: 0,
+            crashes: Vec::new(),
         }
     }
 

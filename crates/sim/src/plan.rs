@@ -1,5 +1,7 @@
 //! The plan: everything that is decided before a run begins.
 
+mod crash;
+
 use std::sync::Arc;
 
 use casemate_codec::Version;
@@ -10,6 +12,8 @@ use crate::feature::{Feature, Features};
 use crate::law::Asker;
 use crate::stream::Weather;
 use crate::topic::TAILS_MAX;
+
+pub use crash::Crashes;
 
 /// How often something answers late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +126,8 @@ pub struct Plan {
     pub drain: Option<Option<&'static str>>,
     /// Whether losses of QoS 0 and refusals for full queues are to be expected.
     pub tight: bool,
+    /// How the process dies and comes again, if it does.
+    pub crashes: Option<Crashes>,
 }
 
 /// Index of the person who looks at everything in the end; one for each tenant.
@@ -172,6 +178,7 @@ impl Plan {
             drain: (features.has(Feature::Drain) && chance.percent(15))
                 .then(|| *chance.pick(&[None, Some("other.example:8883")])),
             tight,
+            crashes: None,
         };
         if plan.share_percent > 50 {
             // Groups hear late of their members, who mostly have nothing else that matches.
@@ -188,6 +195,7 @@ impl Plan {
             16..=35 => plan.stream(chance),
             _ => {}
         }
+        plan.crashes = Crashes::new(chance, &plan);
         plan
     }
 
@@ -230,6 +238,12 @@ impl Plan {
         for persona in &mut self.personas {
             persona.habits.publish_percent = publish_percent;
         }
+    }
+
+    /// True where there never is more than one shard.
+    pub fn has_one_shard(&self) -> bool {
+        let more = |crashes: &Crashes| crashes.shards.iter().any(|count| *count > 1);
+        self.shards == 1 && !self.crashes.as_ref().is_some_and(more)
     }
 
     /// Who a persona is in the eyes of the law.

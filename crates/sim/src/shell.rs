@@ -1,5 +1,6 @@
 //! The shell: drives the shards as the server does, and watches that they keep to their door.
 
+mod crash;
 mod effect;
 mod inbox;
 mod journal;
@@ -22,6 +23,8 @@ use crate::chance::Chance;
 use crate::plan::{Plan, Promptness};
 use crate::stream::Weather;
 
+use crash::Life;
+pub use crash::Wreck;
 use journal::Journal;
 use link::Departure;
 pub use link::{Link, Mark, Owner, Side};
@@ -104,10 +107,34 @@ struct Station {
     sent: u64,
 }
 
+impl Station {
+    /// A shard to which nothing has happened.
+    fn new(shard: Shard, store: Store) -> Station {
+        Station {
+            shard,
+            inbox: BTreeMap::new(),
+            order: 0,
+            store,
+            seats: BTreeMap::new(),
+            generations: Vec::new(),
+            free: Vec::new(),
+            blocked: BTreeSet::new(),
+            drains: false,
+            has_settled: false,
+            ticked: (0, 0),
+            received: 0,
+            sent: 0,
+        }
+    }
+}
+
 /// All shards, links and pipes.
 pub struct Shell {
     stations: Vec<Station>,
     pipes: Vec<Vec<Pipe>>,
+    settings: Arc<Settings>,
+    /// Of the first process; a later one takes those of the journal, if there are any.
+    seeds: [u64; 4],
     plan: Arc<Plan>,
     gate: Promptness,
     read_bytes_max: usize,
@@ -121,6 +148,7 @@ pub struct Shell {
     pub reports: Vec<Report>,
     /// Inputs handled.
     pub turns: u64,
+    life: Life,
 }
 
 impl Shell {
@@ -129,37 +157,13 @@ impl Shell {
         let seeds = [chance.bits(), chance.bits(), chance.bits(), chance.bits()];
         let settings = Arc::new(Settings {
             // Half of all runs, without another throw of the dice.
-            journal: seeds[0] & 1 == 1,
+            journal: seeds[0] & 1 == 1 || plan.crashes.is_some(),
             ..plan.settings.clone()
         });
-        let station = |index: usize| Station {
-            shard: Shard::new(
-                Arc::clone(&settings),
-                Place {
-                    index: index as u16,
-                    count: plan.shards as u16,
-                    seeds,
-                },
-                Arc::clone(policy),
-                0,
-            ),
-            inbox: BTreeMap::new(),
-            order: 0,
-            store: Store::new(plan.store, plan.store_failures_permille),
-            seats: BTreeMap::new(),
-            generations: Vec::new(),
-            free: Vec::new(),
-            blocked: BTreeSet::new(),
-            drains: false,
-            has_settled: false,
-            ticked: (0, 0),
-            received: 0,
-            sent: 0,
-        };
-        let pipe = Pipe::new(plan.pipe_ms_max, plan.pipe_stands_permille, &plan.settings);
-        Shell {
-            stations: (0..plan.shards).map(station).collect(),
-            pipes: vec![vec![pipe; plan.shards]; plan.shards],
+        let mut shell = Shell {
+            stations: Vec::new(),
+            pipes: Vec::new(),
+            seeds,
             plan: Arc::clone(plan),
             gate: plan.gate,
             read_bytes_max: plan.read_bytes_max,
@@ -167,9 +171,37 @@ impl Shell {
             links: Vec::new(),
             live: Vec::new(),
             journal: Journal::new(settings.journal),
+            settings,
             reports: Vec::new(),
             turns: 0,
-        }
+            life: Life::default(),
+        };
+        shell.raise(plan.shards, seeds, policy, 0);
+        shell
+    }
+
+    /// Makes empty shards, and pipes between them.
+    fn raise(&mut self, count: usize, seeds: [u64; 4], policy: &Arc<Policy>, now: Millis) {
+        let plan = &self.plan;
+        let station = |index: usize| {
+            let place = Place {
+                index: index as u16,
+                count: count as u16,
+                seeds,
+            };
+            let settings = Arc::clone(&self.settings);
+            let shard = Shard::new(settings, place, Arc::clone(policy), now);
+            let store = Store::new(plan.store, plan.store_failures_permille);
+            Station::new(shard, store)
+        };
+        let pipe = Pipe::new(plan.pipe_ms_max, plan.pipe_stands_permille, &plan.settings);
+        self.stations = (0..count).map(station).collect();
+        self.pipes = vec![vec![pipe; count]; count];
+    }
+
+    /// How many shards there are; none while no process lives.
+    pub fn shards(&self) -> usize {
+        self.stations.len()
     }
 
     /// A client opens a connection; some shard accepts it.
@@ -182,7 +214,9 @@ impl Shell {
     ) -> usize {
         let link = self.links.len();
         let shard = chance.index(self.stations.len());
-        self.links.push(Link::new(owner, weather, now, shard));
+        let mut opened = Link::new(owner, weather, now, shard);
+        opened.process = self.life.process;
+        self.links.push(opened);
         self.live.push(link);
         let at = now + chance.between(0, weather.delay_ms_max);
         self.post(shard, at, Item::Open { link });
@@ -236,6 +270,9 @@ impl Shell {
 
     /// Lets the broker itself publish; shard 0 does it.
     pub fn announce(&mut self, now: Millis, topic: &str, payload: &[u8], retain: bool) {
+        if self.is_down() {
+            return;
+        }
         let (topic, payload) = (topic.to_owned(), payload.to_vec());
         self.post(
             0,

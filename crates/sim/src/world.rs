@@ -1,5 +1,6 @@
 //! The world: everybody who takes part, moved forward event by event.
 
+mod crash;
 mod drain;
 mod ending;
 mod watch;
@@ -31,6 +32,8 @@ enum Actor {
     Client(usize),
     Hostile(usize),
     Operator,
+    /// Whoever starts the next process.
+    Starter,
 }
 
 /// A whole run.
@@ -49,6 +52,8 @@ pub struct World {
     /// Things done so far.
     pub ticks: u64,
     stood: (Millis, u32),
+    /// How often the process has died.
+    deaths: usize,
 }
 
 impl World {
@@ -79,6 +84,7 @@ impl World {
             is_calm: false,
             ticks: 0,
             stood: (0, 0),
+            deaths: 0,
         })
     }
 
@@ -97,7 +103,7 @@ impl World {
     /// # Errors
     /// The first broken promise.
     pub fn live(&mut self, ticks: u64) -> Result<(), Violation> {
-        while self.ticks < ticks {
+        while self.ticks < ticks || self.shell.is_down() {
             self.step()?;
         }
         self.end()
@@ -148,7 +154,8 @@ impl World {
     /// Everybody with the moment at which they are due.
     fn due(&self) -> Vec<(Millis, Actor)> {
         let mut due = Vec::new();
-        for shard in 0..self.plan.shards {
+        due.extend(self.shell.up_at().map(|at| (at, Actor::Starter)));
+        for shard in 0..self.shell.shards() {
             due.extend(
                 self.shell
                     .next_at(shard)
@@ -170,10 +177,17 @@ impl World {
     /// Lets one actor act.
     fn run(&mut self, actor: Actor) -> Result<(), Violation> {
         match actor {
+            // The process may have died in this moment.
+            Actor::Shard(shard) if shard >= self.shell.shards() => Ok(()),
             Actor::Shard(shard) => {
+                let dies = self.is_doomed();
                 self.shell.turn(shard, self.now, &mut self.chance)?;
-                self.check_journal()
+                match dies {
+                    true => self.crash(),
+                    false => self.check_journal(),
+                }
             }
+            Actor::Starter => self.start(),
             Actor::Operator => self.operate(),
             Actor::Client(index) => {
                 let (mut scene, clients, _) = self.scene();
@@ -270,6 +284,7 @@ impl World {
             issued: None,
             done_at: None,
             transmissions: 1,
+            repeats: 0,
             is_loose: false,
             fate: Fate::Open,
             law: None,

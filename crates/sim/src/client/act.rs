@@ -129,6 +129,7 @@ impl Client {
             issued: None,
             done_at: None,
             transmissions: 0,
+            repeats: 0,
             is_loose: false,
             fate: Fate::Open,
             law: None,

@@ -20,6 +20,11 @@ use crate::topic;
 impl Client {
     /// Opens a connection and writes CONNECT; an older one is left as it is.
     pub(super) fn connect(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
+        if let Some(up_at) = scene.shell.up_at() {
+            // Nobody listens.
+            self.act_at = up_at + self.pause(scene);
+            return Ok(());
+        }
         let weather = self.plan.weather;
         let owner = Owner::Client(self.index);
         let link = scene.shell.open(scene.now, scene.chance, owner, weather);
@@ -106,6 +111,7 @@ impl Client {
             issued: None,
             done_at: None,
             transmissions: 1,
+            repeats: 0,
             is_loose: false,
             fate: Fate::Will,
             law: None,

@@ -108,12 +108,14 @@ impl Oracle {
         self.check_fate(now, links, &message)?;
         self.check_law(now, links, &message, delivery)?;
         let paths = session.paths(delivery.client, &message);
-        let is_new = check_flight(session, &message, paths.replays, delivery, &self.messages)?;
-        let count = session
-            .copies
-            .get(&message.serial)
-            .map_or(0, |copies| copies.count);
-        let (most, client) = (paths.copies_max(&message), delivery.client);
+        let is_new = self.check_flight(links, &message, paths.replays, delivery)?;
+        let copies = session.copies.get(&message.serial).copied();
+        let count = copies.map_or(0, |copies| copies.count);
+        let is_loose =
+            delivery.qos < QoS::ExactlyOnce || copies.is_some_and(|copies| copies.is_loose);
+        let (client, chances) = (delivery.client, self.chances(session, &message, is_loose));
+        let most = paths.copies_max(&message) * chances;
+
         ensure!(
             most > 0,
             Stranger,
@@ -132,7 +134,13 @@ impl Oracle {
             self.check_manner(now, &paths, &message, delivery)?;
             // What was refused unheard and let through when sent again has no place in the order.
             let heard_at_once = self.may_publish(&message, now) == Answer::Always;
-            if heard_at_once && !self.was_lowered_while_it_waited(now, &message, delivery) {
+            // What comes again after a crash comes behind what was before.
+            let resent = message.transmissions > 1 && message.expiry_s.is_some();
+            let is_again = chances > 1 && (count > 0 || resent);
+            if heard_at_once
+                && !is_again
+                && !self.was_lowered_while_it_waited(now, &message, delivery)
+            {
                 check_order(session, &paths, &message, delivery)?;
             }
         }
@@ -267,6 +275,7 @@ impl Oracle {
         if is_new {
             let copies = session.copies.entry(message.serial).or_default();
             copies.count += 1;
+            copies.is_loose |= delivery.qos < QoS::ExactlyOnce;
             copies.last_at = now;
             self.arrived += 1;
             let key = message.line(delivery.qos);
@@ -382,62 +391,6 @@ fn check_steady(
         );
     }
     Ok(())
-}
-
-/// Packet id and DUP must follow the rules of redelivery; says whether the copy is a new one.
-fn check_flight(
-    session: &Session,
-    message: &Message,
-    replays: u32,
-    delivery: &Delivery,
-    messages: &[Message],
-) -> Result<bool, Violation> {
-    let (client, serial) = (delivery.client, message.serial);
-    let Some(packet_id) = delivery.packet_id else {
-        return Ok(true);
-    };
-    let Some(flight) = session.flights.get(&packet_id) else {
-        return Ok(true);
-    };
-    if flight.link == delivery.link {
-        ensure!(
-            flight.answered,
-            Window,
-            "client {client} got message {serial} under the packet id {packet_id} in use by {}",
-            flight.serial
-        );
-        return Ok(true);
-    }
-    if delivery.dup {
-        ensure!(
-            flight.serial == serial || flight.answered || is_excused(messages, flight),
-            Window,
-            "client {client} got message {serial} again under the packet id {packet_id} of {}",
-            flight.serial
-        );
-        return Ok(flight.serial != serial);
-    }
-    let redelivered = flight.serial == serial && message.causes() == 1 && replays == 0;
-    ensure!(
-        !redelivered,
-        Protocol,
-        "client {client} got message {serial} again without DUP"
-    );
-    ensure!(
-        flight.answered || is_excused(messages, flight),
-        Window,
-        "client {client} has not answered message {} under the packet id {packet_id} of {serial}",
-        flight.serial
-    );
-    Ok(true)
-}
-
-/// A message in flight may vanish where it expired or where nobody can tell.
-fn is_excused(messages: &[Message], flight: &Flight) -> bool {
-    let place = (flight.serial as usize).wrapping_sub(1);
-    messages
-        .get(place)
-        .is_none_or(|message| message.expiry_s.is_some())
 }
 
 /// Remembers what a packet id stands for.

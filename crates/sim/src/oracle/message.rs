@@ -164,6 +164,8 @@ pub struct Message {
     pub done_at: Option<Millis>,
     /// How often it was written.
     pub transmissions: u32,
+    /// How often a crash may have let the broker publish it once more.
+    pub repeats: u32,
     /// The session that it was first sent in may have ended in between.
     pub is_loose: bool,
     /// What became of it.
@@ -219,10 +221,12 @@ impl Message {
 
     /// How many independent copies the author may have caused.
     pub fn causes(&self) -> u32 {
-        match self.qos {
+        let repeats = self.repeats;
+        let sent = match self.qos {
             QoS::AtLeastOnce => self.transmissions.max(1),
             QoS::ExactlyOnce if self.is_loose => self.transmissions.max(1),
             QoS::AtMostOnce | QoS::ExactlyOnce => 1,
-        }
+        };
+        sent + repeats
     }
 }

@@ -20,18 +20,20 @@ impl Oracle {
         let Some(serials) = self.retained.get(&(tenant, topic.to_owned())) else {
             return Candidates::from([0]);
         };
-        let shards = self.plan.shards;
+        let is_told = self.plan.has_one_shard();
         let mut messages: Vec<(&Message, Answer, bool)> = Vec::new();
         for message in serials.iter().filter_map(|serial| self.message(*serial)) {
             let answer = self.may_publish(message, now);
             if message.fate != Fate::Refused && answer != Answer::Never {
-                let sure = message.fate == Fate::Accepted && answer == Answer::Always;
+                let sure = message.fate == Fate::Accepted
+                    && answer == Answer::Always
+                    && !self.may_be_lost(message);
                 messages.push((message, answer, sure));
             }
         }
         for (message, answer, _) in &messages {
             let replaced = |(later, _, sure): &(&Message, Answer, bool)| {
-                *sure && supersedes(later, message, *answer, shards)
+                *sure && supersedes(later, message, *answer, is_told)
             };
             if messages.iter().any(replaced) {
                 continue;
@@ -70,7 +72,7 @@ impl Oracle {
                 continue;
             };
             let stored = |message: &Message| {
-                let told = self.plan.shards == 1 || message.qos > QoS::AtMostOnce;
+                let told = self.plan.has_one_shard() || message.qos > QoS::AtMostOnce;
                 told && message.expiry_s.is_none()
             };
             if self.message(*serial).is_some_and(stored) {
@@ -85,8 +87,8 @@ impl Oracle {
 ///
 /// Nobody says when a QoS 0 message has reached the shard that keeps it; and what the law may have
 /// refused unheard, and let through when it was sent again, has no place in the order.
-fn supersedes(later: &Message, earlier: &Message, law: Answer, shards: usize) -> bool {
-    let told = shards == 1 || earlier.qos > QoS::AtMostOnce;
+fn supersedes(later: &Message, earlier: &Message, law: Answer, is_told: bool) -> bool {
+    let told = is_told || earlier.qos > QoS::AtMostOnce;
     let after = told
         && earlier
             .done_at

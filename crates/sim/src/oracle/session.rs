@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use casemate_codec::{QoS, RetainHandling, Version};
-use casemate_engine::{Loss, Millis};
+use casemate_engine::Millis;
 
 use super::message::{Line, Message};
 use crate::law::Asker;
@@ -122,6 +122,8 @@ pub struct Copies {
     pub count: u32,
     /// When the last one arrived.
     pub last_at: Millis,
+    /// One of them came with less than QoS 2.
+    pub is_loose: bool,
 }
 
 /// A QoS 1 or 2 message under its packet id, as the client last saw it.
@@ -161,7 +163,7 @@ impl Carrier {
     pub fn expiry_s(&self, link: &Link) -> (u32, u32) {
         match self.goodbye_expiry_s {
             None => (self.expiry_s, self.expiry_s),
-            Some(last) if link.loss == Some(Loss::Goodbye) => (last, last),
+            Some(last) if link.surely_said_goodbye() => (last, last),
             Some(last) => (last.min(self.expiry_s), last.max(self.expiry_s)),
         }
     }
@@ -170,15 +172,15 @@ impl Carrier {
     pub fn end(&self, links: &[Link]) -> (Millis, Millis) {
         let link = &links[self.link];
         let (low, high) = self.expiry_s(link);
-        let Some(over_at) = link.over_at else {
+        let Some((from, by)) = link.over() else {
             // A session that lasts no longer than its connection may end at any moment.
             return (if low == 0 { 0 } else { Millis::MAX }, Millis::MAX);
         };
-        let end = |expiry_s: u32| match expiry_s {
+        let end = |at: Millis, expiry_s: u32| match expiry_s {
             u32::MAX => Millis::MAX,
-            expiry_s => over_at + Millis::from(expiry_s) * 1_000,
+            expiry_s => at + Millis::from(expiry_s) * 1_000,
         };
-        (end(low), end(high))
+        (end(from, low), end(by, high))
     }
 }
 
@@ -203,6 +205,8 @@ pub struct Session {
     pub flights: BTreeMap<u16, Flight>,
     /// Something was refused for it because its queue was full.
     pub overflowed: bool,
+    /// When the process died while its session was to end with the connection.
+    pub died_at: Vec<Millis>,
     /// When it may last have been ended from outside.
     pub doubtful_at: Option<Millis>,
     /// Every connection that may have carried it.
@@ -232,6 +236,7 @@ impl Session {
             stored: BTreeMap::new(),
             flights: BTreeMap::new(),
             overflowed: false,
+            died_at: Vec::new(),
             doubtful_at: None,
             history: Vec::new(),
             base: 0,

@@ -90,8 +90,13 @@ impl Oracle {
         if candidates == 0 {
             return Ok(());
         }
+        // At QoS 2 a crash lets no other member have it.
+        let most = match is_exact(members, message) {
+            true => message.causes(),
+            false => message.causes() * (1 + self.crashes_since(message.sent_at)),
+        };
         ensure!(
-            total <= message.causes(),
+            total <= most,
             Share,
             "{total} members of {}/{} got message {}",
             group.1,
@@ -123,4 +128,14 @@ impl Oracle {
                 .all(|one| one.granted > Some(QoS::AtMostOnce))
             && self.law.receive(&session.asker, &message.topic, window) == Answer::Always
     }
+}
+
+/// True where no member may have got a message with less than QoS 2, or in a session that a crash
+/// has ended.
+fn is_exact(members: &[&Session], message: &Message) -> bool {
+    let exact = |session: &&Session| {
+        let mut versions = session.slots.iter().flat_map(|slot| &slot.versions);
+        session.died_at.is_empty() && versions.all(|one| one.qos == QoS::ExactlyOnce)
+    };
+    message.qos == QoS::ExactlyOnce && members.iter().all(exact)
 }

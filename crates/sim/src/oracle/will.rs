@@ -1,7 +1,8 @@
 //! Wills: which of them must be published, may be, or must not.
 
-use casemate_engine::{Loss, Millis};
+use casemate_engine::Millis;
 
+use super::crash::is_forgotten;
 use super::session::SLACK_MS;
 use super::{Fate, Oracle};
 use crate::law::Answer;
@@ -50,7 +51,7 @@ impl Oracle {
     pub fn will_fate(&self, will: &Will, links: &[Link]) -> WillFate {
         let link = &links[will.link];
         let session = &self.sessions[will.client];
-        let Some(over_at) = link.over_at else {
+        let Some((over_at, over_by)) = link.over() else {
             return WillFate::NotYet;
         };
         let may = WillFate::May { from: over_at };
@@ -63,18 +64,21 @@ impl Oracle {
             return may;
         }
         if will.taken_back {
-            match (link.goodbye_handed, link.loss) {
-                (Some(_), Some(Loss::Goodbye)) => return WillFate::Never,
-                (Some(_), _) => return may,
-                (None, _) => {}
+            match link.goodbye_handed {
+                Some(_) if link.surely_said_goodbye() => return WillFate::Never,
+                Some(_) => return may,
+                None => {}
             }
         }
         let (expiry_low_s, expiry_high_s) = carrier.expiry_s(link);
         let delay = |expiry_s: u32| Millis::from(will.delay_s.min(expiry_s)) * 1_000;
         let (low, high) = (
             over_at + delay(expiry_low_s),
-            over_at + delay(expiry_high_s),
+            over_by + delay(expiry_high_s),
         );
+        if is_forgotten(carrier, link) {
+            return may;
+        }
         if high == over_at {
             return WillFate::Must {
                 from: over_at,

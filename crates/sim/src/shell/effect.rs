@@ -55,9 +55,13 @@ impl Shell {
                 Ok(())
             }
             Effect::Persist { seq, records } => {
-                self.stations[shard]
-                    .store
-                    .ask(now, chance, Batch { seq, records })
+                let asked_at = now;
+                let batch = Batch {
+                    seq,
+                    records,
+                    asked_at,
+                };
+                self.stations[shard].store.ask(now, chance, batch)
             }
             Effect::Flush { id } => {
                 let link = self.expect_seated(shard, id, "Flush")?;
@@ -194,7 +198,7 @@ impl Shell {
         station.sent += link.rest.len() as u64;
         station.blocked.remove(&number);
         link.side = Side::Lingering(now + LINGER_MS);
-        link.over_at = Some(now);
+        link.end(now, station.store.issued + 1);
         link.form(now, link.down.written + link.rest.len() as u64);
         let rest = link.rest.len() as u64;
         self.depart(number, now, rest);

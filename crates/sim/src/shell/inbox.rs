@@ -16,7 +16,7 @@ impl Shell {
         chance: &mut Chance,
     ) -> Result<(), Violation> {
         while let Some(entry) = self.stations[shard].inbox.first_entry() {
-            if entry.key().0 > now {
+            if entry.key().0 > now || self.life.is_dead {
                 break;
             }
             let item = entry.remove();

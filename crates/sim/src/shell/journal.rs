@@ -48,6 +48,18 @@ impl Journal {
         Ok(())
     }
 
+    /// The process dies: nobody writes anything down anew any more.
+    pub fn give_up_anew(&mut self) {
+        self.anew = None;
+    }
+
+    /// What the next process goes on with.
+    pub fn kept(&self) -> Kept {
+        let mut kept = self.kept.clone();
+        kept.finish();
+        kept
+    }
+
     /// True where the engine writes records.
     pub fn is_kept(&self) -> bool {
         self.is_kept

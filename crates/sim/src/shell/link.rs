@@ -104,6 +104,14 @@ pub struct Link {
     pub stalled_at: Millis,
     /// When the engine gave the connection up, or was told that it is gone.
     pub over_at: Option<Millis>,
+    /// The process that served it, counted from 0.
+    pub process: u32,
+    /// It ended because the process died.
+    pub died: bool,
+    /// The batch of its shard that says that it is over.
+    pub end_seq: u64,
+    /// A crash may have hidden that it is over: then its end counts from this start at the latest.
+    pub over_by: Option<Millis>,
     /// The engine has had the client's DISCONNECT: surely, or perhaps (it was paused).
     pub goodbye_handed: Option<bool>,
     /// Why the engine says that it ended.
@@ -149,6 +157,10 @@ impl Link {
             written_at: now,
             stalled_at: now,
             over_at: None,
+            process: 0,
+            died: false,
+            end_seq: 0,
+            over_by: None,
             goodbye_handed: None,
             loss: None,
             connected_at: None,
@@ -177,6 +189,26 @@ impl Link {
                 self.goodbye_handed = Some(true);
             }
         }
+    }
+
+    /// The engine has given it up, or was told that it is gone; `end_seq` is the batch that will
+    /// say so.
+    pub fn end(&mut self, now: Millis, end_seq: u64) {
+        if self.over_at.is_none() {
+            self.over_at = Some(now);
+            self.end_seq = end_seq;
+        }
+    }
+
+    /// From when its end counts at the earliest, and at the latest.
+    pub fn over(&self) -> Option<(Millis, Millis)> {
+        let at = self.over_at?;
+        Some((at, self.over_by.unwrap_or(at)))
+    }
+
+    /// The DISCONNECT of its client surely counts.
+    pub fn surely_said_goodbye(&self) -> bool {
+        self.loss == Some(Loss::Goodbye) && self.over_by.is_none()
     }
 
     /// Notes that the bytes to the client now reach to offset `end`.

@@ -16,6 +16,8 @@ pub type Seqs = [u64; 4];
 pub struct Batch {
     pub seq: u64,
     pub records: Vec<u8>,
+    /// When its shard asked.
+    pub asked_at: Millis,
 }
 
 /// An answer of the store: what it is about, oldest first, at least one.
@@ -40,6 +42,8 @@ pub struct Store {
     pub issued: u64,
     /// The newest `seq` that is durable.
     pub persisted: u64,
+    /// Since when something has failed that is not durable yet.
+    failed_since: Option<Millis>,
 }
 
 impl Store {
@@ -53,6 +57,7 @@ impl Store {
             stalled_until: 0,
             issued: 0,
             persisted: 0,
+            failed_since: None,
         }
     }
 
@@ -100,10 +105,28 @@ impl Store {
         if chance.below(1_000) < self.failures_permille {
             // What was asked for meanwhile may build on it, so that it fails as well.
             ready.extend(self.waiting.drain(..).map(|(_, batch)| batch));
+            let oldest = ready.first().map(|batch| batch.asked_at);
+            self.failed_since = self.failed_since.or(oldest);
             return Some(Answer::Failed(ready));
         }
         self.persisted = newest;
+        // What has failed stands first in the next batch.
+        self.failed_since = None;
         Some(Answer::Persisted(ready))
+    }
+
+    /// The process dies: so many of what was under way, oldest first, are durable all the same.
+    /// All that was asked for before the moment that is returned is durable.
+    pub fn die(&mut self, now: Millis, kept: usize) -> (Vec<Batch>, Millis) {
+        let kept = kept.min(self.waiting.len());
+        let survivors: Vec<Batch> = self.waiting.drain(..kept).map(|(_, batch)| batch).collect();
+        if let Some(newest) = survivors.last() {
+            self.persisted = newest.seq;
+            self.failed_since = None;
+        }
+        let lost = self.waiting.front().map(|(_, batch)| batch.asked_at);
+        let safe = [self.failed_since, lost].into_iter().flatten().min();
+        (survivors, safe.unwrap_or(now))
     }
 
     /// What was asked for and not answered, oldest first.

@@ -49,7 +49,7 @@ impl Shell {
                 "shard {shard} never ends its turn"
             );
             self.answer_store(shard, now, chance)?;
-            if !self.write_links(shard, now, chance)? {
+            if self.is_dead() || !self.write_links(shard, now, chance)? {
                 break;
             }
         }
@@ -62,7 +62,7 @@ impl Shell {
     /// # Errors
     /// A restart would not go on as this broker does.
     pub fn check_journal(&mut self, now: Millis, chance: &mut Chance) -> Result<(), Violation> {
-        if !self.journal.is_kept() {
+        if !self.journal.is_kept() || self.is_down() {
             return Ok(());
         }
         for shard in 0..self.stations.len() {
@@ -88,8 +88,15 @@ impl Shell {
         chance: &mut Chance,
         input: Input<'_>,
     ) -> Result<(), Violation> {
+        if self.is_dead() {
+            return Ok(());
+        }
         let mut effects = Effects::new();
         self.stations[shard].shard.handle(now, input, &mut effects);
+        if self.burn() {
+            // The last that this process has done: the rest never happens.
+            effects.truncate(chance.index(effects.len() + 1));
+        }
         for effect in effects {
             self.carry_out(shard, now, chance, effect)?;
         }
@@ -131,6 +138,9 @@ impl Shell {
             // An earlier link of this turn may have ended or paused this one.
             if link.side != Side::Seated || link.shard != shard {
                 continue;
+            }
+            if self.life.is_dead {
+                break;
             }
             if !link.paused {
                 self.read_link(shard, number, now, chance)?;
@@ -194,8 +204,8 @@ impl Shell {
         let link = &mut self.links[number];
         link.side = Side::Gone;
         link.down.finish(now);
-        link.over_at.get_or_insert(now);
         let station = &mut self.stations[link.shard];
+        link.end(now, station.store.issued + 1);
         station.free.push(link.id.slot);
         station.blocked.remove(&number);
     }
@@ -213,6 +223,9 @@ impl Shell {
                 Bound,
                 "shard {shard} persists for ever"
             );
+            if self.is_dead() {
+                break;
+            }
             let Some(answer) = self.stations[shard].store.answer(now, chance) else {
                 break;
             };
@@ -223,7 +236,7 @@ impl Shell {
                     self.handle(shard, now, chance, Input::Persisted { seq })?;
                 }
                 Answer::Failed(batches) => {
-                    for Batch { seq, records } in batches {
+                    for Batch { seq, records, .. } in batches {
                         let input = Input::PersistFailed { seq, records };
                         self.handle(shard, now, chance, input)?;
                     }
@@ -261,6 +274,9 @@ impl Shell {
         ready.sort_unstable();
         ready.dedup();
         for link in &ready {
+            if self.is_dead() {
+                break;
+            }
             self.write_link(shard, *link, now, chance)?;
         }
         Ok(!ready.is_empty())
@@ -308,6 +324,9 @@ impl Shell {
             let id = link.id;
             self.depart(number, now, 0);
             self.handle(shard, now, chance, Input::Sent { id, bytes: written })?;
+            if self.is_dead() {
+                break;
+            }
         }
         Ok(())
     }
@@ -315,6 +334,9 @@ impl Shell {
     /// Writes the last bytes of closed connections, and lets go of them.
     fn linger(&mut self, shard: usize, now: Millis, chance: &mut Chance) -> Result<(), Violation> {
         for place in 0..self.live.len() {
+            if self.is_dead() {
+                break;
+            }
             let number = self.live[place];
             let link = &mut self.links[number];
             let Side::Lingering(until) = link.side else {

@@ -34,7 +34,7 @@ impl World {
         self.calm();
         self.cut_abandoned();
         self.await_departure()?;
-        let dropped: Vec<u64> = (0..self.plan.shards)
+        let dropped: Vec<u64> = (0..self.shell.shards())
             .map(|shard| self.shell.counters(shard).0.dropped_oldest)
             .collect();
         self.oracle

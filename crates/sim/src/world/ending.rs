@@ -32,7 +32,7 @@ impl World {
         self.rest()?;
         self.pass(DELAYS_MS)?;
         self.rest()?;
-        let dropped: Vec<u64> = (0..self.plan.shards)
+        let dropped: Vec<u64> = (0..self.shell.shards())
             .map(|shard| self.shell.counters(shard).0.dropped_oldest)
             .collect();
         self.oracle.verdict(self.now, &self.shell.links, &dropped)?;
@@ -160,7 +160,7 @@ impl World {
 
     /// What the shards counted must be what the shell saw.
     pub(super) fn check_counters(&self) -> Result<(), Violation> {
-        for shard in 0..self.plan.shards {
+        for shard in 0..self.shell.shards() {
             let (counters, received, sent) = self.shell.counters(shard);
             let seated = self.shell.seated(shard) as u64;
             ensure!(
