@@ -309,7 +309,6 @@ impl Shard {
             expiry_s: 0,
             ends_at: None,
             filters: Filters::default(),
-            shared: Vec::new(),
             outbox: Outbox::default(),
             unreleased: VecDeque::new(),
             replays: VecDeque::new(),

@@ -1,91 +1,177 @@
-//! The filters that a session has subscribed to.
+//! What a session has subscribed to: filters by their place in the tree, shared ones by their text.
+//!
+//! The tree has the text of a filter already. A session that kept it again, in a set of its own,
+//! would pay for it twice: 57 bytes for each of a million filters instead of ten.
 
 use std::collections::BTreeSet;
 
-/// A set of filters, `$share/…` included. Nearly every device has one subscription, and there are
-/// hundreds of thousands of devices: one needs no table.
-pub(crate) enum Filters {
-    One(Option<Box<str>>),
-    Many(BTreeSet<Box<str>>),
+use crate::share::Member;
+use crate::tree::FilterId;
+
+/// The subscriptions of one session.
+#[derive(Default)]
+pub(crate) struct Filters {
+    plain: Plain,
+    /// How each joined that begins with `$share/`; in the order of their text.
+    shared: Vec<(Box<str>, Member)>,
 }
 
-impl Default for Filters {
-    fn default() -> Filters {
-        Filters::One(None)
+/// Nearly every device has one subscription, and there are hundreds of thousands of devices: one
+/// needs no table.
+enum Plain {
+    One(Option<FilterId>),
+    Many(BTreeSet<FilterId>),
+}
+
+impl Default for Plain {
+    fn default() -> Plain {
+        Plain::One(None)
     }
 }
 
 impl Filters {
     pub fn len(&self) -> usize {
-        match self {
-            Filters::One(only) => usize::from(only.is_some()),
-            Filters::Many(all) => all.len(),
+        let plain = match &self.plain {
+            Plain::One(only) => usize::from(only.is_some()),
+            Plain::Many(all) => all.len(),
+        };
+        plain + self.shared.len()
+    }
+
+    pub fn contains(&self, filter: FilterId) -> bool {
+        match &self.plain {
+            Plain::One(only) => *only == Some(filter),
+            Plain::Many(all) => all.contains(&filter),
         }
     }
 
-    pub fn contains(&self, filter: &str) -> bool {
-        match self {
-            Filters::One(only) => only.as_deref() == Some(filter),
-            Filters::Many(all) => all.contains(filter),
+    /// Adds a filter; false where it was there.
+    pub fn insert(&mut self, filter: FilterId) -> bool {
+        match &mut self.plain {
+            Plain::One(None) => self.plain = Plain::One(Some(filter)),
+            Plain::One(Some(only)) if *only == filter => return false,
+            Plain::One(Some(only)) => self.plain = Plain::Many([*only, filter].into()),
+            Plain::Many(all) => return all.insert(filter),
         }
-    }
-
-    /// Adds a filter, once.
-    pub fn insert(&mut self, filter: &str) {
-        match self {
-            Filters::One(None) => *self = Filters::One(Some(filter.into())),
-            Filters::One(Some(only)) if **only == *filter => {}
-            Filters::One(only) => {
-                let mut all: BTreeSet<Box<str>> = only.take().into_iter().collect();
-                all.insert(filter.into());
-                *self = Filters::Many(all);
-            }
-            Filters::Many(all) => {
-                all.insert(filter.into());
-            }
-        }
+        true
     }
 
     /// Takes a filter out; false where it is not there.
-    pub fn remove(&mut self, filter: &str) -> bool {
-        match self {
-            Filters::One(only) => only.take_if(|only| **only == *filter).is_some(),
-            Filters::Many(all) => all.remove(filter),
+    pub fn remove(&mut self, filter: FilterId) -> bool {
+        match &mut self.plain {
+            Plain::One(only) => only.take_if(|only| *only == filter).is_some(),
+            Plain::Many(all) => all.remove(&filter),
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Box<str>> {
-        let (only, all) = match self {
-            Filters::One(only) => (only.as_ref(), None),
-            Filters::Many(all) => (None, Some(all.iter())),
+    /// The filters that are not shared, in the order of the tree.
+    pub fn plain(&self) -> impl Iterator<Item = FilterId> + '_ {
+        let (only, all) = match &self.plain {
+            Plain::One(only) => (*only, None),
+            Plain::Many(all) => (None, Some(all.iter().copied())),
         };
         only.into_iter().chain(all.into_iter().flatten())
+    }
+
+    /// How the session joined a group; `filter` begins with `$share/`.
+    pub fn membership(&self, filter: &str) -> Option<&Member> {
+        let place = self.place(filter).ok()?;
+        Some(&self.shared[place].1)
+    }
+
+    /// Joins a group, or says how anew; false where it was in.
+    pub fn join(&mut self, filter: &str, member: Member) -> bool {
+        match self.place(filter) {
+            Ok(place) => {
+                self.shared[place].1 = member;
+                false
+            }
+            Err(place) => {
+                self.shared.insert(place, (filter.into(), member));
+                true
+            }
+        }
+    }
+
+    /// Leaves a group; false where it was not in.
+    pub fn leave(&mut self, filter: &str) -> bool {
+        let place = self.place(filter);
+        if let Ok(place) = place {
+            self.shared.remove(place);
+        }
+        place.is_ok()
+    }
+
+    /// The groups, in the order of their text.
+    pub fn shared(&self) -> &[(Box<str>, Member)] {
+        &self.shared
+    }
+
+    fn place(&self, filter: &str) -> Result<usize, usize> {
+        self.shared
+            .binary_search_by(|(other, _)| (**other).cmp(filter))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use casemate_codec::QoS;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::session::SessionRef;
+
+    fn member(id: u32) -> Member {
+        Member {
+            shard: 0,
+            session: SessionRef { slot: 0, serial: 1 },
+            qos: QoS::AtMostOnce,
+            id,
+            retain_as_published: false,
+            online: true,
+        }
+    }
 
     proptest! {
         /// Goal: the set is a set. Method: any changes to it and to a table.
         #[test]
-        fn filters_are_a_set(changes in prop::collection::vec((any::<bool>(), 0..4_u8), 0..30)) {
+        fn filters_are_a_set(changes in prop::collection::vec((any::<bool>(), 0..4_u32), 0..30)) {
             let mut filters = Filters::default();
-            let mut table: BTreeSet<Box<str>> = BTreeSet::new();
+            let mut table = BTreeSet::new();
             for (is_added, number) in changes {
-                let filter = format!("f{number}");
+                let filter = FilterId::of(number);
                 if is_added {
-                    filters.insert(&filter);
-                    table.insert(filter.as_str().into());
+                    prop_assert_eq!(filters.insert(filter), table.insert(filter));
                 } else {
-                    prop_assert_eq!(filters.remove(&filter), table.remove(filter.as_str()));
+                    prop_assert_eq!(filters.remove(filter), table.remove(&filter));
                 }
-                prop_assert_eq!(filters.contains(&filter), is_added);
+                prop_assert_eq!(filters.contains(filter), is_added);
                 prop_assert_eq!(filters.len(), table.len());
-                prop_assert!(filters.iter().eq(table.iter()));
+                prop_assert!(filters.plain().eq(table.iter().copied()));
+            }
+        }
+
+        /// Goal: each group has the last word about it. Method: any changes, and a table.
+        #[test]
+        fn groups_are_a_map(
+            changes in prop::collection::vec((any::<bool>(), 0..4_u8, 0..9_u32), 0..30),
+        ) {
+            let mut filters = Filters::default();
+            let mut table: BTreeMap<Box<str>, Member> = BTreeMap::new();
+            for (is_joined, number, id) in changes {
+                let filter = format!("$share/g{number}/f");
+                if is_joined {
+                    let is_new = table.insert(filter.as_str().into(), member(id)).is_none();
+                    prop_assert_eq!(filters.join(&filter, member(id)), is_new);
+                } else {
+                    prop_assert_eq!(filters.leave(&filter), table.remove(&*filter).is_some());
+                }
+                prop_assert_eq!(filters.membership(&filter), table.get(&*filter));
+                prop_assert_eq!(filters.len(), table.len());
+                let all = filters.shared().iter().map(|(filter, member)| (filter, member));
+                prop_assert!(all.eq(table.iter()));
             }
         }
     }

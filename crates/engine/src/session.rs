@@ -12,7 +12,6 @@ use crate::outbox::Outbox;
 use crate::policy::{RoleSet, Subject};
 use crate::principal::Principal;
 use crate::replay::Replay;
-use crate::share::Member;
 use crate::will::Will;
 
 /// Which session: the client id belongs to the principal that brought it, so that nobody else's
@@ -53,8 +52,6 @@ pub(crate) struct Session {
     /// When it ends, while no connection serves it.
     pub ends_at: Option<Millis>,
     pub filters: Filters,
-    /// How each joined that begins with `$share/`.
-    pub shared: Vec<(Box<str>, Member)>,
     pub outbox: Outbox,
     /// Packet ids of QoS 2 messages received and not yet released ([MQTT-4.3.3-10]).
     pub unreleased: VecDeque<u16>,

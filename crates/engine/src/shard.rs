@@ -28,6 +28,7 @@ use crate::settings::Settings;
 use crate::share::Groups;
 use crate::subscribe::Interest;
 use crate::timers::{Timer, Timers};
+use crate::tree::FilterId;
 use crate::will::Own;
 use crate::window::{Outgoing, Pool};
 use crate::wording::{connack_reason, disconnect_reason, Goodbye};
@@ -49,7 +50,7 @@ pub struct Shard {
     pub(crate) groups: Groups,
     pub(crate) peers: Vec<Peer>,
     /// Filters that the neighbours know this shard to be interested in.
-    pub(crate) interest: HashMap<(u32, Box<str>), Interest, RandomState>,
+    pub(crate) interest: HashMap<FilterId, Interest, RandomState>,
     /// Number of the last message to neighbours.
     pub(crate) forwarded: u64,
     /// Number of the last question to a neighbour.
@@ -511,9 +512,19 @@ impl Shard {
         let shared = found.outbox.take_shared();
         found.link = None;
         found.online = false;
-        let filters: Vec<Box<str>> = found.filters.iter().cloned().collect();
-        for filter in &filters {
+        let groups: Vec<Box<str>> = found
+            .filters
+            .shared()
+            .iter()
+            .map(|(filter, _)| filter.clone())
+            .collect();
+        let plain: Vec<FilterId> = found.filters.plain().collect();
+        for filter in &groups {
             self.drop_subscription(session, filter);
+        }
+        for filter in plain {
+            let filter = self.routes.tree.text(filter);
+            self.drop_subscription(session, &filter);
         }
         // [MQTT-3.1.1 3.1.2-7] What it published with RETAIN is no part of it and stays.
         if let Some(found) = self.sessions.remove(session) {
@@ -536,8 +547,9 @@ impl Shard {
             sessions, routes, ..
         } = self;
         if let Some(found) = sessions.get(session) {
-            for filter in found.filters.iter() {
-                routes.touch(filter);
+            for filter in found.filters.plain() {
+                let filter = routes.tree.text(filter);
+                routes.touch(&filter);
             }
         }
     }

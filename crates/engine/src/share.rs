@@ -203,11 +203,10 @@ impl Shard {
                     next: 0,
                 };
                 let slot = self.groups.add(group);
-                self.routes
-                    .tree
-                    .insert(tenant, filter, Entry::Group(slot), |_| false);
+                let tree = &mut self.routes.tree;
+                let inserted = tree.insert(tenant, filter, Entry::Group(slot), |_| false);
                 self.routes.touch(filter);
-                let told = self.interest_up(tenant, filter);
+                let told = self.interest_up(tenant, inserted.filter, filter);
                 told.and(self.note_group(slot))
             }
             (Some(slot), MemberChange::Left) => self.member_left(slot, &member),
@@ -248,10 +247,9 @@ impl Shard {
             members,
             next: 0,
         });
-        self.routes
-            .tree
-            .insert(tenant, filter, Entry::Group(slot), |_| false);
-        self.restore_interest(tenant, filter);
+        let tree = &mut self.routes.tree;
+        let inserted = tree.insert(tenant, filter, Entry::Group(slot), |_| false);
+        self.restore_interest(inserted.filter);
         self.note_group(slot);
         GroupRef::new(self.place.index, slot, self.groups.serial)
     }
@@ -268,11 +266,15 @@ impl Shard {
         let group = GroupRef::new(self.place.index, slot, group.serial);
         self.journal.write(&Record::GroupGone { group });
         self.groups.remove(slot);
+        let Some(known) = self.routes.tree.find(tenant, &filter) else {
+            return Stake::default();
+        };
+        let told = self.interest_down(tenant, known, &filter);
         self.routes
             .tree
-            .remove(tenant, &filter, |entry| *entry == Entry::Group(slot));
+            .remove_at(known, |entry| *entry == Entry::Group(slot));
         self.routes.touch(&filter);
-        self.interest_down(tenant, &filter)
+        told
     }
 
     /// Gives a message to one member of a group at home here.
@@ -387,7 +389,7 @@ impl Shard {
             return;
         };
         let (tenant, me) = (found.tenant, found.me(session));
-        for (filter, member) in found.shared.clone() {
+        for (filter, member) in found.filters.shared().to_vec() {
             let Some(parts) = share(&filter) else {
                 continue;
             };

@@ -13,9 +13,10 @@ use crate::event::EventKind;
 use crate::incoming::levels;
 use crate::journal::{Record, SubscriptionLine};
 use crate::route::{Entry, Subscription};
-use crate::session::SessionRef;
+use crate::session::{Session, SessionRef};
 use crate::shard::Shard;
 use crate::share::{Member, MemberChange};
+use crate::tree::FilterId;
 
 /// Room in each pipe that a SUBSCRIBE needs to tell its filters to the neighbours, bytes.
 const INTEREST_HEAD_BYTES: usize = 64;
@@ -118,7 +119,7 @@ impl Shard {
             return Err(Reason::TopicFilterInvalid);
         }
         let found = self.sessions.get(session).ok_or(Reason::UnspecifiedError)?;
-        let is_new = !found.filters.contains(line.filter);
+        let is_new = !self.has_subscribed(found, line.filter);
         let Some(right) = self.policy.subscribe(&found.subject(), filter) else {
             self.counters.subscribe_denied += 1;
             let filter = line.filter.into();
@@ -152,7 +153,7 @@ impl Shard {
             }
             None => self.put_subscription(tenant, session, line, qos, id, is_new),
         };
-        self.keep_filter(session, line.filter, is_new);
+        self.counters.subscriptions_now += u64::from(is_new);
         stake = stake.and(self.note_subscribed(session, line, qos, id));
         // [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11] [MQTT-3.1.1 3.3.1-6]
         let wanted = match line.retain_handling {
@@ -167,6 +168,15 @@ impl Shard {
             self.await_replay(session, replay);
         }
         Ok((qos, stake))
+    }
+
+    /// True where a session has this filter already, perhaps with other options.
+    fn has_subscribed(&self, session: &Session, filter: &str) -> bool {
+        if share(filter).is_some() {
+            return session.filters.membership(filter).is_some();
+        }
+        let known = self.routes.tree.find(session.tenant, filter);
+        known.is_some_and(|known| session.filters.contains(known))
     }
 
     /// Writes a subscription of a lasting session down.
@@ -215,39 +225,30 @@ impl Shard {
             retain_as_published: line.retain_as_published,
         };
         let entry = Entry::Session(subscription);
-        if is_new {
+        let tree = &mut self.routes.tree;
+        let inserted = if is_new {
             // No look for an older entry: a crowd on one filter must not cost its square.
-            self.routes
-                .tree
-                .insert(tenant, line.filter, entry, |_| false);
+            tree.insert(tenant, line.filter, entry, |_| false)
         } else {
             // [MQTT-3.8.4-3] [MQTT-3.8.4-4] [MQTT-3.1.1 3.8.4-3] In one step, so that no message
             // finds neither; the session's queue is not touched.
-            self.routes
-                .tree
-                .insert(tenant, line.filter, entry, |other| is_of(other, session));
-        }
+            tree.insert(tenant, line.filter, entry, |other| is_of(other, session))
+        };
         self.routes.touch(line.filter);
         if is_new {
-            self.interest_up(tenant, line.filter)
+            if let Some(found) = self.sessions.get_mut(session) {
+                found.filters.insert(inserted.filter);
+            }
+            self.interest_up(tenant, inserted.filter, line.filter)
         } else {
             // Another SUBSCRIBE may still wait for the neighbours to know this filter.
-            self.interest_told(tenant, line.filter)
+            self.interest_told(inserted.filter)
         }
     }
 
     pub(crate) fn join_group(&mut self, session: u32, filter: &str, member: Member) {
-        let Some(found) = self.sessions.get_mut(session) else {
-            return;
-        };
-        found.shared.retain(|(name, _)| **name != *filter);
-        found.shared.push((filter.into(), member));
-    }
-
-    pub(crate) fn keep_filter(&mut self, session: u32, filter: &str, is_new: bool) {
-        if let Some(found) = self.sessions.get_mut(session).filter(|_| is_new) {
-            found.filters.insert(filter);
-            self.counters.subscriptions_now += 1;
+        if let Some(found) = self.sessions.get_mut(session) {
+            found.filters.join(filter, member);
         }
     }
 
@@ -323,23 +324,34 @@ impl Shard {
     /// where there was none.
     pub(crate) fn drop_subscription(&mut self, session: u32, filter: &str) -> Option<Stake> {
         let found = self.sessions.get_mut(session)?;
+        let (tenant, me) = (found.tenant, found.me(session));
+        let shared = share(filter);
+        let known = match &shared {
+            Some(_) => None,
+            None => Some(self.routes.tree.find(tenant, filter)?),
+        };
         // [MQTT-3.10.4-1] [MQTT-3.1.1 3.10.4-1]
-        if !found.filters.remove(filter) {
+        let was_here = match known {
+            Some(known) => found.filters.remove(known),
+            None => found.filters.leave(filter),
+        };
+        if !was_here {
             return None;
         }
         // [MQTT-3.10.4-3] [MQTT-3.1.1 3.10.4-3] Only what has not begun ends; the outbox goes on.
         found.replays.retain(|replay| *replay.filter != *filter);
-        let (tenant, me) = (found.tenant, found.me(session));
         self.counters.subscriptions_now -= 1;
-        let stake = match share(filter) {
-            Some(parts) => self.leave_group(tenant, me, filter, (parts.name, parts.filter)),
-            None => {
+        let stake = match known {
+            None => shared.map_or(Stake::default(), |parts| {
+                self.leave_group(tenant, me, (parts.name, parts.filter))
+            }),
+            Some(known) => {
+                self.interest_down(tenant, known, filter);
                 // [MQTT-3.10.4-2] [MQTT-3.1.1 3.10.4-2]
                 self.routes
                     .tree
-                    .remove(tenant, filter, |entry| is_of(entry, session));
+                    .remove_at(known, |entry| is_of(entry, session));
                 self.routes.touch(filter);
-                self.interest_down(tenant, filter);
                 Stake::default()
             }
         };
@@ -350,16 +362,7 @@ impl Shard {
         Some(stake)
     }
 
-    fn leave_group(
-        &mut self,
-        tenant: u32,
-        session: SessionRef,
-        filter: &str,
-        group: (&str, &str),
-    ) -> Stake {
-        if let Some(found) = self.sessions.get_mut(session.slot) {
-            found.shared.retain(|(name, _)| **name != *filter);
-        }
+    fn leave_group(&mut self, tenant: u32, session: SessionRef, group: (&str, &str)) -> Stake {
         let shard = self.place.index;
         let member = Member {
             shard,
@@ -374,55 +377,48 @@ impl Shard {
     }
 
     /// One more here is interested in a filter; the first one is told to the neighbours.
-    pub(crate) fn interest_up(&mut self, tenant: u32, filter: &str) -> Stake {
+    pub(crate) fn interest_up(&mut self, tenant: u32, id: FilterId, filter: &str) -> Stake {
         if self.place.count == 1 {
             return Stake::default();
         }
-        let key = (tenant, Box::from(filter));
-        if let Some(interest) = self.interest.get_mut(&key) {
+        if let Some(interest) = self.interest.get_mut(&id) {
             interest.count += 1;
             return interest.told;
         }
         let told = self.announce_interest(tenant, filter, true);
-        self.interest.insert(key, Interest { count: 1, told });
+        self.interest.insert(id, Interest { count: 1, told });
         told
     }
 
     /// One more here is interested in a filter, which the neighbours learn by themselves.
-    pub(crate) fn restore_interest(&mut self, tenant: u32, filter: &str) {
+    pub(crate) fn restore_interest(&mut self, id: FilterId) {
         if self.place.count > 1 {
-            let key = (tenant, Box::from(filter));
             let told = Stake::default();
             let interest = self
                 .interest
-                .entry(key)
+                .entry(id)
                 .or_insert(Interest { count: 0, told });
             interest.count += 1;
         }
     }
 
     /// What a subscription waits for whose filter has been told to the neighbours before.
-    fn interest_told(&self, tenant: u32, filter: &str) -> Stake {
-        let key = (tenant, Box::from(filter));
+    fn interest_told(&self, id: FilterId) -> Stake {
         self.interest
-            .get(&key)
+            .get(&id)
             .map_or(Stake::default(), |interest| interest.told)
     }
 
-    /// One less here is interested in a filter.
-    pub(crate) fn interest_down(&mut self, tenant: u32, filter: &str) -> Stake {
-        if self.place.count == 1 {
-            return Stake::default();
-        }
-        let key = (tenant, Box::from(filter));
-        let Some(interest) = self.interest.get_mut(&key) else {
+    /// One less here is interested in a filter; said while that one still stands there.
+    pub(crate) fn interest_down(&mut self, tenant: u32, id: FilterId, filter: &str) -> Stake {
+        let Some(interest) = self.interest.get_mut(&id) else {
             return Stake::default();
         };
         interest.count -= 1;
         if interest.count > 0 {
             return Stake::default();
         }
-        self.interest.remove(&key);
+        self.interest.remove(&id);
         self.announce_interest(tenant, filter, false)
     }
 }

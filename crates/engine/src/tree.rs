@@ -50,6 +50,26 @@ struct Node<T> {
     entries: Entries<T>,
 }
 
+/// A filter by its place in the tree; it means the same as long as anybody stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct FilterId(u32);
+
+impl FilterId {
+    #[cfg(test)]
+    pub fn of(node: u32) -> FilterId {
+        FilterId(node)
+    }
+}
+
+/// What an insertion did.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Inserted<T> {
+    /// Where the entry stands.
+    pub filter: FilterId,
+    /// The entry that stood in its place.
+    pub replaced: Option<T>,
+}
+
 impl<T> Tree<T> {
     /// Makes an empty tree; hashing is keyed by `seeds`, for peers choose the levels.
     pub fn new(seeds: [u64; 4]) -> Self {
@@ -72,7 +92,7 @@ impl<T> Tree<T> {
         filter: &str,
         entry: T,
         same: impl Fn(&T) -> bool,
-    ) -> Option<T> {
+    ) -> Inserted<T> {
         let mut node = match self.root(tenant) {
             Some(root) => root,
             None => self.add(NOBODY, &tenant.to_be_bytes(), 0, Entries::None),
@@ -82,9 +102,9 @@ impl<T> Tree<T> {
             let (level, after) = cut(rest);
             let Some(child) = self.child(node, level) else {
                 let tail = if after.is_some() { TAIL } else { 0 };
-                self.add(node, rest, tail, Entries::One(entry));
+                let leaf = self.add(node, rest, tail, Entries::One(entry));
                 self.entries += 1;
-                return None;
+                return Inserted::new(leaf, None);
             };
             let is_tail = self.nodes[child as usize].below & TAIL != 0;
             let is_here = if is_tail {
@@ -95,18 +115,20 @@ impl<T> Tree<T> {
             if is_here {
                 let replaced = self.nodes[child as usize].entries.put(entry, same);
                 self.entries += usize::from(replaced.is_none());
-                return replaced;
+                return Inserted::new(child, replaced);
             }
-            if is_tail {
-                self.unfold(child, after);
-            }
+            let child = if is_tail {
+                self.unfold(child, after)
+            } else {
+                child
+            };
             match after {
                 Some(after) => (node, rest) = (child, after),
-                // The filter ends where a tail went on: the unfolded node takes the entry.
+                // The filter ends where a tail went on: the node above it takes the entry.
                 None => {
                     self.nodes[child as usize].entries = Entries::One(entry);
                     self.entries += 1;
-                    return None;
+                    return Inserted::new(child, None);
                 }
             }
         }
@@ -114,18 +136,42 @@ impl<T> Tree<T> {
 
     /// Takes the entry for which `same` holds away from a filter, and every node nobody needs.
     pub fn remove(&mut self, tenant: u32, filter: &str, same: impl Fn(&T) -> bool) -> Option<T> {
-        let node = self.find(tenant, filter)?;
-        let entries = &mut self.nodes[node as usize].entries;
+        let filter = self.find(tenant, filter)?;
+        self.remove_at(filter, same)
+    }
+
+    /// Takes the entry for which `same` holds away from a filter that somebody stands at.
+    pub fn remove_at(&mut self, filter: FilterId, same: impl Fn(&T) -> bool) -> Option<T> {
+        let entries = &mut self.nodes[filter.0 as usize].entries;
         let removed = entries.take(same)?;
         self.entries -= 1;
-        self.prune(node);
+        self.prune(filter.0);
         Some(removed)
     }
 
     /// The entries at exactly this filter.
     pub fn get(&self, tenant: u32, filter: &str) -> &[T] {
         self.find(tenant, filter)
-            .map_or(&[], |node| self.nodes[node as usize].entries.as_slice())
+            .map_or(&[], |filter| self.at(filter))
+    }
+
+    /// The entries at a filter that somebody stands at.
+    pub fn at(&self, filter: FilterId) -> &[T] {
+        self.nodes[filter.0 as usize].entries.as_slice()
+    }
+
+    /// The text of a filter that somebody stands at.
+    pub fn text(&self, filter: FilterId) -> String {
+        let mut levels = Vec::new();
+        let mut node = &self.nodes[filter.0 as usize];
+        // The root stands for the tenant, and is no level.
+        while node.parent != NOBODY {
+            levels.push(self.texts.read(&node.text));
+            node = &self.nodes[node.parent as usize];
+        }
+        levels.reverse();
+        // Cannot fail: the levels were cut out of a text at its slashes.
+        String::from_utf8(levels.join(&b'/')).unwrap_or_default()
     }
 
     /// Visits every entry whose filter matches the topic, each once.
@@ -237,8 +283,8 @@ impl<T> Tree<T> {
         self.children.find(parent, level, is_it)
     }
 
-    /// The node of exactly this filter.
-    fn find(&self, tenant: u32, filter: &str) -> Option<u32> {
+    /// The place of exactly this filter, where there is one; perhaps only others' levels.
+    pub fn find(&self, tenant: u32, filter: &str) -> Option<FilterId> {
         let mut node = self.root(tenant)?;
         let mut rest = filter.as_bytes();
         loop {
@@ -246,18 +292,32 @@ impl<T> Tree<T> {
             node = self.child(node, level)?;
             let found = &self.nodes[node as usize];
             if found.below & TAIL != 0 {
-                return (self.texts.read(&found.text) == rest).then_some(node);
+                return (self.texts.read(&found.text) == rest).then_some(FilterId(node));
             }
             match after {
                 Some(after) => rest = after,
-                None => return Some(node),
+                None => return Some(FilterId(node)),
             }
         }
     }
 
     /// Makes a node and tells its parent.
     fn add(&mut self, parent: u32, text: &[u8], below: u32, entries: Entries<T>) -> u32 {
-        let level = first_level(text, below);
+        let node = Node {
+            text: self.texts.keep(text),
+            parent,
+            below,
+            entries,
+        };
+        let id = self.place(node);
+        self.attach(id, first_level(text, below));
+        self.nodes_used += 1;
+        id
+    }
+
+    /// Lets a node be found below its parent.
+    fn attach(&mut self, id: u32, level: &[u8]) {
+        let parent = self.nodes[id as usize].parent;
         if parent != NOBODY {
             let branches = &mut self.nodes[parent as usize].below;
             match level {
@@ -266,18 +326,27 @@ impl<T> Tree<T> {
                 _ => *branches += 1,
             }
         }
-        let node = Node {
-            text: self.texts.keep(text),
-            parent,
-            below,
-            entries,
-        };
-        let id = self.place(node);
         let (nodes, texts) = (&self.nodes, &self.texts);
         let key = |id: u32| (nodes[id as usize].parent, nodes[id as usize].level(texts));
         self.children.insert(parent, level, id, key);
-        self.nodes_used += 1;
-        id
+    }
+
+    /// Lets a node be found below its parent no more.
+    fn detach(&mut self, id: u32) {
+        let node = &self.nodes[id as usize];
+        let (parent, level) = (node.parent, node.level(&self.texts));
+        self.children.remove(parent, level, id);
+        let wildcard = match level {
+            b"+" => PLUS,
+            b"#" => HASH,
+            _ => 0,
+        };
+        if let Some(parent) = self.nodes.get_mut(parent as usize) {
+            match wildcard {
+                0 => parent.below -= 1,
+                bit => parent.below &= !bit,
+            }
+        }
     }
 
     /// Puts a node into a free place or a new one.
@@ -295,17 +364,18 @@ impl<T> Tree<T> {
         id as u32
     }
 
-    /// Gives a node's tail to nodes of their own, as far as `after` goes the same way.
-    fn unfold(&mut self, node: u32, after: Option<&[u8]>) {
-        let unfolded = &mut self.nodes[node as usize];
-        unfolded.below &= !TAIL;
-        let entries = mem::replace(&mut unfolded.entries, Entries::None);
-        let text = mem::replace(&mut unfolded.text, Text::EMPTY);
+    /// Puts nodes above a tail, as far as `after` goes the same way; gives the first of them.
+    ///
+    /// Who stands at the tail stays in its node: its place is what sessions know the filter by.
+    fn unfold(&mut self, leaf: u32, after: Option<&[u8]>) -> u32 {
+        self.detach(leaf);
+        let text = mem::replace(&mut self.nodes[leaf as usize].text, Text::EMPTY);
         let whole = self.texts.read(&text).to_vec();
         self.texts.forget(text);
         let (level, tail) = cut(&whole);
-        self.nodes[node as usize].text = self.texts.keep(level);
-        let (mut parent, mut rest, mut after) = (node, tail.unwrap_or_default(), after);
+        let parent = self.nodes[leaf as usize].parent;
+        let first = self.add(parent, level, 0, Entries::None);
+        let (mut parent, mut rest, mut after) = (first, tail.unwrap_or_default(), after);
         // All at once: level by level the text would be copied once for each of its levels.
         while let (Some(other), (level, Some(next))) = (after, cut(rest)) {
             let (other_level, other_next) = cut(other);
@@ -315,31 +385,29 @@ impl<T> Tree<T> {
             parent = self.add(parent, level, 0, Entries::None);
             (rest, after) = (next, other_next);
         }
-        let tail = if cut(rest).1.is_some() { TAIL } else { 0 };
-        self.add(parent, rest, tail, entries);
+        let (level, next) = cut(rest);
+        let text = self.texts.keep(rest);
+        let node = &mut self.nodes[leaf as usize];
+        node.parent = parent;
+        node.below = if next.is_some() { TAIL } else { 0 };
+        node.text = text;
+        self.attach(leaf, level);
+        first
     }
 
     /// Removes a node that nobody needs, then its parent, up to the root.
     fn prune(&mut self, node: u32) {
         let mut id = node;
         while id != NOBODY {
-            let node = &mut self.nodes[id as usize];
+            let node = &self.nodes[id as usize];
             if node.below & !TAIL != 0 || !node.entries.as_slice().is_empty() {
                 break;
             }
-            let text = mem::replace(&mut node.text, Text::EMPTY);
-            let below = mem::replace(&mut node.below, 0);
+            self.detach(id);
+            let node = &mut self.nodes[id as usize];
+            node.below = 0;
             let parent = mem::replace(&mut node.parent, self.free);
-            let level = first_level(self.texts.read(&text), below);
-            self.children.remove(parent, level, id);
-            if let Some(parent) = self.nodes.get_mut(parent as usize) {
-                match level {
-                    b"+" => parent.below &= !PLUS,
-                    b"#" => parent.below &= !HASH,
-                    _ => parent.below -= 1,
-                }
-            }
-            self.texts.forget(text);
+            self.texts.forget(mem::replace(&mut node.text, Text::EMPTY));
             self.free = id;
             self.nodes_used -= 1;
             id = parent;
@@ -350,6 +418,13 @@ impl<T> Tree<T> {
             self.texts = Texts::new();
             self.children.reset();
         }
+    }
+}
+
+impl<T> Inserted<T> {
+    fn new(node: u32, replaced: Option<T>) -> Inserted<T> {
+        let filter = FilterId(node);
+        Inserted { filter, replaced }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a shard holds, as records: what all that it has written amounts to.
 
-use casemate_codec::{share, QoS};
+use casemate_codec::QoS;
 
 use super::{EntryLine, Journal, Record, SessionLine, SubscriptionLine, Whole, WillLine};
 use crate::flights::{Flight, Phase};
@@ -31,9 +31,26 @@ impl Shard {
         if session.link.is_none() {
             journal.write(&session.detached_line());
         }
-        for filter in session.filters.iter() {
-            if let Some(line) = self.subscription_line(slot, session, filter) {
-                journal.write(&Record::Subscribed(line));
+        for (filter, member) in session.filters.shared() {
+            journal.write(&Record::Subscribed(SubscriptionLine {
+                session: session.number,
+                filter,
+                qos: member.qos,
+                no_local: false,
+                retain_as_published: member.retain_as_published,
+                id: member.id,
+            }));
+        }
+        for filter in session.filters.plain() {
+            let entries = self.routes.tree.at(filter).iter();
+            let found = entries.filter_map(|entry| match entry {
+                Entry::Session(found) if found.session == slot => Some(found),
+                _ => None,
+            });
+            // One at most.
+            for found in found {
+                let filter = self.routes.tree.text(filter);
+                journal.write(&Record::Subscribed(line_of(session.number, &filter, found)));
             }
         }
         for id in &session.unreleased {
@@ -54,33 +71,6 @@ impl Shard {
         for item in session.outbox.waiting() {
             dump_item(session, item, journal);
         }
-    }
-
-    /// A subscription of a session, as the tree or its group has it.
-    fn subscription_line<'a>(
-        &self,
-        slot: u32,
-        session: &'a Session,
-        filter: &'a str,
-    ) -> Option<SubscriptionLine<'a>> {
-        if share(filter).is_some() {
-            let (_, member) = session.shared.iter().find(|(name, _)| **name == *filter)?;
-            return Some(SubscriptionLine {
-                session: session.number,
-                filter,
-                qos: member.qos,
-                no_local: false,
-                retain_as_published: member.retain_as_published,
-                id: member.id,
-            });
-        }
-        let entries = self.routes.tree.get(session.tenant, filter);
-        entries.iter().find_map(|entry| match entry {
-            Entry::Session(found) if found.session == slot => {
-                Some(line_of(session.number, filter, found))
-            }
-            _ => None,
-        })
     }
 }
 

@@ -186,7 +186,6 @@ impl Shard {
             expiry_s: kept.expiry_s,
             ends_at: Some(ends_at),
             filters: Filters::default(),
-            shared: Vec::new(),
             outbox: self.restore_outbox(kept, group_of, bodies),
             unreleased: kept.incoming.iter().copied().collect(),
             replays: VecDeque::new(),
@@ -235,12 +234,14 @@ impl Shard {
                     no_local: subscription.no_local,
                     retain_as_published: subscription.retain_as_published,
                 });
-                self.routes
-                    .tree
-                    .insert(kept.tenant, filter, entry, |_| false);
-                self.restore_interest(kept.tenant, filter);
+                let tree = &mut self.routes.tree;
+                let inserted = tree.insert(kept.tenant, filter, entry, |_| false);
+                if let Some(found) = self.sessions.get_mut(me.slot) {
+                    found.filters.insert(inserted.filter);
+                }
+                self.restore_interest(inserted.filter);
             }
-            self.keep_filter(me.slot, filter, true);
+            self.counters.subscriptions_now += 1;
         }
     }
 

@@ -7,7 +7,12 @@ use std::slice;
 pub(super) enum Entries<T> {
     None,
     One(T),
-    Many(Vec<T>),
+    /// Boxed because every node pays for the largest kind, and crowds are few.
+    #[allow(
+        clippy::box_collection,
+        reason = "sixteen bytes in a node instead of twenty-four"
+    )]
+    Many(Box<Vec<T>>),
 }
 
 impl<T> Entries<T> {
@@ -34,7 +39,7 @@ impl<T> Entries<T> {
         }
         match mem::replace(self, Entries::None) {
             Entries::None => *self = Entries::One(entry),
-            Entries::One(first) => *self = Entries::Many(vec![first, entry]),
+            Entries::One(first) => *self = Entries::Many(Box::new(vec![first, entry])),
             Entries::Many(mut entries) => {
                 entries.push(entry);
                 *self = Entries::Many(entries);

@@ -70,7 +70,10 @@ fn found(tree: &Tree<u32>, tenant: u32, topic: &str) -> Vec<u32> {
 fn tree_of(filters: &[&str]) -> Tree<u32> {
     let mut tree = Tree::new(SEEDS);
     for (number, filter) in filters.iter().enumerate() {
-        assert!(tree.insert(0, filter, number as u32, |_| false).is_none());
+        assert_eq!(
+            tree.insert(0, filter, number as u32, |_| false).replaced,
+            None
+        );
     }
     tree
 }
@@ -114,12 +117,15 @@ proptest! {
         topics in prop::collection::vec(topic(), 1..12),
     ) {
         let (mut tree, mut model) = (Tree::new(SEEDS), Model::new());
+        let mut places = BTreeMap::new();
         for (tenant, filter, entry, kind) in steps {
             let entries = model.entry((tenant, filter.clone())).or_default();
             let known = entries.binary_search(&entry);
             if kind < 2 {
-                let replaced = tree.insert(tenant, &filter, entry, |&old| old == entry);
-                prop_assert_eq!(replaced, known.is_ok().then_some(entry));
+                let inserted = tree.insert(tenant, &filter, entry, |&old| old == entry);
+                let id = places.entry((tenant, filter.clone())).or_insert(inserted.filter);
+                prop_assert_eq!(*id, inserted.filter);
+                prop_assert_eq!(inserted.replaced, known.is_ok().then_some(entry));
                 if let Err(place) = known {
                     entries.insert(place, entry);
                 }
@@ -131,6 +137,12 @@ proptest! {
                 }
             }
             model.retain(|_, entries| !entries.is_empty());
+            // Whatever came and went beside it, a filter is where it was and reads as it did.
+            places.retain(|key, _| model.contains_key(key));
+            for ((tenant, filter), id) in &places {
+                prop_assert_eq!(tree.find(*tenant, filter), Some(*id));
+                prop_assert_eq!(&tree.text(*id), filter);
+            }
         }
         check(&tree, &model, &topics);
         for ((tenant, filter), entries) in &model {
@@ -246,7 +258,10 @@ fn levels_that_begin_alike_are_different() {
     // The longest first: a longer level is what a shorter one could be taken for.
     for length in (0..2_000).rev() {
         let filter = format!("{}/x", level(length));
-        assert_eq!(tree.insert(0, &filter, length as u32, |_| true), None);
+        assert_eq!(
+            tree.insert(0, &filter, length as u32, |_| true).replaced,
+            None
+        );
     }
     for length in 0..2_000 {
         let topic = format!("{}/x", level(length));
@@ -282,12 +297,13 @@ fn an_entry_that_is_the_same_is_replaced_in_its_place() {
     let mut tree = Tree::new(SEEDS);
     for entry in [(1, 'a'), (2, 'a'), (3, 'a')] {
         assert_eq!(
-            tree.insert(0, "x/y", entry, |old: &(u32, char)| old.0 == entry.0),
+            tree.insert(0, "x/y", entry, |old: &(u32, char)| old.0 == entry.0)
+                .replaced,
             None
         );
     }
     assert_eq!(
-        tree.insert(0, "x/y", (2, 'b'), |old| old.0 == 2),
+        tree.insert(0, "x/y", (2, 'b'), |old| old.0 == 2).replaced,
         Some((2, 'a'))
     );
     assert_eq!(tree.get(0, "x/y"), [(1, 'a'), (2, 'b'), (3, 'a')]);
@@ -303,7 +319,10 @@ fn cve_2019_11779_deepest_filters_and_topics_do_not_use_the_stack() {
         let pluses = "+/".repeat(32_767) + "+";
         let mut tree = Tree::new(SEEDS);
         for (number, filter) in [&slashes, &fork, &pluses].into_iter().enumerate() {
-            assert!(tree.insert(0, filter, number as u32, |_| false).is_none());
+            assert_eq!(
+                tree.insert(0, filter, number as u32, |_| false).replaced,
+                None
+            );
             assert_eq!(tree.get(0, filter), [number as u32]);
         }
         assert!(tree.nodes() > 65_536, "the fork unfolds the whole way");
@@ -365,7 +384,7 @@ fn freed_places_are_used_again_and_an_empty_tree_gives_memory_back() {
 /// What the tree holds on the heap, bytes; boxes of very long levels are not in the shapes below.
 fn memory<T>(tree: &Tree<T>) -> usize {
     let many = |node: &Node<T>| match &node.entries {
-        Entries::Many(entries) => entries.capacity() * size_of::<T>(),
+        Entries::Many(entries) => size_of::<Vec<T>>() + entries.capacity() * size_of::<T>(),
         _ => 0,
     };
     tree.nodes.capacity() * size_of::<Node<T>>()
