@@ -153,7 +153,7 @@ impl Shard {
             stake = stake.and(self.retain_here(draft));
         }
         if self.place.count > 1 {
-            stake = stake.and(self.forward_to_peers(draft, route.peers));
+            stake = stake.and(self.forward_to_peers(draft, verbatim.as_ref(), route.peers));
         }
         stake
     }
@@ -168,7 +168,7 @@ impl Shard {
         self.spread_here(permit, draft, None, route)
     }
 
-    fn spread_here(
+    pub(crate) fn spread_here(
         &mut self,
         _permit: Permit,
         draft: &Draft<'_>,

@@ -19,6 +19,7 @@ use crate::route::Route;
 use crate::session::SessionRef;
 use crate::shard::Shard;
 use crate::share::{Member, MemberChange};
+use crate::verbatim::Verbatim;
 use crate::wire::{put_bytes, put_message, put_text, put_whole};
 use question::Question;
 
@@ -35,6 +36,8 @@ const DEFER: u8 = 9;
 const RECEIPT_APART: u8 = 10;
 /// Every shard has written down what it has of a message.
 const COMPLETE: u8 = 11;
+/// A PUBLISH as it came, or a run of them.
+const HEARD: u8 = 12;
 
 /// What a forwarded PUBLISH is for.
 const ROUTE: u8 = 1;
@@ -42,6 +45,9 @@ const STORE: u8 = 2;
 
 /// Room for a message beside its topic, properties and payload, bytes.
 const MESSAGE_HEAD_BYTES: usize = 64;
+
+/// Room that a batch begins with at most, bytes.
+const STAGED_BYTES_MAX: usize = 64 * 1024;
 
 /// One neighbour and the pipe to it.
 #[derive(Default)]
@@ -157,12 +163,22 @@ impl Shard {
         if self.place.count == 1 {
             return true;
         }
-        let bytes = draft.bytes() + MESSAGE_HEAD_BYTES;
         let mut peers = self.peers_of(draft, route.peers);
         if !route.groups.is_empty() {
             // The member may live anywhere.
             peers = u64::MAX;
         }
+        self.have_room(peers, draft.bytes() + MESSAGE_HEAD_BYTES)
+    }
+
+    /// True where a run of messages that are not retained may be routed now as a whole; no group
+    /// stands on their way.
+    #[inline]
+    pub(crate) fn has_room_for(&self, run: &Verbatim<'_>, route: &Route) -> bool {
+        route.peers == 0 || self.have_room(route.peers, run.bytes() + MESSAGE_HEAD_BYTES)
+    }
+
+    fn have_room(&self, peers: u64, bytes: usize) -> bool {
         let me = usize::from(self.place.index);
         (0..self.peers.len())
             .all(|peer| peer == me || peers & 1 << peer == 0 || self.peer_has_room(peer, bytes))
@@ -188,8 +204,13 @@ impl Shard {
     }
 
     /// Sends a message once to each interested neighbour, and to the home of its topic's retained
-    /// message.
-    pub(crate) fn forward_to_peers(&mut self, draft: &Draft<'_>, interested: u64) -> Stake {
+    /// message. `heard` is the packet as it came, or a run of which `draft` is the first.
+    pub(crate) fn forward_to_peers(
+        &mut self,
+        draft: &Draft<'_>,
+        heard: Option<&Verbatim<'_>>,
+        interested: u64,
+    ) -> Stake {
         if self.place.count == 1 {
             return Stake::default();
         }
@@ -204,7 +225,10 @@ impl Shard {
         if let Some(home) = home {
             self.note_news(self.place.index, home, number);
         }
-        self.counters.forwarded += u64::from(peers.count_ones());
+        // Who retains a message keeps what it says, not how it came.
+        let heard = heard.filter(|_| !draft.retain);
+        let count = heard.map_or(1, Verbatim::count);
+        self.counters.forwarded += u64::from(peers.count_ones()) * count;
         for (index, peer) in self.peers.iter_mut().enumerate() {
             if peers & 1 << index == 0 {
                 continue;
@@ -217,10 +241,19 @@ impl Shard {
                 purpose |= STORE;
             }
             let out = peer.tail();
-            out.push(PUBLISH);
+            out.push(if heard.is_some() { HEARD } else { PUBLISH });
             out.extend_from_slice(&number.to_le_bytes());
-            out.push(purpose);
-            put_message(out, draft);
+            match heard {
+                Some(heard) => {
+                    out.extend_from_slice(&draft.tenant.to_le_bytes());
+                    out.extend_from_slice(&draft.publisher.to_le_bytes());
+                    heard.put(out);
+                }
+                None => {
+                    out.push(purpose);
+                    put_message(out, draft);
+                }
+            }
             put_whole(out, draft.whole);
         }
         Stake::of_numbers(number, number)
@@ -424,7 +457,9 @@ impl Shard {
         for (index, peer) in self.peers.iter_mut().enumerate() {
             peer.write_receipt();
             if !peer.staged.is_empty() {
-                let batch = std::mem::take(&mut peer.staged);
+                // The next batch is about as large: grown from nothing, it would be copied often.
+                let next = Vec::with_capacity(peer.staged.len().min(STAGED_BYTES_MAX));
+                let batch = std::mem::replace(&mut peer.staged, next);
                 peer.in_pipe += batch.len();
                 self.effects.push(Effect::Forward {
                     to: index as ShardIndex,

@@ -139,7 +139,12 @@ impl Shard {
         let version = known.version;
         let verbatim = Verbatim::of(known.packet, known.packet_id_at, terms.qos, version);
         if let Some(run) = self.run_of(slot, known, verbatim, bytes) {
-            let stake = self.route_run(permit, &draft, &run, known.head_bytes, route);
+            self.counters.packets_received += run.count() - 1;
+            self.counters.publishes_received += run.count();
+            let mut stake = self.route_run(permit, &draft, &run, known.head_bytes, route);
+            if self.place.count > 1 {
+                stake = stake.and(self.forward_to_peers(&draft, Some(&run), route.peers));
+            }
             if terms.qos > QoS::AtMostOnce {
                 self.run_accepted(slot, &run, stake);
             }
@@ -162,7 +167,7 @@ impl Shard {
         bytes: &'a [u8],
     ) -> Option<Verbatim<'a>> {
         let Terms { qos, retain, .. } = known.terms;
-        if retain || qos == QoS::ExactlyOnce || !self.stays_here(&known.route) {
+        if retain || qos == QoS::ExactlyOnce || !known.route.groups.is_empty() {
             return None;
         }
         let mut count_max = u32::MAX;
@@ -174,7 +179,8 @@ impl Shard {
             count_max = u32::from(self.settings.receive_max).saturating_sub(receiving);
         }
         let run = first?.run(bytes, known.head_bytes, count_max);
-        (run.count() > 1).then_some(run)
+        // Without room for all of them they go on one by one, as far as there is some.
+        (run.count() > 1 && self.has_room_for(&run, &known.route)).then_some(run)
     }
 
     /// Takes in one more PUBLISH to a known topic; `None` where something has changed, or stands
@@ -234,11 +240,6 @@ impl Shard {
             packet_id_at: frame.header_bytes + found.packet_id_at,
             head_bytes: packet.len() - found.payload.len(),
         })
-    }
-
-    /// True where a message that is not retained concerns sessions of this shard alone.
-    fn stays_here(&self, route: &Route) -> bool {
-        route.groups.is_empty() && (self.place.count == 1 || route.peers == 0)
     }
 
     /// Handles acknowledgements that say success and nothing else.

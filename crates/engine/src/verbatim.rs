@@ -1,6 +1,6 @@
 //! A PUBLISH that goes on as it came: one copy, from the read buffer into each window.
 
-use casemate_codec::{PacketId, QoS, Version};
+use casemate_codec::{frame, plain_publish, PacketId, PlainPublish, QoS, Version};
 
 use crate::acknowledge::Stake;
 use crate::connection::Connection;
@@ -11,6 +11,7 @@ use crate::policy::Permit;
 use crate::route::{Route, Target};
 use crate::shard::Shard;
 use crate::window::{Pool, SPLICE_BYTES};
+use crate::wire::{put_long_bytes, Reader};
 
 /// The longest run of packets that is handed on at once, bytes: a window grows by so much at most
 /// before its room is looked at again.
@@ -111,8 +112,18 @@ impl<'a> Verbatim<'a> {
             .filter_map(id_of)
     }
 
+    /// What stands before each payload, bytes.
+    pub fn head_bytes(&self, first: &PlainPublish<'_>) -> usize {
+        self.packet_bytes - first.payload.len()
+    }
+
+    /// The payload of its only packet, or of its first.
+    pub fn payload(&self, head_bytes: usize) -> &'a [u8] {
+        &self.packets[head_bytes..self.packet_bytes]
+    }
+
     /// Each packet alone.
-    fn each(&self) -> impl Iterator<Item = Verbatim<'a>> + '_ {
+    pub fn each(&self) -> impl Iterator<Item = Verbatim<'a>> + '_ {
         self.packets
             .chunks_exact(self.packet_bytes)
             .map(|packet| Verbatim {
@@ -120,6 +131,38 @@ impl<'a> Verbatim<'a> {
                 packets: packet,
                 ..*self
             })
+    }
+
+    /// Writes it for a neighbour, with its topic and its payloads.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(self.is_modern));
+        // Cannot truncate: what is spliced does not get here.
+        out.extend_from_slice(&(self.packet_bytes as u32).to_le_bytes());
+        put_long_bytes(out, self.packets);
+    }
+
+    /// Reads what a neighbour has heard, and what its first packet says.
+    pub fn read(reader: &mut Reader<'a>) -> Option<(Verbatim<'a>, PlainPublish<'a>)> {
+        let is_modern = reader.byte()? != 0;
+        let packet_bytes = reader.int()? as usize;
+        let packets = reader.long_bytes()?;
+        let first = packets.get(..packet_bytes)?;
+        let version = match is_modern {
+            true => Version::V5,
+            false => Version::V311,
+        };
+        let frame = frame(first, u32::MAX).ok()??;
+        let publish = plain_publish(version, frame, &first[frame.header_bytes..])?;
+        let verbatim = Verbatim {
+            // Cannot truncate: a run is bounded by RUN_BYTES_MAX.
+            count: (packets.len() / packet_bytes) as u32,
+            packet_bytes,
+            packets,
+            packet_id_at: frame.header_bytes + publish.packet_id_at,
+            qos: publish.qos,
+            is_modern,
+        };
+        Some((verbatim, publish))
     }
 
     /// True where this recipient's packet differs in flags and packet id at most.
@@ -180,8 +223,8 @@ impl Shard {
     /// Gives a run of permitted messages to the sessions of this shard: at once to whoever gets
     /// them as they came, and then one by one to the others.
     ///
-    /// `draft` is the first of them, and is counted as a packet already; `head_bytes` stand before
-    /// each payload. Returns what their acknowledgements must wait for.
+    /// `draft` is the first of them; `head_bytes` stand before each payload. Returns what their
+    /// acknowledgements must wait for.
     #[inline(never)]
     pub(crate) fn route_run(
         &mut self,
@@ -191,8 +234,6 @@ impl Shard {
         head_bytes: usize,
         route: &Route,
     ) -> Stake {
-        self.counters.packets_received += run.count() - 1;
-        self.counters.publishes_received += run.count();
         let mut others = std::mem::take(&mut self.others);
         others.clear();
         for (index, target) in route.targets.iter().enumerate() {
@@ -204,7 +245,7 @@ impl Shard {
         if !others.is_empty() {
             for packet in run.each() {
                 let draft = Draft {
-                    payload: &packet.packets[head_bytes..],
+                    payload: packet.payload(head_bytes),
                     ..*draft
                 };
                 let mut spread = Spread::heard(packet, others.len() > 1);

@@ -16,7 +16,7 @@ pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-fn put_long_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn put_long_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
     out.extend_from_slice(bytes);
 }
@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.take(usize::from(bytes))?).ok()
     }
 
-    fn long_bytes(&mut self) -> Option<&'a [u8]> {
+    pub fn long_bytes(&mut self) -> Option<&'a [u8]> {
         let bytes = self.int()?;
         self.take(bytes as usize)
     }

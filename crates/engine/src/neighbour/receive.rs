@@ -6,8 +6,8 @@ use casemate_codec::QoS;
 
 use super::question::Question;
 use super::{
-    ASK, COMPLETE, DEFER, INTEREST, MEMBER, PUBLISH, RECEIPT, RECEIPT_APART, RETURN, ROUTE, SHARE,
-    STORE, TELL,
+    ASK, COMPLETE, DEFER, HEARD, INTEREST, MEMBER, PUBLISH, RECEIPT, RECEIPT_APART, RETURN, ROUTE,
+    SHARE, STORE, TELL,
 };
 use crate::acknowledge::Stake;
 use crate::door::ShardIndex;
@@ -19,6 +19,7 @@ use crate::route::Entry;
 use crate::session::SessionRef;
 use crate::shard::Shard;
 use crate::share::{Member, MemberChange};
+use crate::verbatim::Verbatim;
 use crate::wire::Reader;
 
 impl Shard {
@@ -76,6 +77,7 @@ impl Shard {
         }
         let stake = match kind {
             PUBLISH => self.publish_forwarded(from, number, reader)?,
+            HEARD => self.heard_forwarded(reader)?,
             INTEREST => self.interest_received(from, reader)?,
             MEMBER => self.member_received(from, reader)?,
             SHARE => self.share_received(reader)?,
@@ -116,6 +118,41 @@ impl Shard {
             // The publisher's shard has judged the right to publish; recipients are judged here.
             let permit = Permit::for_the_broker();
             stake = stake.and(self.deliver_here(permit, &draft, &route));
+        }
+        Some(stake)
+    }
+
+    /// Takes a packet in that goes on as it came, or a run of them; none expires or is retained.
+    fn heard_forwarded(&mut self, reader: &mut Reader<'_>) -> Option<Stake> {
+        let tenant = reader.int()?;
+        let publisher = reader.long()?;
+        let (run, first) = Verbatim::read(reader)?;
+        let whole = reader.whole()?;
+        let route = match self.routes.find(tenant, first.topic_bytes) {
+            Some(route) => route,
+            None => self.route(tenant, std::str::from_utf8(first.topic_bytes).ok()?),
+        };
+        let draft = Draft {
+            tenant,
+            topic: &route.topic,
+            payload: first.payload,
+            qos: first.qos,
+            publisher,
+            whole,
+            ..Draft::EMPTY
+        };
+        let head_bytes = run.head_bytes(&first);
+        if run.count() > 1 && route.groups.is_empty() {
+            // The publisher's shard has judged the right to publish; recipients are judged here.
+            let permit = Permit::for_the_broker();
+            return Some(self.route_run(permit, &draft, &run, head_bytes, &route));
+        }
+        let mut stake = Stake::default();
+        for packet in run.each() {
+            let payload = packet.payload(head_bytes);
+            let draft = Draft { payload, ..draft };
+            let permit = Permit::for_the_broker();
+            stake = stake.and(self.spread_here(permit, &draft, Some(packet), &route));
         }
         Some(stake)
     }

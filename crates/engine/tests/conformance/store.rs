@@ -27,6 +27,11 @@ impl Lab {
         true
     }
 
+    /// True where no Persist is held back.
+    pub fn owes_nothing(&self) -> bool {
+        self.owed.is_empty()
+    }
+
     /// Answers every Persist that was held back: it failed. What is asked for then is held back.
     pub fn fail_and_hold(&mut self) {
         for (shard, seq, records) in std::mem::take(&mut self.owed) {
