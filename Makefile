@@ -27,6 +27,7 @@ FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/targets/*.rs)))
 
 # What the extension module is built from: a change here, and only here, builds it again.
 ENGINE_SOURCES := $(shell find crates/codec crates/engine crates/load crates/python crates/server \
+	crates/store \
 	-type f \( -path '*/src/*.rs' -o -name Cargo.toml -o -name build.rs \) 2>/dev/null) \
 	Cargo.toml $(wildcard Cargo.lock) pyproject.toml
 

@@ -1,6 +1,7 @@
 """The Rust module: codec, engine and server. Only `native.py` imports it."""
 
 from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import Final, final
 
 VERSION: Final[str]
@@ -17,6 +18,9 @@ class PolicyRefused(Exception):
 class StartRefused(Exception):
     """The server cannot start. Arguments: message, kind, listener or None."""
 
+class StoreRefused(Exception):
+    """A store cannot be used. Arguments: message, kind, what to do."""
+
 class LoadFailed(Exception):
     """A run of the load generator did not come to its report. Arguments: message."""
 
@@ -25,44 +29,25 @@ class LinkLost(Exception):
 
 @final
 class Connack:
-    @property
-    def session_present(self) -> bool: ...
-    @property
-    def reason(self) -> int: ...
-    @property
-    def session_expiry_s(self) -> int | None: ...
-    @property
-    def receive_max(self) -> int | None: ...
-    @property
-    def qos_max(self) -> int | None: ...
-    @property
-    def retain_available(self) -> bool | None: ...
-    @property
-    def packet_bytes_max(self) -> int | None: ...
-    @property
-    def assigned_client_id(self) -> str | None: ...
-    @property
-    def topic_alias_max(self) -> int | None: ...
-    @property
-    def reason_string(self) -> str | None: ...
-    @property
-    def user(self) -> list[tuple[str, str]]: ...
-    @property
-    def wildcard_available(self) -> bool | None: ...
-    @property
-    def subscription_ids_available(self) -> bool | None: ...
-    @property
-    def shared_available(self) -> bool | None: ...
-    @property
-    def server_keep_alive_s(self) -> int | None: ...
-    @property
-    def response_information(self) -> str | None: ...
-    @property
-    def server_reference(self) -> str | None: ...
-    @property
-    def authentication_method(self) -> str | None: ...
-    @property
-    def authentication_data(self) -> bytes | None: ...
+    session_present: Final[bool]
+    reason: Final[int]
+    session_expiry_s: Final[int | None]
+    receive_max: Final[int | None]
+    qos_max: Final[int | None]
+    retain_available: Final[bool | None]
+    packet_bytes_max: Final[int | None]
+    assigned_client_id: Final[str | None]
+    topic_alias_max: Final[int | None]
+    reason_string: Final[str | None]
+    user: Final[list[tuple[str, str]]]
+    wildcard_available: Final[bool | None]
+    subscription_ids_available: Final[bool | None]
+    shared_available: Final[bool | None]
+    server_keep_alive_s: Final[int | None]
+    response_information: Final[str | None]
+    server_reference: Final[str | None]
+    authentication_method: Final[str | None]
+    authentication_data: Final[bytes | None]
 
 @final
 class Publish:
@@ -126,52 +111,35 @@ class Publish:
 
 @final
 class Ack:
-    @property
-    def kind(self) -> str: ...
-    @property
-    def packet_id(self) -> int: ...
-    @property
-    def reason(self) -> int: ...
-    @property
-    def reason_string(self) -> str | None: ...
-    @property
-    def user(self) -> list[tuple[str, str]]: ...
+    kind: Final[str]
+    packet_id: Final[int]
+    reason: Final[int]
+    reason_string: Final[str | None]
+    user: Final[list[tuple[str, str]]]
 
 @final
 class Suback:
-    @property
-    def packet_id(self) -> int: ...
-    @property
-    def codes(self) -> tuple[int, ...]: ...
-    @property
-    def reason_string(self) -> str | None: ...
-    @property
-    def user(self) -> list[tuple[str, str]]: ...
+    packet_id: Final[int]
+    codes: Final[tuple[int, ...]]
+    reason_string: Final[str | None]
+    user: Final[list[tuple[str, str]]]
 
 @final
 class Unsuback:
-    @property
-    def packet_id(self) -> int: ...
-    @property
-    def codes(self) -> tuple[int, ...]: ...
-    @property
-    def reason_string(self) -> str | None: ...
-    @property
-    def user(self) -> list[tuple[str, str]]: ...
+    packet_id: Final[int]
+    codes: Final[tuple[int, ...]]
+    reason_string: Final[str | None]
+    user: Final[list[tuple[str, str]]]
 
 @final
 class Pingresp: ...
 
 @final
 class Disconnect:
-    @property
-    def reason(self) -> int: ...
-    @property
-    def reason_string(self) -> str | None: ...
-    @property
-    def user(self) -> list[tuple[str, str]]: ...
-    @property
-    def server_reference(self) -> str | None: ...
+    reason: Final[int]
+    reason_string: Final[str | None]
+    user: Final[list[tuple[str, str]]]
+    server_reference: Final[str | None]
 
 @final
 class Auth:
@@ -411,6 +379,7 @@ class Server:
         events_max: int = 16384,
         sys_interval_s: int = 10,
         inherited: list[tuple[str, int]] = ...,
+        store: Store | None = None,
     ) -> Server: ...
     def install_listeners(self, listeners: list[Listener]) -> bool: ...
     def enter(self, name: str, roles: list[str]) -> Link: ...
@@ -436,10 +405,72 @@ class Server:
     def expel(self, name: str, *, end_sessions: bool) -> None: ...
     def next_events(self, count: int, timeout_s: float) -> tuple[list[Event], int]: ...
     def counters(self) -> dict[str, int]: ...
+    def store_health(self) -> StoreHealth | None: ...
     def makes_progress(self, timeout_s: float) -> bool: ...
     def failed(self) -> str | None: ...
     def drain(self, deadline_s: float, server_reference: str | None = None) -> bool: ...
     def stop(self, deadline_s: float) -> bool: ...
+
+@final
+class Store:
+    def __new__(
+        cls,
+        folder: str | PathLike[str],
+        *,
+        durability: str = "disk",
+        key: bytes | None = None,
+        former_keys: list[bytes] = ...,
+        reads_plain: bool = False,
+    ) -> Store: ...
+    def inspect(self) -> StoreReport: ...
+    def backup(self, target: str | PathLike[str]) -> StoreCopy: ...
+    def compact(self) -> StoreCompacted: ...
+
+@final
+class StoreReport:
+    segments: Final[list[StoreSegment]]
+    retired: Final[list[tuple[int, int]]]
+    set_aside: Final[list[str]]
+    next_number: Final[int]
+    commits: Final[int]
+    batches: Final[int]
+    batch_bytes: Final[int]
+    torn_bytes: Final[int]
+    damage: Final[list[str]]
+
+@final
+class StoreSegment:
+    name: Final[str]
+    format: Final[int]
+    key: Final[str | None]
+    bytes: Final[int]
+    commits: Final[int]
+    numbers: Final[tuple[int, int] | None]
+    torn_bytes: Final[int]
+    is_damaged: Final[bool]
+
+@final
+class StoreCopy:
+    segments: Final[int]
+    bytes: Final[int]
+
+@final
+class StoreCompacted:
+    sessions: Final[int]
+    retained: Final[int]
+    bytes_before: Final[int]
+    bytes_after: Final[int]
+    segments_gone: Final[int]
+
+@final
+class StoreHealth:
+    failing: Final[str | None]
+    is_full: Final[bool]
+    failures: Final[int]
+    damage: Final[list[str]]
+    commits_read: Final[int]
+    bytes_read: Final[int]
+    read_ms: Final[int]
 
 @final
 class LoadTarget:
@@ -464,88 +495,50 @@ class LoadTarget:
 
 @final
 class Distribution:
-    @property
-    def count(self) -> int: ...
-    @property
-    def least_ns(self) -> int: ...
-    @property
-    def mean_ns(self) -> int: ...
-    @property
-    def p50_ns(self) -> int: ...
-    @property
-    def p90_ns(self) -> int: ...
-    @property
-    def p99_ns(self) -> int: ...
-    @property
-    def p999_ns(self) -> int: ...
-    @property
-    def most_ns(self) -> int: ...
+    count: Final[int]
+    least_ns: Final[int]
+    mean_ns: Final[int]
+    p50_ns: Final[int]
+    p90_ns: Final[int]
+    p99_ns: Final[int]
+    p999_ns: Final[int]
+    most_ns: Final[int]
 
 @final
 class LoadStanding:
-    @property
-    def ready(self) -> int: ...
-    @property
-    def connected(self) -> int: ...
-    @property
-    def failed(self) -> int: ...
-    @property
-    def published(self) -> int: ...
-    @property
-    def delivered(self) -> int: ...
-    @property
-    def reads(self) -> int: ...
-    @property
-    def writes(self) -> int: ...
+    ready: Final[int]
+    connected: Final[int]
+    failed: Final[int]
+    published: Final[int]
+    delivered: Final[int]
+    reads: Final[int]
+    writes: Final[int]
 
 @final
 class LoadReport:
-    @property
-    def measured_s(self) -> float: ...
-    @property
-    def setup_s(self) -> float: ...
-    @property
-    def ended_early(self) -> bool: ...
-    @property
-    def published(self) -> int: ...
-    @property
-    def delivered(self) -> int: ...
-    @property
-    def connected(self) -> int: ...
-    @property
-    def failed(self) -> int: ...
-    @property
-    def first_failure(self) -> str | None: ...
-    @property
-    def reads(self) -> int: ...
-    @property
-    def writes(self) -> int: ...
-    @property
-    def expected(self) -> int: ...
-    @property
-    def lost(self) -> int: ...
-    @property
-    def duplicated(self) -> int: ...
-    @property
-    def reordered(self) -> int: ...
-    @property
-    def misrouted(self) -> int: ...
-    @property
-    def qos_changed(self) -> int: ...
-    @property
-    def refused(self) -> int: ...
-    @property
-    def unacknowledged(self) -> int: ...
-    @property
-    def unsent(self) -> int: ...
-    @property
-    def stalls(self) -> int: ...
-    @property
-    def latency(self) -> Distribution: ...
-    @property
-    def lateness(self) -> Distribution: ...
-    @property
-    def connecting(self) -> Distribution: ...
+    measured_s: Final[float]
+    setup_s: Final[float]
+    ended_early: Final[bool]
+    published: Final[int]
+    delivered: Final[int]
+    connected: Final[int]
+    failed: Final[int]
+    first_failure: Final[str | None]
+    reads: Final[int]
+    writes: Final[int]
+    expected: Final[int]
+    lost: Final[int]
+    duplicated: Final[int]
+    reordered: Final[int]
+    misrouted: Final[int]
+    qos_changed: Final[int]
+    refused: Final[int]
+    unacknowledged: Final[int]
+    unsent: Final[int]
+    stalls: Final[int]
+    latency: Final[Distribution]
+    lateness: Final[Distribution]
+    connecting: Final[Distribution]
 
 def run_load(
     target: LoadTarget,

@@ -32,6 +32,13 @@ create_exception!(
 
 create_exception!(
     casemate._engine,
+    StoreRefused,
+    PyException,
+    "A store cannot be used. Arguments: message, kind, what to do."
+);
+
+create_exception!(
+    casemate._engine,
     LinkLost,
     PyException,
     "The link of a program to its broker is gone. Arguments: message, reason code or None."

@@ -10,6 +10,7 @@
 //! - [`link`]: a program of this process as a client, in batches.
 //! - [`load`]: the load generator, which runs while the interpreter does something else.
 //! - [`report`]: what the server tells: events and counters.
+//! - [`store`]: where what must be kept is kept, and what is done to it by hand.
 //! - [`fault`]: the exceptions.
 
 mod decoder;
@@ -21,6 +22,7 @@ mod options;
 mod packet;
 mod report;
 mod server;
+mod store;
 
 use pyo3::prelude::*;
 
@@ -39,7 +41,9 @@ mod _engine {
         encode_subscribe, encode_unsubscribe, filter_fault, reason_name, topic_fault, Will,
     };
     #[pymodule_export]
-    use crate::fault::{LinkLost, LoadFailed, Malformed, PolicyRefused, StartRefused, TooLarge};
+    use crate::fault::{
+        LinkLost, LoadFailed, Malformed, PolicyRefused, StartRefused, StoreRefused, TooLarge,
+    };
     #[pymodule_export]
     use crate::link::Link;
     #[pymodule_export]
@@ -52,6 +56,8 @@ mod _engine {
     use crate::report::Event;
     #[pymodule_export]
     use crate::server::{prime, Admission, Question, Server};
+    #[pymodule_export]
+    use crate::store::{Store, StoreCompacted, StoreCopy, StoreHealth, StoreReport, StoreSegment};
 
     use super::*;
 

@@ -71,6 +71,13 @@ fn describe(kind: &EventKind) -> (&'static str, String) {
         EventKind::ConnectionsFull => ("connections-full", String::new()),
         EventKind::EmptyRecords => ("empty-records", String::new()),
         EventKind::AccountGone => ("account-gone", String::new()),
+        EventKind::StoreFailing {
+            cause,
+            is_full: true,
+        } => ("store-full", cause.to_string()),
+        EventKind::StoreFailing { cause, .. } => ("store-failing", cause.to_string()),
+        EventKind::StoreRecovered { batches } => ("store-recovered", batches.to_string()),
+        EventKind::StoreDamaged { what } => ("store-damaged", what.to_string()),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::fault::StartRefused;
 use crate::link::{lost, Link};
 use crate::options::{accounts, settings, AccountTuple, Listener, Policy};
 use crate::report::{counters, Event};
+use crate::store::{self, Store, StoreHealth};
 
 /// A password that somebody must check. It is never shown by `repr`.
 #[pyclass(frozen, module = "casemate._engine")]
@@ -136,11 +137,13 @@ pub struct Server {
 #[pymethods]
 impl Server {
     /// Opens every listener and starts to serve; raises `StartRefused` where one of them cannot
-    /// be. `limits` are the engine's settings by name; `shards` is 1 to 64. `inherited` names
-    /// sockets that systemd has handed over: (name of the listener, descriptor).
+    /// be, and `StoreRefused` where the store cannot be opened; without a store all is gone with
+    /// the process. `limits` are the engine's settings by name; `shards` is 1 to 64. `inherited`
+    /// names sockets that systemd has handed over: (name of the listener, descriptor).
     #[staticmethod]
     #[pyo3(signature = (listeners, accounts, policy, *, limits, shards=1, question_max=1024,
-        consult=false, admissions_max=1024, events_max=16384, sys_interval_s=10, inherited=vec![]))]
+        consult=false, admissions_max=1024, events_max=16384, sys_interval_s=10, inherited=vec![],
+        store=None))]
     #[allow(
         clippy::too_many_arguments,
         reason = "keyword arguments, one for each option"
@@ -158,7 +161,9 @@ impl Server {
         events_max: usize,
         sys_interval_s: u32,
         inherited: Vec<(String, i32)>,
+        store: Option<PyRef<'_, Store>>,
     ) -> PyResult<Server> {
+        let store = store.map(|store| store.inner.clone());
         let options = Options {
             shards,
             listeners: listeners
@@ -172,6 +177,7 @@ impl Server {
             admissions_max,
             events_max,
             sys_interval_s,
+            store: store.clone(),
             ..Options::default()
         };
         let accounts = self::accounts(accounts)?;
@@ -179,7 +185,10 @@ impl Server {
         let started = py.detach(|| server::Server::start_with(options, accounts, inherited));
         started
             .map(|inner| Server { inner })
-            .map_err(|error| refused(&error))
+            .map_err(|error| match (&error, &store) {
+                (StartError::Store(fault), Some(store)) => store::refused(fault, store),
+                _ => refused(&error),
+            })
     }
 
     /// Replaces all listeners without touching live connections; raises `StartRefused` and changes
@@ -325,6 +334,12 @@ impl Server {
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counted = py.detach(|| self.inner.counters());
         counters(py, &counted)
+    }
+
+    /// How the store is; None where nothing is kept.
+    fn store_health(&self, py: Python<'_>) -> Option<StoreHealth> {
+        py.detach(|| self.inner.store_health())
+            .map(StoreHealth::new)
     }
 
     /// Whether every shard answers within the time: each has gone through its loop meanwhile.

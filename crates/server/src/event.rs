@@ -68,4 +68,21 @@ pub enum EventKind {
     EmptyRecords,
     /// A live connection was closed because its certificate's account is gone or has changed.
     AccountGone,
+    /// Nothing can be kept, so that no promise is made; said once, when it begins.
+    StoreFailing {
+        /// What the system says.
+        cause: Box<str>,
+        /// Room on the disk would help.
+        is_full: bool,
+    },
+    /// All is kept again.
+    StoreRecovered {
+        /// Batches of records that had to wait for it.
+        batches: u64,
+    },
+    /// What was kept before was not found whole at the start; said for each place.
+    StoreDamaged {
+        /// What is missing, and where.
+        what: Box<str>,
+    },
 }

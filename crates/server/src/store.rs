@@ -14,6 +14,8 @@ use casemate_store::{
 };
 
 use crate::broker::Broker;
+use crate::clock::wall_unix_ms;
+use crate::event::{self, EventKind};
 use crate::inbox::Letter;
 use crate::lock::lock;
 
@@ -51,8 +53,18 @@ impl StoreOptions {
 pub struct StoreHealth {
     /// Why nothing is kept now, so that no promise is made; none while all is well.
     pub failing: Option<String>,
+    /// True where it fails and room on the disk would help.
+    pub is_full: bool,
+    /// How often it began to fail since the start.
+    pub failures: u64,
     /// What of that which was kept was not found at the start: what, and where.
     pub damage: Vec<String>,
+    /// Commits that were read at the start.
+    pub commits_read: u64,
+    /// Bytes of records in them.
+    pub bytes_read: u64,
+    /// How long that took, ms.
+    pub read_ms: u64,
 }
 
 /// A store that has been read, and that nobody writes yet.
@@ -60,6 +72,7 @@ pub(crate) struct Opened {
     /// What there was.
     pub kept: Kept,
     report: Report,
+    read_ms: u64,
     rounds: Rounds,
     core: Core<Folder>,
     submitters: Vec<Submitter>,
@@ -86,6 +99,7 @@ pub enum OpenError {
 impl StoreOptions {
     /// Reads the store; nothing of what was kept is changed.
     pub(crate) fn open(&self, shards: u16) -> Result<Opened, OpenError> {
+        let began = Instant::now();
         let disk = Folder::open(&self.folder)?;
         let mut kept = Kept::new();
         let mut fault = None;
@@ -122,6 +136,7 @@ impl StoreOptions {
         Ok(Opened {
             kept,
             report,
+            read_ms: began.elapsed().as_millis() as u64,
             rounds,
             core,
             submitters,
@@ -130,13 +145,35 @@ impl StoreOptions {
 }
 
 impl Opened {
+    /// Bytes of records that were read.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.report.part_bytes
+    }
+
+    /// The log and what it amounts to, for somebody who writes it alone.
+    pub(crate) fn into_log(self) -> (Log<Folder>, Kept) {
+        (self.core.into_log(), self.kept)
+    }
+
     /// Begins to write, for the shards of this broker; gives each shard its line.
     pub(crate) fn start(self, broker: &Arc<Broker>) -> std::io::Result<Store> {
         let is_failing = Arc::new(AtomicBool::new(false));
         let damage = self.report.damage.iter().map(ToString::to_string);
+        let damage: Vec<String> = damage.collect();
+        for what in &damage {
+            tell(
+                broker,
+                EventKind::StoreDamaged {
+                    what: (**what).into(),
+                },
+            );
+        }
         let health = Arc::new(Mutex::new(StoreHealth {
-            failing: None,
-            damage: damage.collect(),
+            damage,
+            commits_read: self.report.commits,
+            bytes_read: self.report.part_bytes,
+            read_ms: self.read_ms,
+            ..StoreHealth::default()
         }));
         let compaction = Arc::new(Compaction {
             rounds: Mutex::new(self.rounds),
@@ -208,16 +245,41 @@ impl Audience for Listener {
         match event {
             Event::Failing { fault } => {
                 self.is_failing.store(true, Ordering::Release);
-                lock(&self.health).failing = Some(fault.to_string());
+                let (cause, is_full) = (fault.to_string(), fault.is_full());
+                let mut health = lock(&self.health);
+                health.failing = Some(cause.clone());
+                health.is_full = is_full;
+                health.failures += 1;
+                drop(health);
+                let cause = cause.into_boxed_str();
+                tell(&self.broker, EventKind::StoreFailing { cause, is_full });
             }
-            Event::Recovered { .. } => {
+            Event::Recovered { parts } => {
                 self.is_failing.store(false, Ordering::Release);
-                lock(&self.health).failing = None;
+                let mut health = lock(&self.health);
+                health.failing = None;
+                health.is_full = false;
+                drop(health);
+                let batches = parts;
+                tell(&self.broker, EventKind::StoreRecovered { batches });
                 self.broker.post_all(|| Letter::StoreWorks);
             }
             Event::Retired { .. } | Event::NotRetired { .. } => {}
         }
     }
+}
+
+/// Tells of the store, which is of no shard and of no connection.
+fn tell(broker: &Broker, kind: EventKind) {
+    broker.ring.append(&mut vec![event::Event {
+        time_unix_ms: wall_unix_ms(),
+        shard: 0,
+        listener: None,
+        address: None,
+        client_id: "".into(),
+        principal: "".into(),
+        kind,
+    }]);
 }
 
 /// When everything is written anew, and what may go then.

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use casemate_codec::{
     Ack, Connect, ConnectProperties, Packet, PacketId, Publish, QoS, Reason, UserProperties,
 };
-use casemate_server::{Options, Server, StartError, StoreOptions};
+use casemate_server::{EventKind, Options, Server, StartError, StoreOptions};
 use peer::bare::Bare;
 use peer::{connect, plain_options, publish, House, Peer, Wire};
 
@@ -132,6 +132,80 @@ fn a_restart_keeps_sessions_messages_and_what_was_retained() {
         other.subscribe("r", QoS::AtMostOnce);
         assert_eq!(other.message(), b"kept");
     }
+}
+
+#[test]
+fn a_store_that_is_written_anew_has_all_of_it_and_less_on_disk() {
+    let scratch = Scratch::new("anew");
+    let house = House::open(options(&scratch, 2));
+    let wire = |house: &House| Wire::plain(house.address("plain"));
+    let (mut reader, _) = come(wire(&house), "reader");
+    reader.subscribe("t/#", QoS::AtLeastOnce);
+    let mut writer = Peer::login(wire(&house), "writer");
+    for number in 0..20_u8 {
+        writer.publish_and_wait("t/1", number.to_string().as_bytes());
+    }
+    take(&mut reader, 0..10);
+    drop((reader, writer, house));
+    let refused = {
+        let _house = House::open(options(&scratch, 1));
+        StoreOptions::new(&scratch.0).compact()
+    };
+    assert!(refused.unwrap_err().to_string().contains("is in use"));
+    let done = StoreOptions::new(&scratch.0).compact().unwrap();
+    assert_eq!(done.sessions, 1);
+    assert!(done.segments_gone > 0, "{done:?}");
+    assert!(done.bytes_after < done.bytes_before, "{done:?}");
+    // Again: it is as small as it can be, and nothing is lost of it.
+    let again = StoreOptions::new(&scratch.0).compact().unwrap();
+    assert_eq!((again.sessions, again.bytes_after), (1, done.bytes_after));
+    let house = House::open(options(&scratch, 1));
+    let (mut reader, present) = come(wire(&house), "reader");
+    assert!(present);
+    take(&mut reader, 10..20);
+}
+
+#[test]
+fn a_store_without_anything_is_compact_and_a_folder_that_is_none_is_refused() {
+    let scratch = Scratch::new("nothing");
+    let done = StoreOptions::new(&scratch.0).compact().unwrap();
+    assert_eq!(done, casemate_server::Compacted::default());
+    std::fs::remove_dir_all(&scratch.0).unwrap();
+    std::fs::write(&scratch.0, "").unwrap();
+    let refused = StoreOptions::new(&scratch.0).compact();
+    assert!(refused.unwrap_err().to_string().contains("no folder"));
+    std::fs::remove_file(&scratch.0).unwrap();
+}
+
+#[test]
+fn damage_at_the_start_is_told_as_an_event_and_in_the_health() {
+    let scratch = Scratch::new("damage");
+    let house = House::open(options(&scratch, 1));
+    let (mut reader, _) = come(Wire::plain(house.address("plain")), "reader");
+    reader.subscribe("t/#", QoS::AtLeastOnce);
+    let mut writer = Peer::login(Wire::plain(house.address("plain")), "writer");
+    for _ in 0..5 {
+        writer.publish_and_wait("t/1", b"x");
+    }
+    drop((reader, writer, house));
+    let file = scratch.0.join("00000001.log");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let server = Server::start(options(&scratch, 1), Vec::new()).unwrap();
+    let health = server.store_health().unwrap();
+    assert!(health.damage[0].contains("00000001.log"), "{health:?}");
+    assert!(health.commits_read > 0);
+    let mut told = Vec::new();
+    while told.len() < health.damage.len() {
+        let (events, _) = server.next_events(16, peer::PATIENCE);
+        assert!(!events.is_empty(), "{told:?}");
+        told.extend(events.iter().filter_map(|event| match &event.kind {
+            EventKind::StoreDamaged { what } => Some(what.to_string()),
+            _ => None,
+        }));
+    }
+    assert_eq!(told, health.damage);
 }
 
 #[test]

@@ -94,7 +94,13 @@ def test_a_class_has_the_members_of_its_stub(name: str) -> None:
     made = getattr(_engine, name)
     members = {one.name: one for one in stub.body if isinstance(one, ast.FunctionDef)}
     construct = members.pop("__new__", None)
-    assert set(members) == public(made)
+    fixed = [one for one in stub.body if isinstance(one, ast.AnnAssign)]
+    values = {ast.unparse(one.target) for one in fixed}
+    assert set(members) | values == public(made)
+    for one in fixed:
+        # What the engine has made never changes.
+        assert ast.unparse(one.annotation).startswith("Final["), ast.unparse(one)
+        assert inspect.isdatadescriptor(vars(made)[ast.unparse(one.target)]), ast.unparse(one)
     if construct is not None:
         compare(construct, made)
     elif not issubclass(made, Exception):
