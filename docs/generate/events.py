@@ -79,6 +79,19 @@ ENGINE = {
         "an address in `proxy_from` sent no valid PROXY header", "the load balancer's settings"
     ),
     "empty-records": Meaning("a client sent TLS records that carry nothing, and too many of them"),
+    "store-failing": Meaning(
+        "nothing can be kept: what must be is refused (0x97) or not acknowledged; told once",
+        "the cause, and [when the disk fails](../durability.md#when-the-disk-is-full-or-fails)",
+    ),
+    "store-full": Meaning(
+        "the same, for lack of room; all goes on by itself once there is some",
+        "the disk of the store",
+    ),
+    "store-recovered": Meaning("all is kept again"),
+    "store-damaged": Meaning(
+        "a part of what was kept was not found at the start; the rest is served",
+        "[damage](../durability.md#damage), and a backup",
+    ),
     "connections-full": Meaning(
         "there are as many connections as there may be", "`connections_max`, or who holds them"
     ),
@@ -94,6 +107,9 @@ LOG = {
     "reload": Meaning("what came of a reload that was asked for"),
     "reload-refused": Meaning("parts of it are as they were", "the message, then reload again"),
     "problem": Meaning("a change on disk is not in force, and why", "the message"),
+    "store-reading": Meaning(
+        "there is much to read of what was kept; clients can connect when that is done"
+    ),
     "events-lost": Meaning("events came faster than they could be taken", "`casemate status`"),
     "note": Meaning("anything else that was worth a line"),
 }
@@ -151,7 +167,13 @@ def _table(meanings: dict[str, Meaning]) -> Iterator[str]:
 def _level(name: str) -> str:
     if name in ENGINE:
         return logging.getLevelName(logs._LEVELS.get(name, logging.WARNING)).lower()  # noqa: SLF001
-    fixed = {"problem": "error", "reload-refused": "error", "events-lost": "warning", "note": "any"}
+    fixed = {
+        "problem": "error",
+        "reload-refused": "error",
+        "events-lost": "warning",
+        "store-reading": "warning",
+        "note": "any",
+    }
     return fixed.get(name, "info")
 
 

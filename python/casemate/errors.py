@@ -22,6 +22,8 @@ CasemateError
 │   └── LifetimeRefused     the validity asked for is out of range: ask for another
 ├── PolicyError             policy.toml is wrong: mend .file at .line
 │   └── UnknownRole         a role is used that no policy defines: define it or rename it
+├── StoreError              what must be kept cannot be: mend the folder, or give the key
+│   └── StoreInUse          another broker has the store: stop it, or use another folder
 ├── BrokerError             the broker cannot run
 │   ├── PortInUse           another program listens there: choose another port
 │   ├── BrokerStopped       the broker is not running: start it first
@@ -239,6 +241,18 @@ class UnknownRole(PolicyError):
     """Says that a role is used which no policy defines."""
 
     code = "unknown-role"
+
+
+class StoreError(CasemateError):
+    """Says that the store cannot be read or written; nothing of what was kept is changed."""
+
+    code = "store"
+
+
+class StoreInUse(StoreError):
+    """Says that another broker has the store, and that nothing was done to it."""
+
+    code = "store-in-use"
 
 
 class BrokerError(CasemateError):

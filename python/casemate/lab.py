@@ -25,6 +25,7 @@ from casemate.config import (
     Configuration,
     Limits,
     Listener,
+    Store,
 )
 from casemate.document import nearest
 from casemate.errors import ConfigurationError, HomeError
@@ -284,6 +285,8 @@ class Lab:
             ),
             limits=self._limits,
             shards=self._options.shards,
+            # A lab is measured for what it does, and thrown away.
+            store=Store(durability="memory"),
         ).in_home(home)
 
     def _ports(self) -> dict[str, int]:

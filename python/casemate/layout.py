@@ -15,6 +15,7 @@ from casemate.names import admit_account_name, is_account_name
 CONFIGURATION = "casemate.toml"
 POLICY = "policy.toml"
 ACCOUNTS = "accounts.db"
+STORE = "store"
 
 PKI = "pki"
 ROOT_CERTIFICATE = "root.crt"

@@ -57,6 +57,9 @@ _LEVELS = {
     "session-expired": logging.INFO,
     "account-gone": logging.INFO,
     "accept-failed": logging.ERROR,
+    "store-failing": logging.ERROR,
+    "store-full": logging.ERROR,
+    "store-damaged": logging.ERROR,
 }
 """Levels of the kinds that are no warning; a kind that is not named here is one."""
 
@@ -75,6 +78,10 @@ _DETAILS = {
     "frame-refused": "cause",
     "proxy-refused": "cause",
     "accept-failed": "cause",
+    "store-failing": "cause",
+    "store-full": "cause",
+    "store-recovered": "batches",
+    "store-damaged": "damage",
 }
 """What the detail of an event is called; of others it is called `detail`."""
 

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
         PeerEvent,
         QueueFull,
         SessionChanged,
+        StoreDamaged,
+        StoreFailing,
+        StoreRecovered,
         Stranger,
     )
     from casemate.broker.inside import Publisher, Subscriber
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
         Listening,
         Reload,
         Status,
+        StoreStatus,
         is_served,
         reachable,
         read_status,
@@ -74,6 +78,10 @@ __all__ = [
     "Reload",
     "SessionChanged",
     "Status",
+    "StoreDamaged",
+    "StoreFailing",
+    "StoreRecovered",
+    "StoreStatus",
     "Stranger",
     "Subscriber",
     "ask_to_reload",
@@ -92,7 +100,7 @@ _ROOMS = {
     "weakenings": "casemate.config",
     "ConnectRefused": "casemate.errors",
     **dict.fromkeys(
-        ("Listening", "Reload", "Status", "is_served", "reachable", "read_status"),
+        ("Listening", "Reload", "Status", "StoreStatus", "is_served", "reachable", "read_status"),
         "casemate.broker.status",
     ),
 }

@@ -16,9 +16,9 @@ from casemate.layout import PKI
 
 Signature = tuple[int, int, int] | None
 
-_FIXED_SECTIONS = ("limits", "log")
+_FIXED_SECTIONS = ("limits", "log", "store")
 _FIXED_OPTIONS = ("shards",)
-"""What the engine or the log is made with: a change counts from the next start."""
+"""What the engine, the log or the store is made with: a change counts from the next start."""
 
 
 class Arrangement:

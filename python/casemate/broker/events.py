@@ -13,6 +13,9 @@ Event
 │   ├── AccountGone               a connection was closed as its account has changed or is gone
 │   └── Stranger                  somebody did not get as far as MQTT
 ├── AcceptFailed                  connections cannot be accepted
+├── StoreFailing                  nothing can be kept, so that no promise is made
+├── StoreRecovered                all is kept again
+├── StoreDamaged                  what was kept before is not there whole
 └── Missed                        events that came faster than they were taken
 Connecting                        a client that has proven who it is: may it come in?
 ```
@@ -248,6 +251,44 @@ class AcceptFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFailing(Event):
+    """Says that nothing can be kept; told once, when it begins.
+
+    Until it works again a message that must be kept is refused (0x97, MQTT 5.0) or not
+    acknowledged, so that its publisher keeps it. All else goes on.
+
+    Attributes:
+        is_full: Whether room on its disk would help.
+        cause: What the system says.
+    """
+
+    is_full: bool
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreRecovered(Event):
+    """Says that all is kept again.
+
+    Attributes:
+        batches: Batches of records that had to wait, each of one shard's turn.
+    """
+
+    batches: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreDamaged(Event):
+    """Says at the start that what was kept is not there whole; the rest is served.
+
+    Attributes:
+        damage: The file and what is missing, in words.
+    """
+
+    damage: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Missed(Event):
     """Says that events came faster than they were taken; stands where they would have stood.
 
@@ -363,6 +404,19 @@ def _accepting(_: Reading, one: native.Event) -> Iterator[Event]:
     yield AcceptFailed(time_unix_ms=one.time_unix_ms, listener=one.listener, cause=cause)
 
 
+def _failing(_: Reading, one: native.Event) -> Iterator[Event]:
+    is_full = one.kind == "store-full"
+    yield StoreFailing(time_unix_ms=one.time_unix_ms, is_full=is_full, cause=one.detail)
+
+
+def _recovered(_: Reading, one: native.Event) -> Iterator[Event]:
+    yield StoreRecovered(time_unix_ms=one.time_unix_ms, batches=int(one.detail))
+
+
+def _damaged(_: Reading, one: native.Event) -> Iterator[Event]:
+    yield StoreDamaged(time_unix_ms=one.time_unix_ms, damage=one.detail)
+
+
 _Reader = Callable[[Reading, native.Event], Iterator[Event]]
 
 _READERS: dict[str, _Reader] = {
@@ -380,5 +434,9 @@ _READERS: dict[str, _Reader] = {
     "account-gone": lambda _, one: iter((_about(AccountGone, one),)),
     "accept-failed": _accepting,
     "connections-full": _accepting,
+    "store-failing": _failing,
+    "store-full": _failing,
+    "store-recovered": _recovered,
+    "store-damaged": _damaged,
     **dict.fromkeys(get_args(Oddity), _stranger),
 }

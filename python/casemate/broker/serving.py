@@ -20,8 +20,9 @@ from casemate.broker.events import Reading
 from casemate.broker.forking import Bound, close_inherited
 from casemate.broker.hook_loop import HookLoop
 from casemate.broker.hooks import Hooks
+from casemate.broker.keeping import READING_BYTES_MIN, Keeping, store_error
 from casemate.broker.material import Material
-from casemate.broker.status import Claim, Listening, Reload, Status, remove_status
+from casemate.broker.status import Claim, Listening, Reload, Status, StoreStatus, remove_status
 from casemate.broker.stream import Streams
 from casemate.broker.watch import Problem, Watch
 from casemate.config import Configuration, Listener, weakenings
@@ -93,6 +94,7 @@ class Serving:
         self._ending: native.Server | None = None
         self._claim: Claim | None = None
         self._arrangement: Arrangement | None = None
+        self._keeping: Keeping | None = None
         self._accounts: Accounts | None = None
         self._answers: Answers | None = None
         self._admissions: Admissions | None = None
@@ -135,6 +137,8 @@ class Serving:
         )
         self._answers = Answers(self._accounts, setup.password_threads, setup.password_cost)
         shards = assemble.shard_count(configuration)
+        self._keeping = Keeping(configuration.store, self.folder, lasting=setup.lasting)
+        self._announce_reading(self._keeping)
         try:
             self._server = server = native.Server.start(
                 self._arrangement.listeners(),
@@ -146,7 +150,10 @@ class Serving:
                 sys_interval_s=setup.sys_interval_s,
                 inherited=[] if inherited is None else inherited(configuration),
                 consult=bool(self._hooks.connect),
+                store=self._keeping.store,
             )
+        except native.StoreRefused as error:
+            raise store_error(error) from error
         except native.StartRefused as error:
             raise assemble.start_error(error) from error
         self._streams.begin()
@@ -290,6 +297,7 @@ class Serving:
             problems=tuple(problem.message for problem in self.problems.values()),
             weakenings=() if self.in_force is None else weakenings(self.in_force),
             reload=self._last_reload,
+            store=StoreStatus() if self._keeping is None else self._keeping.status(self.server),
         )
 
     def give(self, configuration: Configuration | None, material: Material | None) -> None:
@@ -327,6 +335,17 @@ class Serving:
         return outcome
 
     # Inside
+
+    @staticmethod
+    def _announce_reading(keeping: Keeping) -> None:
+        """Says that clients have to wait, where there is much to read before they can connect."""
+        there = keeping.bytes_on_disk
+        if there >= READING_BYTES_MIN:
+            _LOG.warning(
+                "reading %.1f GB of what was kept; clients can connect when that is done",
+                there / 1e9,
+                extra={"event": "store-reading", "fields": {"bytes": there}},
+            )
 
     def _note_bound(self, server: native.Server) -> None:
         """Remembers where it listens, as a forked child could not ask the engine for it."""

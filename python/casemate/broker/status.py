@@ -83,6 +83,46 @@ class Reload:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """Says how durable what a broker acknowledges is, and how its store is.
+
+    Attributes:
+        durability: `disk`, `os` or `memory`, as in the configuration.
+        folder: Of the store; empty for `memory`.
+        is_encrypted: Whether new data is encrypted.
+        failing: Why nothing can be kept now, so that nothing that must be kept is acknowledged;
+            empty while all is well.
+        is_full: Whether it fails for lack of room.
+        failures: How often it began to fail since the start.
+        damage: What was not found whole at the start, each in words.
+        commits_read: Commits that were read at the start.
+        bytes_read: Bytes in them.
+        read_ms: How long that took, in milliseconds.
+
+    Example:
+        ```python
+        from casemate import Broker
+        from casemate.home import Home
+
+        with Broker(Home.init("lab").home) as broker:
+            store = broker.status().store
+            print(store.durability, store.failing == "", store.damage)  # disk True ()
+        ```
+    """
+
+    durability: str = "memory"
+    folder: str = ""
+    is_encrypted: bool = False
+    failing: str = ""
+    is_full: bool = False
+    failures: int = 0
+    damage: tuple[str, ...] = ()
+    commits_read: int = 0
+    bytes_read: int = 0
+    read_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Says how a broker is doing.
 
@@ -96,6 +136,7 @@ class Status:
         problems: Changes on disk that are not in force, and why.
         weakenings: What the configuration allows against its safe default, and the reason given.
         reload: What came of the last reload that was asked for; None before the first.
+        store: How durable what is acknowledged is, and how the store is.
 
     Example:
         ```python
@@ -116,6 +157,7 @@ class Status:
     problems: tuple[str, ...]
     weakenings: tuple[str, ...]
     reload: Reload | None = None
+    store: StoreStatus = StoreStatus()
 
     def write(self, home: Path) -> None:
         """Replaces the status of a home.
@@ -237,6 +279,8 @@ def _parsed(values: dict[str, Any]) -> Status:
         for name in ("changed", "needs_restart", "refused"):
             said[name] = tuple(said[name])
         values["reload"] = Reload(**said)
+    kept = values.get("store", {})
+    values["store"] = StoreStatus(**{**kept, "damage": tuple(kept.get("damage", ()))})
     return Status(**values)
 
 

@@ -25,7 +25,7 @@ def listeners(reading: Reading) -> Iterator[Finding]:
             yield Finding(
                 "certificates-off",
                 f"listener {name} on {listener.host} asks for no client certificates",
-                _mend(reading, (*place, "client_certificates"), 'use "optional"', _RELOAD),
+                mending(reading, (*place, "client_certificates"), 'use "optional"', _RELOAD),
             )
 
 
@@ -38,7 +38,7 @@ def limits(reading: Reading) -> Iterator[Finding]:
             yield Finding(
                 "limit-off",
                 f"{name} = {value:,}, the highest there is",
-                _mend(reading, ("limits", name), f"use {field.default}, the default", _RESTART),
+                mending(reading, ("limits", name), f"use {field.default}, the default", _RESTART),
             )
 
 
@@ -48,7 +48,7 @@ def log(reading: Reading) -> Iterator[Finding]:
         yield Finding(
             "log-silent",
             'the log has level = "error"',
-            _mend(reading, ("log", "level"), 'use "warning"', _RESTART),
+            mending(reading, ("log", "level"), 'use "warning"', _RESTART),
         )
 
 
@@ -84,7 +84,7 @@ def roles(
 
 def _weakened(reading: Reading, place: Place, name: str, listener: Listener) -> Iterator[Finding]:
     def mend(option: str, words: str) -> str:
-        return _mend(reading, (*place, option), words, _RELOAD)
+        return mending(reading, (*place, option), words, _RELOAD)
 
     if listener.insecure_plaintext is not None:
         encrypted = "wss" if listener.is_web else "tls"
@@ -123,7 +123,8 @@ def _weakened(reading: Reading, place: Place, name: str, listener: Listener) -> 
         )
 
 
-def _mend(reading: Reading, place: Place, words: str, then: str) -> str:
+def mending(reading: Reading, place: Place, words: str, then: str) -> str:
+    """Says which line, or which variable, mends a finding, and what is to be done then."""
     source = reading.source(place)
     if source.kind == "environment":
         return f"unset or change {source.where}: {words}; then restart the broker"

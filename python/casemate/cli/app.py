@@ -1,8 +1,8 @@
 """The program `casemate`: joins the commands and turns every end into an exit code.
 
-0: done. 1: refused or failed. 2: the command line is wrong. 3: configuration, policy or home is
-wrong. 27: no answer within the time. 130: ended by Ctrl-C. 141: nobody reads the output any more.
-`doctor` alone weighs what it finds with 0, 1 and 2.
+0: done. 1: refused or failed. 2: the command line is wrong. 3: configuration, policy, home or
+store is wrong. 27: no answer within the time. 130: ended by Ctrl-C. 141: nobody reads the output
+any more. `doctor` alone weighs what it finds with 0, 1 and 2.
 
 Only the command that was asked for is loaded, and for `--help` none. A command's module imports
 what it needs when it runs.

@@ -23,6 +23,8 @@ from casemate.errors import (
     HomeExists,
     PolicyError,
     Refused,
+    StoreError,
+    StoreInUse,
 )
 
 if TYPE_CHECKING:
@@ -215,9 +217,10 @@ def exit_code(error: CasemateError) -> int:
     """Gives the exit code of an error."""
     if isinstance(error, DeadlinePassed):
         return TIME_OVER
-    if isinstance(error, HomeExists):
+    if isinstance(error, HomeExists | StoreInUse):
         return FAILED
-    return UNUSABLE if isinstance(error, ConfigurationError | PolicyError | HomeError) else FAILED
+    unusable = ConfigurationError | PolicyError | HomeError | StoreError
+    return UNUSABLE if isinstance(error, unusable) else FAILED
 
 
 def printable(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from casemate.broker import Status
 from casemate.cli.console import printable
-from casemate.cli.posture import describe
+from casemate.cli.posture import describe, store_lines
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -110,6 +110,7 @@ def line(status: Status, rates: dict[str, float | None]) -> str:
         ("refused", sum(counters.get(name, 0) for name in REFUSED)),
         ("problems", len(status.problems)),
         ("weakenings", len(status.weakenings)),
+        ("store", "failing" if status.store.failing else status.store.durability),
     ]
     at = datetime.fromtimestamp(status.updated_unix_s, UTC)
     said = " ".join(f"{name}={'-' if value is None else value}" for name, value in fields)
@@ -123,6 +124,7 @@ def lines(status: Status, now_unix_s: int) -> list[str]:
     found += [f"listening  {describe(one)}" for one in status.listeners]
     found += [f"weakened   {one}" for one in status.weakenings]
     found += [f"problem    {one}" for one in _problems(status, now_unix_s)]
+    found += store_lines(status.store)
     shown = {
         **NOW,
         "publishes_received": "messages received",
@@ -161,6 +163,8 @@ def view(status: Status, rates: dict[str, float | None], now_unix_s: int) -> Gro
     both.add_row(_numbers("now", numbers), _numbers("turned away", refused or [("nothing", "")]))
     notes = [Text(printable(f"problem   {one}"), "red") for one in _problems(status, now_unix_s)]
     notes += [Text(printable(f"weakened  {one}"), "yellow") for one in status.weakenings]
+    style = "red" if status.store.failing or status.store.damage else "dim"
+    notes += [Text(printable(one), style) for one in store_lines(status.store)]
     return Group(head, doors, Text(), both, *notes, Text("Ctrl-C ends this view.", "dim"))
 
 

@@ -68,7 +68,7 @@ def examine(
         HomeError: The folder cannot be looked at.
     """
     from casemate import config
-    from casemate.cli import access, upkeep
+    from casemate.cli import access, kept, upkeep
     from casemate.cli.finding import Finding
     from casemate.files import reason
     from casemate.policy import FILE_NAME, Policy
@@ -111,6 +111,8 @@ def examine(
     yield from upkeep.clock(home, now)
     yield from upkeep.authority_keys(home)
     yield from upkeep.broker(home, reading, now)
+    if reading is not None:
+        yield from kept.store(reading, home)
 
 
 def _accounts(home: Path) -> tuple[Account, ...]:

@@ -32,6 +32,11 @@ def drift(wanted: Configuration, running: Status) -> Iterator[str]:
     for weakening in weakenings(wanted):
         if weakening not in running.weakenings:
             yield f"configured, and not in force: {weakening}"
+    if wanted.store.durability != running.store.durability:
+        yield (
+            f'durability is "{running.store.durability}", and configured as '
+            f'"{wanted.store.durability}"'
+        )
     if running.reload is not None:
         for option in running.reload.needs_restart:
             yield f"{option} has changed, and counts from the next start"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import typer
 
-from casemate.broker import Broker, Listening, reachable
+from casemate.broker import Broker, Listening, StoreStatus, reachable
 from casemate.home import Report
 
 _CERTIFICATES = {
@@ -46,9 +46,36 @@ def print_posture(broker: Broker, *, as_json: bool) -> None:
         typer.echo(f"weakened   {weakening}")
     for problem in status.problems:
         typer.echo(f"problem    {problem}")
+    for line in store_lines(status.store):
+        typer.echo(line)
     if not status.weakenings:
         typer.echo("posture    nobody is anonymous, nothing in plaintext leaves this machine")
     typer.echo(f"home       {broker.home} (pid {status.pid}; Ctrl-C stops)")
+
+
+_TOLD_BYTES_MIN = 1_000_000
+"""What was read at the start is told from this size on, in bytes."""
+
+_KEPT = {
+    "disk": "on disk before it is acknowledged",
+    "os": "with the operating system before it is acknowledged; power loss takes the latest",
+    "memory": "in memory; nothing outlives the broker",
+}
+
+
+def store_lines(store: StoreStatus) -> list[str]:
+    """Gives in lines how durable what is acknowledged is, and how its store is."""
+    kept = _KEPT.get(store.durability, store.durability)
+    words = f"{kept}, encrypted" if store.is_encrypted else kept
+    if store.bytes_read >= _TOLD_BYTES_MIN:
+        words += f" ({store.bytes_read / 1e6:,.1f} MB read in {store.read_ms:,} ms)"
+    found = [f"kept       {words}"]
+    found += [f"damaged    {one}" for one in store.damage]
+    if store.failing:
+        what = "the disk is full" if store.is_full else "the store fails"
+        found.append(f"failing    {what}, nothing that must be kept is acknowledged")
+        found.append(f"           {store.failing}")
+    return found
 
 
 def describe(listening: Listening) -> str:

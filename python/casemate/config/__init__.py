@@ -7,12 +7,13 @@ environment count over the file and are checked like it.
 Example:
     ```python
     from casemate import Broker
-    from casemate.config import Configuration, Limits, Listener, Log
+    from casemate.config import Configuration, Limits, Listener, Log, Store
 
     configuration = Configuration(
         listeners=(Listener(kind="tcp", host="127.0.0.1", port=0),),
         limits=Limits(connections_max=100),
         log=Log(level="info"),
+        store=Store(durability="memory"),
     )
     with Broker(configuration=configuration) as broker:
         print(broker.addresses[0].kind)  # tcp
@@ -32,6 +33,7 @@ from casemate.config.log import Log
 from casemate.config.reading import Reading, Setting, Source, load, parse, read
 from casemate.config.schema import schema_text
 from casemate.config.section import REASON_CHARACTERS_MAX, REASON_CHARACTERS_MIN
+from casemate.config.store import Store
 from casemate.config.weakening import weakenings
 from casemate.config.web import WS_PATH
 
@@ -50,6 +52,7 @@ __all__ = [
     "Reading",
     "Setting",
     "Source",
+    "Store",
     "default_text",
     "load",
     "parse",

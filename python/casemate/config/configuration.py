@@ -13,6 +13,7 @@ from casemate.config.limits import Limits
 from casemate.config.listener import Listener
 from casemate.config.log import Log
 from casemate.config.section import Section, contradiction
+from casemate.config.store import Store
 
 FILE_NAME = layout.CONFIGURATION
 SERVER_CERTIFICATE = layout.SERVER_CERTIFICATE
@@ -28,6 +29,7 @@ class Configuration(Section):
         listeners: At least one; no two on the same address or of the same name.
         limits: Bounds on what peers may ask.
         log: What is written while the broker serves.
+        store: What is kept over the broker's end.
         shards: Threads that carry connections, 0–256; 0 is one for each core.
         reload_on_change: Whether a change of this file, of a certificate or of a key comes into
             force by itself, and not only when it is asked for.
@@ -39,6 +41,7 @@ class Configuration(Section):
     listeners: Annotated[tuple[Listener, ...], Field(max_length=64)]
     limits: Limits = Limits()
     log: Log = Log()
+    store: Store = Store()
     shards: Annotated[StrictInt, Field(ge=0, le=256)] = 1
     reload_on_change: StrictBool = False
     drain_s: Annotated[StrictInt, Field(ge=0, le=3_600)] = 5
@@ -96,7 +99,8 @@ class Configuration(Section):
         """
         home = home.absolute()
         listeners = tuple(_in_home(listener, home) for listener in self.listeners)
-        return self.model_copy(update={"listeners": listeners})
+        store = self.store.in_home(home)
+        return self.model_copy(update={"listeners": listeners, "store": store})
 
 
 def default_text() -> str:
@@ -176,6 +180,12 @@ path = "/mqtt"
 # kind = "tcp"
 # host = "127.0.0.1"
 # port = 1883
+
+# What must be kept is safe on the disk before it is acknowledged. "os" loses the last moments with
+# the power, "memory" everything with the process.
+[store]
+durability = "disk"
+# key_file = "store.key"   # encrypts what is kept; make one with: openssl rand -hex 32
 
 # What a peer may ask for. These are the defaults: uncomment a line to change it.
 [limits]

@@ -9,7 +9,7 @@ from casemate.config.listener import Listener
 
 
 def weakenings(configuration: Configuration) -> tuple[str, ...]:
-    """Lists each weakening: the listener, what it allows, and the written reason.
+    """Lists each weakening: where it is, what it allows, and the written reason.
 
     Args:
         configuration: That was found valid.
@@ -23,11 +23,15 @@ def weakenings(configuration: Configuration) -> tuple[str, ...]:
         print(one)  # tcp: plaintext off loopback (a gateway, until May)
         ```
     """
-    return tuple(
+    found = [
         f"{name}: {allowed} ({reason})"
         for name, listener in configuration.named()
         for allowed, reason in _allowed(listener)
-    )
+    ]
+    plain = configuration.store.insecure_plain
+    if plain is not None:
+        found.append(f"store: data that is not encrypted is read ({plain})")
+    return tuple(found)
 
 
 def _allowed(listener: Listener) -> Iterator[tuple[str, str]]:

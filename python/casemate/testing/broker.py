@@ -13,7 +13,7 @@ from casemate import files, policy
 from casemate.broker import Broker
 from casemate.broker.status import Listening
 from casemate.client import Client
-from casemate.config import Configuration, Limits, Listener
+from casemate.config import Configuration, Limits, Listener, Store
 from casemate.errors import BrokerError, PolicyError
 from casemate.home import Home, LocalIdentity
 from casemate.identity import Accounts
@@ -29,6 +29,9 @@ Kind = Literal["tls", "tcp", "wss", "ws", "unix"]
 _WEB = ("wss", "ws")
 _PATH = "/mqtt"
 _SOCKET = "mqtt.sock"
+
+_STORE = Store(durability="memory")
+"""What is thrown away at the end need not be on the disk before."""
 
 _CHEAP = PasswordCost(time=1, memory_kib=1_024)
 """A check costs a millisecond here, where passwords are random and thrown away."""
@@ -88,7 +91,7 @@ class ThrowAwayBroker(Broker):
             if policy is not None:
                 _write_policy(home, policy)
             configuration = Configuration(
-                listeners=listeners, limits=limits or Limits(), shards=1
+                listeners=listeners, limits=limits or Limits(), shards=1, store=_STORE
             ).in_home(home)
             super().__init__(
                 home,

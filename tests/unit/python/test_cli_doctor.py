@@ -6,13 +6,16 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from casemate import Broker, config, pki
+from casemate.broker.status import Claim
 from casemate.cli import finding
 from casemate.cli.app import execute
 from casemate.cli.doctor import examine
@@ -111,6 +114,52 @@ def disable(home: Path) -> None:
 
 Change = Callable[[Path], object]
 
+
+def crc32c(content: bytes | bytearray) -> int:
+    """The checksum of a segment's header (RFC 3720 §B.4), bit by bit."""
+    rest = 0xFFFF_FFFF
+    for byte in content:
+        rest ^= byte
+        for _ in range(8):
+            rest = rest >> 1 ^ (0x82F6_3B78 if rest & 1 else 0)
+    return rest ^ 0xFFFF_FFFF
+
+
+def kept(
+    lines: str = "",
+    *,
+    damage: bool = False,
+    aside: bool = False,
+    newer: bool = False,
+    folder_mode: int = 0o700,
+) -> Change:
+    """Lets a broker keep something, then does to the store what is asked for."""
+
+    def change(home: Path) -> None:
+        configure(TLS)(home)
+        with Broker(home) as broker, broker.client("t7").blocking() as device:
+            for number in range(3):
+                device.publish(f"devices/t7/{number}", "x", qos=1, retain=True)
+        store = home / "store"
+        (segment,) = sorted(store.glob("*.log"))[:1]
+        content = bytearray(segment.read_bytes())
+        if damage:
+            # Of the first commit; others stand behind it.
+            content[200] ^= 1
+        if newer:
+            content[8] = 99
+            content[40:44] = crc32c(content[:40]).to_bytes(4, "little")
+        segment.write_bytes(content)
+        if aside:
+            segment.rename(segment.with_name(f"{segment.name}.damaged"))
+        store.chmod(folder_mode)
+        (home / "k").write_text("0" * 64)
+        (home / "k").chmod(0o600)
+        configure(f"{TLS}[store]\n{lines}")(home)
+
+    return change
+
+
 PLAIN = f'insecure_plaintext = "{REASON}"'
 ANONYMOUS = ('anonymous_role = "sensor"', f'insecure_anonymous = "{REASON}"')
 PROXY = ('proxy_from = ["0.0.0.0/0"]', f'insecure_proxy_from_anywhere = "{REASON}"')
@@ -173,6 +222,16 @@ FIRES: list[tuple[str, Change, float, str]] = [
     ("clock-behind", later("accounts.db"), 0, "NTP"),
     ("clock-behind", lambda home: None, -2, "NTP"),
     ("authority-key", expose_key_authority, 0, "--encrypt"),
+    ("durability-memory", configure(f'{TLS}[store]\ndurability = "memory"\n'), 0, "toml:5"),
+    ("durability-os", configure(f'{TLS}[store]\ndurability = "os"\n'), 0, "casemate.toml:5"),
+    ("store-plain", kept(), 0, "docs/durability.md"),
+    ("store-mixed", kept(f'key_file = "k"\ninsecure_plain = "{REASON}"\n'), 0, "store compact"),
+    ("store-key", kept('key_file = "no"\n'), 0, ""),
+    ("store-key", kept('key_file = "k"\n'), 0, "allow plain"),
+    ("store-damaged", kept(damage=True), 0, "backup"),
+    ("store-damaged", kept(aside=True), 0, "backup"),
+    ("store-unreadable", kept(newer=True), 0, "newer version"),
+    ("file-open", kept(folder_mode=0o755), 0, "chmod 700"),
 ]
 
 
@@ -235,20 +294,51 @@ def test_every_weakening_that_a_configuration_lists_is_a_finding(home: Path) -> 
     assert set(by_option.values()) <= fired
 
 
-RUNNING = {"broker-problem", "broker-silent", "not-in-force", "weakened-in-force"}
+ADVICE = ["store-plain"]
+"""What is said of each store without a key, as soon as there is something in it."""
+
+RUNNING = {
+    "broker-problem",
+    "broker-silent",
+    "not-in-force",
+    "store-failing",
+    "weakened-in-force",
+}
+
+
+def test_a_broker_that_says_that_its_store_fails_is_believed(home: Path) -> None:
+    """Its status alone is looked at: the disk may be fine for everybody else."""
+    configure(TLS)(home)
+    with Broker(home) as broker:
+        status = broker.status()
+    store = replace(status.store, failing="a commit cannot be written: no space", is_full=True)
+    claim = Claim(home)
+    try:
+        replace(status, updated_unix_s=int(time.time()), store=store).write(home)
+        failing = [one for one in found(home) if one.check == "store-failing"]
+        assert "its disk is full" in failing[0].words
+        assert "by itself" in failing[0].mend
+        hurt = replace(store, failing="", damage=("00000001.log: 8 bytes from 64 on",))
+        replace(status, updated_unix_s=int(time.time()), store=hurt).write(home)
+        checks = [one.check for one in found(home)]
+        assert "store-damaged" in checks
+        assert "store-failing" not in checks
+    finally:
+        claim.release()
+        (home / "status.json").unlink()
 
 
 def test_a_running_broker_is_asked_too(home: Path) -> None:
     configure(TLS)(home)
     with Broker(home) as broker:
-        assert found(home) == []
+        assert [one.check for one in found(home)] == ADVICE
         configure(CLOSED)(home)
-        assert [one.check for one in found(home)] == ["not-in-force"]
+        assert [one.check for one in found(home)] == ["not-in-force", *ADVICE]
         configure(TLS)(home)
         (home / "policy.toml").write_text("[roles.")
         broker.reload()
         checks = [one.check for one in found(home)]
-        assert sorted(checks) == ["broker-problem", "policy-wrong"]
+        assert sorted(checks) == ["broker-problem", "policy-wrong", *ADVICE]
         shutil.copy(home / "status.json", home / "kept.json")
         silent = [one for one in found(home, 1) if one.check == "broker-silent"]
         assert "has said nothing for" in silent[0].words
@@ -265,8 +355,8 @@ def test_what_a_variable_of_the_broker_weakens_is_a_danger_that_no_file_explains
         broker = Broker(home)
         broker.start()
     try:
-        assert [one.check for one in found(home)] == ["weakened-in-force"]
-        assert [one.check for one in found(home, **variables)] == ["tls12"]
+        assert [one.check for one in found(home)] == ["weakened-in-force", *ADVICE]
+        assert [one.check for one in found(home, **variables)] == ["tls12", *ADVICE]
     finally:
         broker.stop()
 
