@@ -18,7 +18,7 @@ EXITS = {
     0: "done; help or the version was printed",
     1: "refused or failed: no broker runs, the broker said no, nothing answers, a name is taken",
     2: "the command line is wrong; nothing was done",
-    3: "configuration, policy or home is wrong, or a file cannot be read: it must be mended first",
+    3: "configuration, policy, home or store is wrong, or a file cannot be read: mend it first",
     27: "no answer, or not enough messages, within the time; as mosquitto's programs end with -W",
     130: "ended by Ctrl-C",
     141: "whoever read the output has gone, as in casemate sub … | head",

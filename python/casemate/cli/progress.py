@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 _EVERY_S = 1.0
 
@@ -44,3 +48,44 @@ async def _show(words: Callable[[], str], every_s: float) -> None:
         if is_shown:
             sys.stderr.write(_FROM_THE_START)
             sys.stderr.flush()
+
+
+def watched(
+    work: Callable[[], Result], words: Callable[[], str], *, every_s: float = _EVERY_S
+) -> Result:
+    """Does work that no signal can interrupt, so that Ctrl-C still ends the command at once.
+
+    Args:
+        work: Done in a thread of its own, which ends with the process.
+        words: Says how far it is, in few words, for who watches a terminal.
+        every_s: Seconds between two looks; work that is shorter shows nothing.
+
+    Returns:
+        What the work gives; raises what it raises.
+    """
+    results: list[Result] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised below, in the thread that waits.
+            failures.append(error)
+
+    working = threading.Thread(target=run, name="casemate-work", daemon=True)
+    is_shown = False
+    working.start()
+    try:
+        while working.is_alive():
+            working.join(every_s)
+            if working.is_alive() and sys.stderr is not None and sys.stderr.isatty():
+                sys.stderr.write(f"{_FROM_THE_START}{words()}")
+                sys.stderr.flush()
+                is_shown = True
+    finally:
+        if is_shown:
+            sys.stderr.write(_FROM_THE_START)
+            sys.stderr.flush()
+    if failures:
+        raise failures[0]
+    return results[0]

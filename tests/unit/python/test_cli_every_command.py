@@ -41,6 +41,7 @@ NEEDS = {
     "user passwd": ["ada", "--generate"],
     "user remove": ["ada"],
     "role show": ["sensor"],
+    "store backup": ["copy"],
 }
 HOMELESS = {"lab", "config schema", "man"}
 MAKES_A_HOME = {"init", "up"}

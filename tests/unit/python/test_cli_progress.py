@@ -8,10 +8,11 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from casemate.cli.progress import progress
+from casemate.cli.progress import progress, watched
 from casemate.testing import ThrowAwayBroker
 from tests.unit.python.commands import MAIN, PATIENCE_S, environment
 
@@ -88,3 +89,34 @@ def test_pub_shows_how_many_lines_it_has_sent() -> None:
             process.stdin.close()
             assert process.wait(PATIENCE_S) == 0
     os.close(ours)
+
+
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_work_without_a_loop_is_shown_to_who_watches_alone(
+    is_watched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, screen = threading.Event(), Screen()
+    monkeypatch.setattr(sys, "stderr", screen if is_watched else io.StringIO())
+
+    def words() -> str:
+        looked.set()
+        return "reading"
+
+    def work() -> int:
+        # Without anybody who watches there is nothing to wait for.
+        assert not is_watched or looked.wait(PATIENCE_S)
+        return 7
+
+    assert watched(work, words, every_s=0.001) == 7
+    shown = screen.getvalue()
+    assert shown.startswith("\r\x1b[Kreading") == is_watched
+    assert shown.endswith("\r\x1b[K") == is_watched
+    assert looked.is_set() == is_watched
+
+
+def test_what_work_raises_is_raised_to_who_waits_for_it() -> None:
+    def work() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        watched(work, str)
