@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from casemate import Broker, config
-from casemate.broker import Listening, Reload, Status
+from casemate.broker import Listening, Reload, Status, StoreStatus
 from casemate.cli.app import execute
 from casemate.cli.drift import drift, unconfigured
 from casemate.config import shape, variables
@@ -187,12 +187,14 @@ SAME = TLS + (
         (SAME.replace("8883", f'8883\ninsecure_tls12 = "{REASON}"'), {}, ["configured, and not"]),
         (SAME, {"weakenings": ("tls: TLS 1.2 (x)",)}, ["in force, and not configured: tls: TLS"]),
         (SAME, {"reload": Reload(1, 1, (), ("shards",), ())}, ["shards has changed"]),
+        (SAME, {"store": StoreStatus("memory")}, ['durability is "memory", and configured as "d']),
     ],
 )
 def test_each_difference_is_said_and_nothing_else(
     text: str, status: Mapping[str, Any], found: list[str]
 ) -> None:
-    values = {"listeners": RUNNING, "counters": {}, "problems": (), "weakenings": (), **status}
+    values = {"listeners": RUNNING, "counters": {}, "problems": (), "weakenings": ()}
+    values |= {"store": StoreStatus("disk"), **status}
     wanted = config.Configuration.model_validate(tomllib.loads(text)).in_home(Path("/h"))
     running = Status("1", 1, 1, 1, **values)
     said = [*drift(wanted, running), *unconfigured(wanted, running)]
