@@ -135,7 +135,8 @@ impl Oracle {
             // What was refused unheard and let through when sent again has no place in the order.
             let heard_at_once = self.may_publish(&message, now) == Answer::Always;
             // What comes again after a crash comes behind what was before.
-            let resent = message.transmissions > 1 && message.expiry_s.is_some();
+            let may_be_first = message.expiry_s.is_some() || delivery.qos < QoS::ExactlyOnce;
+            let resent = message.transmissions > 1 && may_be_first;
             let is_again = chances > 1 && (count > 0 || resent);
             if heard_at_once
                 && !is_again
