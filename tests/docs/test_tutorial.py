@@ -58,6 +58,12 @@ def test_each_guide_does_what_it_says(guide: str, terminal: Terminal, tmp_path: 
     terminal.read(ROOT / f"docs/guides/{guide}.md")
 
 
+def test_the_page_about_durability_does_what_it_says(terminal: Terminal, tmp_path: Path) -> None:
+    """The same reader asks what is kept, restores a backup and gives the store a key."""
+    terminal.read(page(tmp_path, HOME))
+    terminal.read(ROOT / "docs/durability.md")
+
+
 def test_the_readme_does_what_it_says(terminal: Terminal) -> None:
     if "<!-- elsewhere: " not in (ROOT / "README.md").read_text(encoding="utf-8"):
         pytest.skip("the README does not say yet which of its blocks a reader runs")

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from casemate.config import Reading
     from casemate.identity import Account
 
-_WEIGHTS = ("danger", "warning", "note")
+_COUNTED = ("danger", "warning", "note")
+_WEIGHTS = (*_COUNTED, "advice")
 
 
 def doctor(home: HomeOption = None, as_json: JsonOption = False) -> int:
     """Look through a home and its running broker; say each deviation, its risk, and what mends it.
 
-    Changes nothing. Ends with 0 where there is nothing but notes, with 1 where there are
+    Changes nothing. Ends with 0 where there is nothing but notes or advice, with 1 where there are
     warnings, with 2 where there is a danger, and with 3 where there is no home.
     """
     from casemate.cli.finding import EXIT_CODES, worst
@@ -129,6 +130,6 @@ def _lines(findings: list[Finding]) -> Iterator[str]:
         yield f"{'':8} mend: {one.mend}"
     counts = Counter[str](one.weight for one in findings)
     said = [
-        f"{counts[one]} {one}{'s' if counts[one] > 1 else ''}" for one in _WEIGHTS if counts[one]
+        f"{counts[one]} {one}{'s' if counts[one] > 1 else ''}" for one in _COUNTED if counts[one]
     ]
     yield f"found    {', '.join(said) or 'nothing'}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Weight = Literal["danger", "warning", "note"]
+Weight = Literal["danger", "warning", "note", "advice"]
 
 RISKS: dict[str, tuple[Weight, str]] = {
     "file-open": (
@@ -47,7 +47,10 @@ RISKS: dict[str, tuple[Weight, str]] = {
         "Sessions, retained messages and what waits are gone with the process.",
     ),
     "durability-os": ("note", "Loss of power takes what was acknowledged in the last seconds."),
-    "store-plain": ("note", "Whoever copies the disk reads what is kept: messages, names, topics."),
+    "store-plain": (
+        "advice",
+        "Whoever copies the disk reads what is kept: messages, names, topics.",
+    ),
     "store-mixed": ("warning", "Who can write to the folder can put in what was never sent."),
     "store-key": ("danger", "A start fails, and without its key nothing of the store is read."),
     "store-damaged": ("danger", "Something of what was acknowledged is lost."),
@@ -60,7 +63,7 @@ RISKS: dict[str, tuple[Weight, str]] = {
 }
 """Each check: what it weighs, and the risk in one sentence."""
 
-EXIT_CODES: dict[Weight | None, int] = {None: 0, "note": 0, "warning": 1, "danger": 2}
+EXIT_CODES: dict[Weight | None, int] = {None: 0, "advice": 0, "note": 0, "warning": 1, "danger": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,6 @@ class Finding:
 
 
 def worst(findings: list[Finding]) -> Weight | None:
-    """Gives the gravest weight of all; None where nothing was found."""
+    """Gives the gravest weight of all; None where nothing but advice was found."""
     weights: tuple[Weight, ...] = ("danger", "warning", "note")
     return next((one for one in weights if any(found.weight == one for found in findings)), None)
