@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Final, final
+from typing import Any, Final, final
 
 VERSION: Final[str]
 
@@ -425,6 +425,18 @@ class Store:
     def inspect(self) -> StoreReport: ...
     def backup(self, target: str | PathLike[str]) -> StoreCopy: ...
     def compact(self) -> StoreCompacted: ...
+    def export(
+        self,
+        session: Callable[[dict[str, Any]], object],
+        retained: Callable[[int, dict[str, Any]], object],
+    ) -> None: ...
+    def fill(self) -> StoreFilling: ...
+
+@final
+class StoreFilling:
+    def session(self, session: dict[str, Any]) -> None: ...
+    def retained(self, tenant: int, message: dict[str, Any]) -> None: ...
+    def finish(self) -> None: ...
 
 @final
 class StoreReport:

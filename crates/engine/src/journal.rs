@@ -12,6 +12,7 @@
 mod checkpoint;
 mod dump;
 mod kept;
+mod portable;
 mod record;
 mod restore;
 #[cfg(test)]
@@ -19,6 +20,10 @@ mod tests;
 
 pub(crate) use checkpoint::Checkpoint;
 pub use kept::{Damaged, Kept};
+pub use portable::{
+    Awaited, Scribe, StoredEntry, StoredFlight, StoredMessage, StoredSession, StoredSubscription,
+    StoredWill,
+};
 pub(crate) use record::{EntryLine, Record, SessionLine, SubscriptionLine, WillLine};
 
 use crate::door::ShardIndex;

@@ -59,7 +59,10 @@ pub use door::{
     Place, Proof, ShardIndex, Verdict,
 };
 pub use event::{Event, EventKind, Loss};
-pub use journal::{Damaged, Kept};
+pub use journal::{
+    Awaited, Damaged, Kept, Scribe, StoredEntry, StoredFlight, StoredMessage, StoredSession,
+    StoredSubscription, StoredWill,
+};
 pub use principal::{PeerCertificate, Principal, Secret};
 pub use settings::Settings;
 pub use shard::Shard;

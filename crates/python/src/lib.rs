@@ -11,6 +11,7 @@
 //! - [`load`]: the load generator, which runs while the interpreter does something else.
 //! - [`report`]: what the server tells: events and counters.
 //! - [`store`]: where what must be kept is kept, and what is done to it by hand.
+//! - [`transfer`]: what is kept as dictionaries, out of a store and into one.
 //! - [`fault`]: the exceptions.
 
 mod decoder;
@@ -23,6 +24,7 @@ mod packet;
 mod report;
 mod server;
 mod store;
+mod transfer;
 
 use pyo3::prelude::*;
 
@@ -58,6 +60,9 @@ mod _engine {
     use crate::server::{prime, Admission, Question, Server};
     #[pymodule_export]
     use crate::store::{Store, StoreCompacted, StoreCopy, StoreHealth, StoreReport, StoreSegment};
+
+    #[pymodule_export]
+    use crate::transfer::StoreFilling;
 
     use super::*;
 

@@ -8,6 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::fault::StoreRefused;
+use crate::transfer::{self, StoreFilling};
 
 /// Where a store is, and under which keys it is read and written. `repr` shows no key.
 #[pyclass(frozen, module = "casemate._engine")]
@@ -85,6 +86,24 @@ impl Store {
         let done = py.detach(|| self.inner.compact());
         done.map(StoreCompacted::new)
             .map_err(|fault| refused(&fault, &self.inner))
+    }
+
+    /// Gives every session, and tenant and message of every retained one, to a function each;
+    /// raises `StoreRefused` where a broker has it.
+    #[pyo3(signature = (session, retained))]
+    fn export(
+        &self,
+        py: Python<'_>,
+        session: &Bound<'_, PyAny>,
+        retained: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        transfer::export(py, &self.inner, session, retained)
+    }
+
+    /// Begins to put something into it; raises `StoreRefused` where it holds something.
+    #[pyo3(signature = ())]
+    fn fill(&self, py: Python<'_>) -> PyResult<StoreFilling> {
+        StoreFilling::begin(py, &self.inner)
     }
 }
 
@@ -242,10 +261,11 @@ pub(crate) fn refused(fault: &OpenError, options: &StoreOptions) -> PyErr {
     match fault {
         OpenError::Store(fault) => refused_by_store(fault, options),
         OpenError::Records { .. } => raise(fault.to_string(), "records", options),
+        OpenError::NotEmpty { .. } => raise(fault.to_string(), "not-empty", options),
     }
 }
 
-fn refused_by_store(fault: &StoreError, options: &StoreOptions) -> PyErr {
+pub(crate) fn refused_by_store(fault: &StoreError, options: &StoreOptions) -> PyErr {
     use StoreError as E;
     let kind = match fault {
         E::InUse { .. } => "in-use",

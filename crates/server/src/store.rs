@@ -94,6 +94,12 @@ pub enum OpenError {
         /// What is wrong.
         fault: casemate_engine::Damaged,
     },
+    /// Something is to be put into a store that holds something.
+    #[error("{folder} holds something already; move it away first")]
+    NotEmpty {
+        /// The folder.
+        folder: PathBuf,
+    },
 }
 
 impl StoreOptions {

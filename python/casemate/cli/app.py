@@ -62,7 +62,7 @@ ENTRIES = (
     Entry("config", "The configuration: casemate.toml and CASEMATE_… variables.", is_group=True),
     Entry("device", "Devices and their certificates.", is_group=True),
     Entry("user", "Users and their passwords.", is_group=True),
-    Entry("store", "What is kept on disk: look, verify, back up.", is_group=True),
+    Entry("store", "What is kept on disk: look, verify, back up, move.", is_group=True),
     Entry("role", "Roles of policy.toml, and who holds them.", is_group=True),
 )
 

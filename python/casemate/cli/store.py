@@ -1,9 +1,11 @@
-"""`casemate store`: looks at what a broker keeps, verifies it, writes it anew, and backs it up."""
+"""`casemate store`: looks at what a broker keeps, verifies it, backs it up and moves it."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -18,12 +20,13 @@ if TYPE_CHECKING:
 
 app: typer.Typer = typer.Typer(
     name="store",
-    help="What is kept on disk: look, verify, back up.",
+    help="What is kept on disk: look, verify, back up, move.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 _DAMAGED = 1
+_NOTHING_KEPT = 'nothing is kept: durability = "memory"'
 
 _Result = TypeVar("_Result")
 
@@ -169,6 +172,113 @@ def backup(
     )
 
 
+@app.command(short_help="Write all of it as JSON lines.")
+def export(
+    file: Annotated[Path, typer.Argument(help="A file that is not there yet; made with 0600.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write sessions, subscriptions, what waits and retained messages of a home as JSON lines.
+
+    For a look with other programs, or another store: "casemate store import" reads it. No broker
+    may serve the home meanwhile. The file has everything in plain, and only its owner may read it.
+    """
+    from casemate import files
+    from casemate.cli import portable
+    from casemate.errors import StoreError
+
+    place, opened = _open(_folder(home))
+    file = file.absolute()
+    if file.exists() or file.is_symlink():
+        raise WrongUsage(f"{file} is there already", hint="name a file that is not there yet")
+    beside = file.with_name(f".{file.name}.unfinished")
+    tally = portable.Tally()
+
+    def write() -> None:
+        descriptor = os.open(
+            beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, files.PRIVATE_MODE
+        )
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            os.fchmod(out.fileno(), files.PRIVATE_MODE)
+            portable.write(opened, out, tally)
+            out.flush()
+            os.fsync(out.fileno())
+        beside.rename(file)
+        files.sync_folder(file.parent)
+
+    try:
+        _work(write, lambda: f"written {tally.words()}")
+    except OSError as error:
+        raise StoreError(f"{file} cannot be written", cause=files.reason(error)) from error
+    finally:
+        beside.unlink(missing_ok=True)
+    console.answer(
+        {"from": str(place), "to": str(file), **asdict(tally)},
+        [f"exported   {tally.words()}, to {file}"],
+        as_json=as_json,
+    )
+
+
+@app.command("import", short_help="Make a store of JSON lines.")
+def import_(
+    file: Annotated[Path, typer.Argument(help="As export has written it.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the store of a home of what "casemate store export" has written.
+
+    The home has no store yet, or an empty one, and no broker serves it. All of the file is in the
+    store afterwards, or nothing. What no broker can have kept is refused with its line.
+    """
+    from casemate import config, files
+    from casemate.broker import is_served, keeping
+    from casemate.cli import portable
+    from casemate.errors import StoreError, StoreInUse
+
+    folder = _folder(home)
+    described = config.load(folder).store
+    if described.durability == "memory":
+        raise StoreError(_NOTHING_KEPT, hint='use durability = "disk" in [store]')
+    console.require_file(file)
+    if is_served(folder):
+        raise StoreInUse(f"a broker serves {folder}", hint="stop it first")
+    place = keeping.folder_of(described, folder)
+    _require_empty(place)
+    beside = place.with_name(f".{place.name}.unfinished")
+    shutil.rmtree(beside, ignore_errors=True)
+    tally = portable.Tally()
+
+    def read() -> None:
+        new = described.model_copy(update={"folder": beside})
+        filling = keeping.opened(new, folder).fill()
+        portable.read(file, filling, tally)
+        filling.finish()
+        shutil.rmtree(place, ignore_errors=True)
+        beside.rename(place)
+        files.sync_folder(place.parent)
+
+    try:
+        _work(read, lambda: f"read {tally.words()}")
+    except OSError as error:
+        raise StoreError(f"{place} cannot be made", cause=files.reason(error)) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    console.answer(
+        {"from": str(file.absolute()), "to": str(place), **asdict(tally)},
+        [f"imported   {tally.words()}, to {place}"],
+        as_json=as_json,
+    )
+
+
+def _require_empty(place: Path) -> None:
+    from casemate.errors import StoreError
+
+    # The lock is left where it is by a broker that ends.
+    held = [one.name for one in place.glob("*") if one.name != "lock"] if place.exists() else []
+    if held:
+        raise StoreError(f"{place} holds something already", hint="move it away first")
+
+
 def _folder(home: Path | None) -> Path:
     return console.open_home(home).path
 
@@ -181,9 +291,7 @@ def _described(folder: Path) -> tuple[Path, Store]:
 
     described = config.load(folder).store
     if described.durability == "memory":
-        raise StoreError(
-            'nothing is kept: durability = "memory"', hint='use durability = "disk" in [store]'
-        )
+        raise StoreError(_NOTHING_KEPT, hint='use durability = "disk" in [store]')
     place = keeping.folder_of(described, folder)
     if not place.exists():
         raise StoreError(

@@ -42,6 +42,8 @@ NEEDS = {
     "user remove": ["ada"],
     "role show": ["sensor"],
     "store backup": ["copy"],
+    "store export": ["lines"],
+    "store import": ["fleet.toml"],
 }
 HOMELESS = {"lab", "config schema", "man"}
 MAKES_A_HOME = {"init", "up"}
