@@ -41,9 +41,9 @@ pub(crate) use accepting::Door;
 /// Readiness events that one poll returns.
 const EVENTS: usize = 1024;
 
-/// The read buffer that all connections of a shard share, bytes. A larger one costs as much for each
-/// message, and lets those who flood hold the others up for longer.
-const BUFFER_BYTES: usize = 32 * 1024;
+/// The read buffer that all connections of a shard share, bytes. What a transport keeps before it can
+/// go on, such as a long ClientHello, stands in it too.
+const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Bytes that one turn reads before it looks at everything else again.
 const TURN_BYTES: usize = 2 * 1024 * 1024;

@@ -13,6 +13,10 @@ use crate::transport::{End, Flow, Plain, Tls, Transport};
 /// not make us hold much.
 const STRANGER_BYTES: usize = 17 * 1024;
 
+/// The most that is read of a plain connection at a time, bytes. More costs as much for each message,
+/// and lets those who flood hold the others up for longer.
+const PLAIN_BYTES: usize = 32 * 1024;
+
 /// Bytes of one read of TLS. What is not used when the engine halts is kept with the connection,
 /// so a read is smaller than the buffer.
 const TLS_BYTES: usize = 64 * 1024;
@@ -82,7 +86,7 @@ impl Worker {
         let limit = match connection.transport.tls() {
             _ if !connection.granted => STRANGER_BYTES,
             Some(_) => TLS_BYTES,
-            None => self.buffer.len(),
+            None => PLAIN_BYTES,
         };
         let end = self.buffer.len().min(kept + limit);
         let outcome = self.read_socket(id, kept, end);
