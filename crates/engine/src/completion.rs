@@ -42,6 +42,11 @@ impl Completions {
         number <= self.done
     }
 
+    /// True where a message of this shard is not complete yet.
+    pub fn are_open(&self) -> bool {
+        !self.open.is_empty() || !self.closing.is_empty()
+    }
+
     /// An entry of a session here must not leave before its message is complete.
     pub fn hold(&mut self, whole: Whole, session: SessionRef, entry: u64) {
         self.entries

@@ -63,6 +63,7 @@ pub use journal::{
     Awaited, Damaged, Kept, Scribe, StoredEntry, StoredFlight, StoredMessage, StoredSession,
     StoredSubscription, StoredWill,
 };
+pub use neighbour::is_receipt;
 pub use principal::{PeerCertificate, Principal, Secret};
 pub use settings::Settings;
 pub use shard::Shard;

@@ -7,6 +7,8 @@
 
 mod question;
 mod receive;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -469,6 +471,21 @@ impl Shard {
         }
     }
 
+    /// True where something here goes on when a neighbour says what has arrived; else that can
+    /// wait for the next turn.
+    pub fn awaits_neighbours(&self) -> bool {
+        let is_waiting = |peer: &Peer| {
+            let owes = !peer.owed.is_empty() || !peer.owed_apart.is_empty();
+            owes || peer.asking || !peer.held.is_empty() || !peer.askers.is_empty()
+        };
+        self.drain.is_some()
+            || !self.gated.is_empty()
+            || !self.blocked.is_empty()
+            || !self.own.is_empty()
+            || self.completions.are_open()
+            || self.peers.iter().any(is_waiting)
+    }
+
     /// True where a neighbour is to be told something at the end of the turn.
     pub(crate) fn has_staged(&self) -> bool {
         self.peers
@@ -543,6 +560,12 @@ impl Shard {
             }
         }
     }
+}
+
+/// True for a batch that says no more than which numbers have arrived: a shard that does not await
+/// its neighbours may read it later.
+pub fn is_receipt(batch: &[u8]) -> bool {
+    batch.len() == 1 + size_of::<u64>() && batch[0] == RECEIPT
 }
 
 /// Bits of all shards.

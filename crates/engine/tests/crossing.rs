@@ -208,3 +208,35 @@ fn messages_that_came_in_one_piece_wait_in_another_shard_for_who_is_away() {
         assert_eq!(found.len(), wanted, "{qos:?}: {found:?}");
     }
 }
+
+/// Goal: a shard says that it awaits its neighbours where, and only where, something goes on when
+/// they answer. Method: messages into a pipe that stands still: QoS 0, which nobody acknowledges;
+/// QoS 1, whose PUBACK waits; and more than there is room for.
+#[test]
+fn a_shard_awaits_its_neighbours_while_an_acknowledgement_or_room_depends_on_them() {
+    let settings = Settings {
+        pipe_bytes: 2_000,
+        packet_bytes_max: 1_000,
+        ..Settings::default()
+    };
+    let mut lab = Lab::with(settings, 2);
+    let reader = client_in(&mut lab, 1, Version::V311, "reader");
+    listen(&mut lab, reader, "a/#", Q1, "plain");
+    let writer = client_in(&mut lab, 0, Version::V311, "writer");
+    assert!(!lab.shard(0).awaits_neighbours());
+    lab.held_pipes = vec![(0, 1)];
+    lab.say(writer, &fresh("a/b", b"x", Q0, 0));
+    assert!(!lab.shard(0).awaits_neighbours(), "nobody is owed anything");
+    lab.say(writer, &fresh("a/b", b"x", Q1, 1));
+    assert!(lab.shard(0).awaits_neighbours(), "PUBACK waits");
+    lab.release_pipe(0, 1);
+    lab.expect_open(writer, &[puback(1)]);
+    assert!(!lab.shard(0).awaits_neighbours());
+    lab.held_pipes = vec![(0, 1)];
+    for _ in 0..3 {
+        lab.say(writer, &fresh("a/b", &[7; 900], Q0, 0));
+    }
+    assert!(lab.shard(0).awaits_neighbours(), "the third waits for room");
+    lab.release_pipe(0, 1);
+    assert!(!lab.shard(0).awaits_neighbours());
+}

@@ -13,7 +13,7 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::sync::Arc;
 use loom::thread;
 
-use mailbox::Mailbox;
+use mailbox::{Mailbox, Sleep};
 use sync::{Bell, Waker};
 
 /// What the mailbox is made of here.
@@ -21,7 +21,7 @@ mod sync {
     use std::io;
     use std::sync::PoisonError;
 
-    pub(crate) use loom::sync::atomic::{AtomicBool, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicU8, Ordering};
     pub(crate) use loom::sync::Mutex;
     use loom::sync::{Arc, Condvar, MutexGuard};
 
@@ -80,10 +80,10 @@ fn mailbox<L>() -> (Arc<Mailbox<L>>, Arc<Bell>) {
 }
 
 /// The loop of a shard's thread, reduced to its letters, until `wanted` of them have come.
-fn read<L>(mailbox: &Mailbox<L>, bell: &Bell, wanted: usize) -> Vec<L> {
+fn read<L>(mailbox: &Mailbox<L>, bell: &Bell, how: Sleep, wanted: usize) -> Vec<L> {
     let mut seen = Vec::new();
     while seen.len() < wanted {
-        let sleeps = mailbox.may_sleep();
+        let sleeps = mailbox.may_sleep(how);
         bell.poll(sleeps);
         if sleeps {
             mailbox.awake();
@@ -110,7 +110,7 @@ fn letters_arrive(senders: usize, letters: usize, preemptions: usize) {
                 })
             })
             .collect();
-        let seen = read(&mailbox, &bell, senders * letters);
+        let seen = read(&mailbox, &bell, Sleep::Light, senders * letters);
         for sender in 0..senders {
             let mine = seen.iter().filter(|(from, _)| *from == sender);
             assert!(mine.map(|(_, letter)| *letter).eq(0..letters), "{seen:?}");
@@ -130,6 +130,44 @@ fn no_letter_of_two_senders_sleeps_unseen() {
     letters_arrive(2, 2, 3);
 }
 
+/// Goal: who awaits an answer gets it even where it could wait, and who awaits none is still woken
+/// by what cannot. Method: as above; the last letter is the only one that may wake a sound sleeper.
+#[test]
+fn letters_that_can_wait_wake_whoever_waits_and_come_along_with_others() {
+    for (how, is_last_urgent) in [(Sleep::Light, false), (Sleep::Sound, true)] {
+        every_order(4, move || {
+            let (mailbox, bell) = mailbox();
+            let sender = {
+                let mailbox = Arc::clone(&mailbox);
+                thread::spawn(move || {
+                    mailbox.post_all(&mut vec![0, 1], true);
+                    mailbox.post_all(&mut vec![2], !is_last_urgent);
+                })
+            };
+            let seen = read(&mailbox, &bell, how, 3);
+            assert_eq!(seen, [0, 1, 2]);
+            sender.join().unwrap();
+        });
+    }
+}
+
+/// Goal: what can wait costs a sound sleeper nothing. Method: it sleeps before the letter comes.
+#[test]
+fn letters_that_can_wait_ring_no_bell_of_a_sound_sleeper() {
+    every_order(4, || {
+        let (mailbox, bell) = mailbox();
+        assert!(mailbox.may_sleep(Sleep::Sound));
+        let sender = {
+            let mailbox = Arc::clone(&mailbox);
+            thread::spawn(move || mailbox.post_all(&mut vec![7], true))
+        };
+        sender.join().unwrap();
+        assert!(!bell.has_rung());
+        assert!(!mailbox.may_sleep(Sleep::Sound), "the letter is there");
+        assert_eq!(read(&mailbox, &bell, Sleep::Light, 1), [7]);
+    });
+}
+
 /// Goal: a letter that comes while the mailbox closes is neither read nor kept. Method: letters
 /// hold an `Arc`; whichever came in time, none of its copies may be left in the end.
 #[test]
@@ -141,7 +179,7 @@ fn no_letter_outlives_its_mailbox() {
             let (mailbox, paper) = (Arc::clone(&mailbox), Arc::clone(&paper));
             thread::spawn(move || {
                 mailbox.post(Arc::clone(&paper));
-                mailbox.post(paper);
+                mailbox.post_all(&mut vec![paper], false);
             })
         };
         let mut letters = Vec::new();

@@ -3,7 +3,9 @@
 use std::num::NonZeroU64;
 
 use casemate_codec::Reason;
-use casemate_engine::{ConnectionId, Credentials, Effect, Input, Parcel, ShardIndex, Verdict};
+use casemate_engine::{
+    is_receipt, ConnectionId, Credentials, Effect, Input, Parcel, ShardIndex, Verdict,
+};
 
 use super::{InHand, Worker};
 use crate::admission::{Admission, Candidate, ProvenBy, Visit};
@@ -29,13 +31,8 @@ impl Worker {
             }
             Effect::HandOver { id, to, parcel } => self.hand_over(id, to, parcel),
             Effect::Forward { to, batch } => {
-                self.broker.post(
-                    to,
-                    Letter::Forwarded {
-                        from: self.index,
-                        batch,
-                    },
-                );
+                let (from, can_wait) = (self.index, is_receipt(&batch));
+                self.mail(to, Letter::Forwarded { from, batch }, can_wait);
             }
             Effect::Persist { seq, records } => match &mut self.line {
                 Some(line) => line.take(Batch { seq, records }),

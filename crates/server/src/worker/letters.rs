@@ -94,13 +94,26 @@ impl Worker {
             &mut self.effects,
         );
         self.settle();
-        self.broker.post(
-            from,
-            Letter::Drained {
-                to: self.index,
-                bytes: batch.len(),
-            },
-        );
+        let (to, bytes) = (self.index, batch.len());
+        self.mail(from, Letter::Drained { to, bytes }, true);
+    }
+
+    /// Puts a letter to a neighbour where the end of the turn finds it: one wake-up for all.
+    pub(super) fn mail(&mut self, to: ShardIndex, letter: Letter, can_wait: bool) {
+        if let Some(mail) = self.mail.get_mut(usize::from(to)) {
+            mail.letters.push(letter);
+            mail.is_urgent |= !can_wait;
+        }
+    }
+
+    /// Posts what the turn has for each neighbour.
+    pub(super) fn send_mail(&mut self) {
+        for (post, mail) in self.broker.posts.iter().zip(&mut self.mail) {
+            if !mail.letters.is_empty() {
+                let is_urgent = std::mem::take(&mut mail.is_urgent);
+                post.inbox.post_all(&mut mail.letters, !is_urgent);
+            }
+        }
     }
 
     /// Takes in a connection that belongs here.

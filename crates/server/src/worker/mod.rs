@@ -31,6 +31,7 @@ use crate::clock::wall_unix_ms;
 use crate::event::{Event, EventKind};
 use crate::inbox::Letter;
 use crate::lock::lock;
+use crate::mailbox::Sleep;
 use crate::slots::Slots;
 use crate::store::Line;
 use crate::token::{self, Source};
@@ -86,6 +87,8 @@ pub(crate) struct Worker {
     effects: Vec<Effect>,
     spare_effects: Vec<Effect>,
     letters: Vec<Letter>,
+    /// For each neighbour, what it gets at the end of the turn.
+    mail: Vec<Mail>,
     events: Vec<Event>,
     buffer: Box<[u8]>,
     /// The connection being read, and which part of `buffer` is not used yet.
@@ -102,6 +105,14 @@ pub(crate) struct Worker {
     again: bool,
     /// To the store, where there is one.
     line: Option<Line>,
+}
+
+/// Letters to one neighbour.
+#[derive(Default)]
+struct Mail {
+    letters: Vec<Letter>,
+    /// One of them says more than what has arrived.
+    is_urgent: bool,
 }
 
 /// What a shard begins with.
@@ -164,6 +175,7 @@ impl Worker {
             effects: Vec::new(),
             spare_effects: Vec::new(),
             letters: Vec::new(),
+            mail: broker.posts.iter().map(|_| Mail::default()).collect(),
             events: Vec::new(),
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             in_hand: None,
@@ -212,6 +224,8 @@ impl Worker {
         self.keep_deadlines();
         self.input(Input::TurnEnd);
         self.again = false;
+        // Before this shard writes: meanwhile the neighbours begin, and find it awake.
+        self.send_mail();
         self.write_dirty();
         if !self.events.is_empty() {
             self.broker.ring.append(&mut self.events);
@@ -225,7 +239,11 @@ impl Worker {
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let timeout_ms = self.timeout_ms();
         let inbox = &self.broker.posts[usize::from(self.index)].inbox;
-        let sleep = timeout_ms > 0 && inbox.may_sleep();
+        let how = match self.shard.awaits_neighbours() {
+            true => Sleep::Light,
+            false => Sleep::Sound,
+        };
+        let sleep = timeout_ms > 0 && inbox.may_sleep(how);
         let timeout = if sleep { timeout_ms } else { 0 };
         if sleep {
             lock(&self.broker.posts[usize::from(self.index)].counters)
