@@ -15,6 +15,8 @@ use crate::shard::Shard;
 pub(crate) const PUBACK: u8 = 0x40;
 pub(crate) const PUBREC: u8 = 0x50;
 const PUBREL: u8 = 0x62;
+/// What one takes that has nothing to say.
+const PUBACK_BYTES: usize = 4;
 const PUBCOMP: u8 = 0x70;
 
 /// What an acknowledgement depends on; the default depends on nothing.
@@ -69,7 +71,7 @@ pub(crate) struct Gated {
 impl Gated {
     /// True for the acknowledgement of a message or of a step of its exchange.
     pub fn is_of_message(&self) -> bool {
-        matches!(self.gate, Gate::Small { .. })
+        matches!(self.gate, Gate::Small { .. } | Gate::Pubacks(_))
     }
 }
 
@@ -81,6 +83,8 @@ pub(crate) enum Gate {
         id: PacketId,
         reason: Reason,
     },
+    /// The PUBACKs of a run of messages, which wait for the same.
+    Pubacks(Box<[u8]>),
     /// CONNACK; then the session's messages.
     Connack(Box<[u8]>),
     /// SUBACK; then the retained messages.
@@ -96,6 +100,16 @@ impl Gate {
             id,
             reason,
         }
+    }
+
+    /// Success for each of a run of messages.
+    pub fn pubacks(ids: impl Iterator<Item = PacketId>) -> Gate {
+        let count_max = ids.size_hint().1.unwrap_or(0);
+        let mut bytes = Vec::with_capacity(count_max * PUBACK_BYTES);
+        for id in ids {
+            write_success(PUBACK, id, &mut bytes);
+        }
+        Gate::Pubacks(bytes.into())
     }
 
     pub fn pubrec(id: PacketId, reason: Reason) -> Gate {
@@ -295,6 +309,13 @@ impl Shard {
                 if first == PUBACK || first == PUBCOMP || (first == PUBREC && reason.is_refusal()) {
                     connection.receiving = connection.receiving.saturating_sub(1);
                 }
+                self.mark_dirty(slot);
+            }
+            Gate::Pubacks(bytes) => {
+                out.extend_from_slice(&bytes);
+                // Cannot truncate: as many as were counted when they were received.
+                let count = (bytes.len() / PUBACK_BYTES) as u32;
+                connection.receiving = connection.receiving.saturating_sub(count);
                 self.mark_dirty(slot);
             }
             Gate::Unsuback(bytes) => {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use casemate_codec::{forwardable, PacketId, Publish, QoS, Reason, Version};
 
-use crate::acknowledge::{Stake, PUBACK, PUBREC};
+use crate::acknowledge::{Gate, Stake, PUBACK, PUBREC};
 use crate::connection::{Flow, Memo, Phase};
 use crate::door::Millis;
 use crate::event::{EventKind, Loss};
@@ -359,9 +359,12 @@ impl Shard {
         if stake == Stake::default() && self.acknowledge_at_once(slot, qos, run.packet_ids()) {
             return;
         }
-        for id in run.packet_ids() {
-            self.acknowledge_accepted(slot, qos, Some(id), stake);
+        if let Some(connection) = self.connection_mut(slot) {
+            // Cannot truncate: a run has no more messages than the client may have unacknowledged.
+            connection.receiving += run.count() as u32;
         }
+        // [MQTT-3.3.4-1] [MQTT-3.1.1 3.3.4-1] [MQTT-4.3.2-4] [MQTT-3.1.1 4.3.2-2]
+        self.acknowledge(slot, stake, Gate::pubacks(run.packet_ids()));
     }
 
     fn acknowledge_accepted(&mut self, slot: u32, qos: QoS, id: Option<PacketId>, stake: Stake) {

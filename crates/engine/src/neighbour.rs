@@ -88,6 +88,13 @@ pub(crate) struct Peer {
 impl Peer {
     /// True where a number of the stake is not confirmed.
     fn is_without(&self, stake: Stake) -> bool {
+        // As nearly always: what is asked about is all confirmed, or the first that is not.
+        match self.outstanding.front() {
+            Some(first) if (stake.first..=stake.last).contains(first) => return true,
+            Some(first) if *first < stake.first => {}
+            _ if self.deferred.is_empty() => return false,
+            _ => {}
+        }
         let place = self
             .outstanding
             .partition_point(|number| *number < stake.first);

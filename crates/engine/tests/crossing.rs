@@ -240,3 +240,44 @@ fn a_shard_awaits_its_neighbours_while_an_acknowledgement_or_room_depends_on_the
     lab.release_pipe(0, 1);
     assert!(!lab.shard(0).awaits_neighbours());
 }
+
+/// Goal: each message of a run is acknowledged, once, in order, and not before the other shard has
+/// it. Method: two runs of QoS 1 into a pipe that stands still; then as many as one may be owed.
+#[test]
+fn pubacks_of_a_run_wait_until_the_other_shard_has_it() {
+    for version in BOTH {
+        let mut lab = Lab::with(Settings::default(), 2);
+        let reader = client_in(&mut lab, 1, version, "reader");
+        listen(&mut lab, reader, "a/#", Q1, "plain");
+        let writer = client_in(&mut lab, 0, version, "writer");
+        let ids = |lab: &mut Lab| -> Vec<u16> {
+            let bytes = lab.take(writer);
+            packets(version, &bytes)
+                .into_iter()
+                .map(|packet| match packet {
+                    Packet::Puback(ack) => ack.packet_id.get(),
+                    other => panic!("{other:?}"),
+                })
+                .collect()
+        };
+        let run = |from: u16, to: u16| -> Vec<u8> {
+            (from..=to)
+                .flat_map(|number| bytes_of(version, &fresh("a/b", b"21.5", Q1, number)))
+                .collect()
+        };
+        lab.send(writer, &run(1, 1));
+        assert_eq!(ids(&mut lab), [1]);
+        lab.held_pipes = vec![(0, 1)];
+        lab.send(writer, &run(2, 50));
+        lab.send(writer, &run(51, 100));
+        assert!(ids(&mut lab).is_empty());
+        lab.release_pipe(0, 1);
+        assert_eq!(ids(&mut lab), (2..=100).collect::<Vec<u16>>());
+        assert_eq!(heard(&mut lab, (version, reader)).len(), 100);
+        // All of its room is there again.
+        let most = Settings::default().receive_max;
+        lab.send(writer, &run(1, most));
+        assert_eq!(ids(&mut lab), (1..=most).collect::<Vec<u16>>());
+        assert!(!lab.is_closed(writer));
+    }
+}
