@@ -74,6 +74,25 @@ def write_whole(path: Path, content: bytes, mode: int, *, lasting: bool = True) 
         raise HomeError(f"{path} cannot be written", cause=reason(error)) from error
 
 
+def overwrite(path: Path, content: bytes) -> None:
+    """Writes over a file of our own that is there; a reader may see a part of both.
+
+    Args:
+        path: The file.
+        content: All of it; it needs no room on the disk where it is not longer than before.
+
+    Raises:
+        HomeError: There is no such file, or it takes nothing.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.truncate()
+    except OSError as error:
+        raise HomeError(f"{path} cannot be written", cause=reason(error)) from error
+
+
 def sync_tree(folder: Path) -> None:
     """Makes everything in a folder durable, each file and each folder once.
 

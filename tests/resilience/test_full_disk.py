@@ -17,7 +17,7 @@ from casemate.client import Client
 from casemate.errors import Refused
 from casemate.home import Home
 from tests.resilience.trail import PATIENCE_S, House
-from tests.unit.python.commands import Running, casemate
+from tests.unit.python.commands import Running, casemate, running
 from tests.unit.python.test_reload import free_port
 
 SIZE_MIB = 64
@@ -147,3 +147,22 @@ async def require_all(away: Client, promised: set[bytes]) -> None:
         while not promised <= found:
             found.add((await anext(aiter(away.messages))).payload[:8].strip())
     assert found == promised
+
+
+async def test_a_home_on_the_full_disk_still_says_so(disk: Path) -> None:
+    """The status is on the same disk, which takes no new file any more."""
+    house = House.build(disk, free_port(), ["away", "finder"])
+    with house.served() as broker:
+        await asyncio.to_thread(broker.until, "listening")
+        async with house.ours("away", 5) as away:
+            await away.subscribe("load/#", qos=1)
+        async with house.ours("finder", 5) as finder:
+            filler = fill(disk)
+            first = asyncio.create_task(publish(finder, b"2"))
+            await asyncio.to_thread(broker.until, "ERROR store-full")
+            with running("status", "--watch", "--json", "--home", house.home) as watching:
+                await asyncio.to_thread(watching.until, '"is_full": true')
+                filler.unlink()
+                await asyncio.to_thread(watching.until, '"is_full": false')
+            async with asyncio.timeout(PATIENCE_S):
+                await first

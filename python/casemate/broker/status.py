@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -15,6 +16,10 @@ from casemate.errors import BrokerError, BrokerStopped, CasemateError, HomeError
 
 CLAIM_FILE = "broker.lock"
 STATUS_FILE = "status.json"
+
+_BLOCK_BYTES = 4_096
+_SPARE_BYTES = 512
+_READS = 3
 
 _CLAIM_S = 0.3
 """Time that somebody who only looks may hold the claim, in seconds."""
@@ -168,9 +173,16 @@ class Status:
         Raises:
             HomeError: The folder cannot be written.
         """
-        text = json.dumps(asdict(self), indent=1)
+        text = json.dumps(asdict(self), indent=1).encode()
+        # With room to grow, so that a later one fits into the same blocks of the disk.
+        text = text.ljust(-(-(len(text) + _SPARE_BYTES) // _BLOCK_BYTES) * _BLOCK_BYTES, b"\n")
         # A status of before a crash is nobody's: the claim beside it went with the process.
-        files.write_whole(home / STATUS_FILE, text.encode(), files.PRIVATE_MODE, lasting=False)
+        try:
+            files.write_whole(home / STATUS_FILE, text, files.PRIVATE_MODE, lasting=False)
+        except HomeError:
+            # A full disk takes no new file. Just then somebody must be told: what is there needs
+            # no room to be written over, and who reads it halfway reads it again.
+            files.overwrite(home / STATUS_FILE, text)
 
 
 class Claim:
@@ -249,7 +261,7 @@ def read_status(home: Path) -> Status:
         raise BrokerStopped(f"no broker serves {home}", hint=f'run "casemate run --home {home}"')
     path = home / STATUS_FILE
     try:
-        return _parsed(json.loads(files.read_bounded(path)))
+        return _parsed(_read(path))
     except FileNotFoundError as error:
         raise BrokerStopped(f"the broker of {home} is still starting") from error
     except (OSError, ValueError, TypeError, KeyError, CasemateError) as error:
@@ -268,6 +280,16 @@ def reachable(host: str) -> str:
 def remove_status(home: Path) -> None:
     """Removes the status of a broker that has stopped."""
     (home / STATUS_FILE).unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Reads the values; one that was being written over is read again."""
+    for _ in range(_READS - 1):
+        with contextlib.suppress(ValueError):
+            values: dict[str, Any] = json.loads(files.read_bounded(path))
+            return values
+    last: dict[str, Any] = json.loads(files.read_bounded(path))
+    return last
 
 
 def _parsed(values: dict[str, Any]) -> Status:

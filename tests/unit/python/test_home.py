@@ -32,6 +32,7 @@ from casemate.errors import (
     UnknownRole,
     WeakPassword,
 )
+from casemate.files import overwrite
 from casemate.home import Home
 
 SECRET = "correct-horse-battery-staple-7"
@@ -471,3 +472,18 @@ def test_a_home_that_nobody_would_look_for_waits_for_no_disk(
     Home.open(tmp_path / "home", lasting=False).add_device("t7", "sensor")
     assert [one for one in synced if " is " not in one] == []
     assert Home.open(tmp_path / "home").has_identity("t7")
+
+
+def test_a_file_is_written_over_only_where_it_is_there(tmp_path: Path) -> None:
+    file = tmp_path / "status"
+    with pytest.raises(HomeError, match="cannot be written"):
+        overwrite(file, b"new")
+    assert not file.exists()
+    file.write_bytes(b"what was there before")
+    file.chmod(0o600)
+    overwrite(file, b"new")
+    assert (file.read_bytes(), stat.S_IMODE(file.stat().st_mode)) == (b"new", 0o600)
+    (tmp_path / "link").symlink_to(file)
+    with pytest.raises(HomeError):
+        overwrite(tmp_path / "link", b"through a link")
+    assert file.read_bytes() == b"new"
