@@ -9,6 +9,8 @@
 
 mod chance;
 mod client;
+#[allow(dead_code, reason = "the tests of the store use the rest")]
+mod disk;
 mod feature;
 mod gate;
 mod history;

@@ -22,7 +22,7 @@ usage: plant [--seeds N] [--ticks N] [--jobs N] [--check] [NAME ...]
   NAME         plants only the faults whose file names begin like this";
 
 /// The crates that the copy consists of.
-const CRATES: [&str; 3] = ["codec", "engine", "sim"];
+const CRATES: [&str; 4] = ["codec", "engine", "sim", "store"];
 
 /// One fault as its file describes it.
 struct Fault {
