@@ -39,10 +39,11 @@ pub enum Feature {
     EmptyPayloads,
     Drain,
     Crash,
+    Disk,
 }
 
 /// All features, in the order of their bits.
-pub const ALL: [Feature; 32] = [
+pub const ALL: [Feature; 33] = [
     Feature::Shards,
     Feature::Hostile,
     Feature::Cuts,
@@ -75,6 +76,7 @@ pub const ALL: [Feature; 32] = [
     Feature::EmptyPayloads,
     Feature::Drain,
     Feature::Crash,
+    Feature::Disk,
 ];
 
 /// A set of features, printed and read as a hexadecimal mask.

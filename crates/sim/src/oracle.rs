@@ -303,7 +303,7 @@ impl Oracle {
             Reason::GrantedQoS2 => QoS::ExactlyOnce,
             // 3.x knows only one code for a refusal: also while the store keeps nothing.
             Reason::NotAuthorized | Reason::UnspecifiedError => {
-                let fails = self.plan.store_failures_permille > 0;
+                let fails = self.plan.store_fails();
                 ensure!(
                     fails && code != Reason::NotAuthorized || grants.contains(&None),
                     Denied,

@@ -1,6 +1,7 @@
 //! The plan: everything that is decided before a run begins.
 
 mod crash;
+mod disk;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use crate::stream::Weather;
 use crate::topic::TAILS_MAX;
 
 pub use crash::Crashes;
+pub use disk::DiskPlan;
 
 /// How often something answers late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +130,8 @@ pub struct Plan {
     pub tight: bool,
     /// How the process dies and comes again, if it does.
     pub crashes: Option<Crashes>,
+    /// The disk under the store, if it is the real one.
+    pub disk: Option<DiskPlan>,
 }
 
 /// Index of the person who looks at everything in the end; one for each tenant.
@@ -179,23 +183,16 @@ impl Plan {
                 .then(|| *chance.pick(&[None, Some("other.example:8883")])),
             tight,
             crashes: None,
+            disk: None,
         };
-        if plan.share_percent > 50 {
-            // Groups hear late of their members, who mostly have nothing else that matches.
-            plan.pipe_ms_max = 150;
-            plan.wide_percent = 0;
-            if chance.percent(50) {
-                plan.is_sparing = true;
-                plan.share_percent = 90;
-                plan.tails = 1;
-            }
-        }
+        plan.favour_shares(chance);
         match chance.below(100) {
             0..=15 => plan.flood(chance),
             16..=35 => plan.stream(chance),
             _ => {}
         }
         plan.crashes = Crashes::new(chance, &plan);
+        plan.disk = DiskPlan::new(chance, &plan);
         plan
     }
 
@@ -211,6 +208,20 @@ impl Plan {
         self.weather.capacity = 1 << 16;
         self.weather.piece_bytes_max = *chance.pick(&[0, 0, 1_000]);
         self.read_bytes_max = 1 << 18;
+    }
+
+    /// Makes more of groups, in runs that are about them.
+    fn favour_shares(&mut self, chance: &mut Chance) {
+        if self.share_percent > 50 {
+            // Groups hear late of their members, who mostly have nothing else that matches.
+            self.pipe_ms_max = 150;
+            self.wide_percent = 0;
+            if chance.percent(50) {
+                self.is_sparing = true;
+                self.share_percent = 90;
+                self.tails = 1;
+            }
+        }
     }
 
     /// Lets everybody send as much as they can through pipes that are slow and narrow.
@@ -237,6 +248,14 @@ impl Plan {
         }
         for persona in &mut self.personas {
             persona.habits.publish_percent = publish_percent;
+        }
+    }
+
+    /// True where the store may fail.
+    pub fn store_fails(&self) -> bool {
+        match &self.disk {
+            Some(disk) => disk.breaks(),
+            None => self.store_failures_permille > 0,
         }
     }
 

@@ -1,9 +1,12 @@
 //! The shell: drives the shards as the server does, and watches that they keep to their door.
 
+mod archive;
+mod commit;
 mod crash;
 mod effect;
 mod inbox;
 mod journal;
+mod line;
 mod link;
 mod pipe;
 mod store;
@@ -19,10 +22,14 @@ use casemate_engine::{
     Verdict,
 };
 
+use casemate_store::Answer;
+
 use crate::chance::Chance;
+use crate::history::Violation;
 use crate::plan::{Plan, Promptness};
 use crate::stream::Weather;
 
+use archive::Archive;
 use crash::Life;
 pub use crash::Wreck;
 use journal::Journal;
@@ -66,6 +73,12 @@ enum Item {
         payload: Vec<u8>,
         retain: bool,
     },
+    /// What has become of records, from the archive.
+    Kept {
+        answer: Answer,
+    },
+    StoreWorks,
+    Checkpoint,
     Drain,
     Leave,
     Stop {
@@ -81,6 +94,8 @@ pub enum Report {
         link: Option<usize>,
         event: Box<Event>,
     },
+    /// The archive keeps nothing any more, or all again.
+    Store { works: bool },
     /// A shard obeys a law.
     Obeys { shard: usize, epoch: u64 },
 }
@@ -102,6 +117,8 @@ struct Station {
     has_settled: bool,
     /// Ticks at one moment, which must not go on for ever.
     ticked: (Millis, u32),
+    /// When it hears the last of what the archive has told so far.
+    heard_at: Millis,
     /// Bytes handed over and taken away.
     received: u64,
     sent: u64,
@@ -122,6 +139,7 @@ impl Station {
             drains: false,
             has_settled: false,
             ticked: (0, 0),
+            heard_at: 0,
             received: 0,
             sent: 0,
         }
@@ -144,6 +162,7 @@ pub struct Shell {
     /// Those whose broker end or client end still lives.
     pub live: Vec<usize>,
     journal: Journal,
+    archive: Option<Archive>,
     /// For the world, which empties it.
     pub reports: Vec<Report>,
     /// Inputs handled.
@@ -153,7 +172,14 @@ pub struct Shell {
 
 impl Shell {
     /// Shards with empty tables.
-    pub fn new(plan: &Arc<Plan>, policy: &Arc<Policy>, chance: &mut Chance) -> Shell {
+    ///
+    /// # Errors
+    /// There is no store.
+    pub fn new(
+        plan: &Arc<Plan>,
+        policy: &Arc<Policy>,
+        chance: &mut Chance,
+    ) -> Result<Shell, Violation> {
         let seeds = [chance.bits(), chance.bits(), chance.bits(), chance.bits()];
         let settings = Arc::new(Settings {
             // Half of all runs, without another throw of the dice.
@@ -171,17 +197,27 @@ impl Shell {
             links: Vec::new(),
             live: Vec::new(),
             journal: Journal::new(settings.journal),
+            archive: match &plan.disk {
+                Some(disk) => Some(Archive::new(disk, seeds[1])?),
+                None => None,
+            },
             settings,
             reports: Vec::new(),
             turns: 0,
             life: Life::default(),
         };
-        shell.raise(plan.shards, seeds, policy, 0);
-        shell
+        shell.raise(plan.shards, seeds, policy, 0)?;
+        Ok(shell)
     }
 
     /// Makes empty shards, and pipes between them.
-    fn raise(&mut self, count: usize, seeds: [u64; 4], policy: &Arc<Policy>, now: Millis) {
+    fn raise(
+        &mut self,
+        count: usize,
+        seeds: [u64; 4],
+        policy: &Arc<Policy>,
+        now: Millis,
+    ) -> Result<(), Violation> {
         let plan = &self.plan;
         let station = |index: usize| {
             let place = Place {
@@ -191,12 +227,19 @@ impl Shell {
             };
             let settings = Arc::clone(&self.settings);
             let shard = Shard::new(settings, place, Arc::clone(policy), now);
-            let store = Store::new(plan.store, plan.store_failures_permille);
+            let mut store = Store::new(plan.store, plan.store_failures_permille);
+            if plan.disk.is_some() {
+                store.archive();
+            }
             Station::new(shard, store)
         };
         let pipe = Pipe::new(plan.pipe_ms_max, plan.pipe_stands_permille, &plan.settings);
         self.stations = (0..count).map(station).collect();
         self.pipes = vec![vec![pipe; count]; count];
+        match &mut self.archive {
+            Some(archive) => archive.open(count),
+            None => Ok(()),
+        }
     }
 
     /// How many shards there are; none while no process lives.
@@ -351,7 +394,8 @@ impl Shell {
     pub fn is_idle(&self) -> bool {
         let quiet =
             |station: &Station| station.inbox.is_empty() && station.store.next_at().is_none();
-        self.stations.iter().all(quiet) && self.piped() == 0
+        let archived = self.archive.as_ref().is_none_or(Archive::is_idle);
+        self.stations.iter().all(quiet) && self.piped() == 0 && archived
     }
 
     /// The store, the gate and the pipes answer at once from now on.
@@ -361,6 +405,7 @@ impl Shell {
         for station in &mut self.stations {
             station.store.heal(now);
         }
+        self.heal_archive(now);
         for pipe in self.pipes.iter_mut().flatten() {
             pipe.heal();
         }

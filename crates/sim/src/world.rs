@@ -3,6 +3,7 @@
 mod crash;
 mod drain;
 mod ending;
+mod rot;
 mod watch;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ enum Actor {
     Client(usize),
     Hostile(usize),
     Operator,
+    Committer,
     /// Whoever starts the next process.
     Starter,
 }
@@ -65,7 +67,7 @@ impl World {
         let plan = Arc::new(plan);
         let law = Law::new(&mut chance, plan.shards);
         let policy = law.policy()?;
-        let shell = Shell::new(&plan, &policy, &mut chance);
+        let shell = Shell::new(&plan, &policy, &mut chance)?;
         let clients = plan.personas.iter().enumerate();
         let clients =
             clients.map(|(index, persona)| Client::new(index, persona.clone(), Arc::clone(&plan)));
@@ -106,7 +108,8 @@ impl World {
         while self.ticks < ticks || self.shell.is_down() {
             self.step()?;
         }
-        self.end()
+        self.end()?;
+        self.rot()
     }
 
     /// What everybody needs while acting.
@@ -154,6 +157,7 @@ impl World {
     /// Everybody with the moment at which they are due.
     fn due(&self) -> Vec<(Millis, Actor)> {
         let mut due = Vec::new();
+        due.extend(self.shell.commit_at().map(|at| (at, Actor::Committer)));
         due.extend(self.shell.up_at().map(|at| (at, Actor::Starter)));
         for shard in 0..self.shell.shards() {
             due.extend(
@@ -185,6 +189,14 @@ impl World {
                 match dies {
                     true => self.crash(),
                     false => self.check_journal(),
+                }
+            }
+            Actor::Committer => {
+                let dies = self.is_doomed();
+                self.shell.commit(self.now, &mut self.chance, dies)?;
+                match dies {
+                    true => self.crash(),
+                    false => Ok(()),
                 }
             }
             Actor::Starter => self.start(),

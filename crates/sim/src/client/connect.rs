@@ -371,7 +371,7 @@ impl Client {
             None => false,
             Some(message) => scene.oracle.may_publish(message, scene.now) != Answer::Always,
         };
-        let store_fails = self.plan.store_failures_permille > 0;
+        let store_fails = self.plan.store_fails();
         let until = self
             .link
             .and_then(|link| scene.shell.links[link].proven_until);

@@ -440,7 +440,7 @@ impl Client {
             Integrity,
             "client {index} was sent to {named:?} with {reason:?}"
         );
-        let store_fails = self.plan.store_failures_permille > 0;
+        let store_fails = self.plan.store_fails();
         let expected = match reason {
             Reason::SessionTakenOver
             | Reason::KeepAliveTimeout

@@ -17,6 +17,8 @@
 //! - A will whose publication was not durable everywhere is published again, or is lost in part
 //!   (docs/decisions/0041-a-journal-of-changes.md).
 
+use std::collections::BTreeSet;
+
 use casemate_codec::QoS;
 use casemate_engine::Millis;
 
@@ -33,10 +35,12 @@ impl Oracle {
     /// The process has died, and each link has been told what that means for its end.
     pub fn crashed(&mut self, wreck: Wreck, links: &[Link]) {
         self.crashes.push(wreck);
+        let mut open = BTreeSet::new();
         for message in &mut self.messages {
             // Who sends it again sends it to shards that count anew.
             if message.fate == Fate::Open {
                 message.issued = None;
+                open.insert(message.serial);
             }
         }
         for session in &mut self.sessions {
@@ -46,6 +50,10 @@ impl Oracle {
                 session.died_at.push(wreck.up_at);
             }
             session.stored.clear();
+            // What is sent again comes behind what its author had not sent in vain.
+            session
+                .order
+                .retain(|(.., qos), last| *qos == QoS::ExactlyOnce || !open.contains(last));
             for flight in session.flights.values_mut() {
                 flight.answered |= flight.qos == QoS::AtLeastOnce;
             }

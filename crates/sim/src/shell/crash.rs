@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use casemate_engine::policy::Policy;
-use casemate_engine::Millis;
+use casemate_engine::{Input, Millis};
 
 use super::store::Batch;
 use super::{Shell, Side, Station};
@@ -40,6 +40,8 @@ pub struct Wreck {
     pub up_at: Millis,
     /// All that shards have asked to persist before this is durable.
     pub safe_until: Millis,
+    /// Batches that are durable although nobody has heard so.
+    pub survivors: usize,
 }
 
 impl Shell {
@@ -89,7 +91,10 @@ impl Shell {
         gone_ms: Millis,
     ) -> Result<Wreck, Violation> {
         let up_at = now + gone_ms;
-        let safe_until = self.lose_batches(now, chance)?;
+        let (safe_until, survivors) = match self.archive.is_some() {
+            true => self.lose_power(now, chance)?,
+            false => self.lose_batches(now, chance)?,
+        };
         let survived = self.seqs(|store| store.persisted);
         let kept_nothing = |station: &Station| station.store.persisted == 0;
         let none_kept = self.stations.iter().any(kept_nothing);
@@ -120,17 +125,23 @@ impl Shell {
             at: now,
             up_at,
             safe_until,
+            survivors,
         })
     }
 
     /// Makes some of what is under way durable, in an order that keeps each shard's own.
-    fn lose_batches(&mut self, now: Millis, chance: &mut Chance) -> Result<Millis, Violation> {
-        let mut safe_until = now;
+    fn lose_batches(
+        &mut self,
+        now: Millis,
+        chance: &mut Chance,
+    ) -> Result<(Millis, usize), Violation> {
+        let (mut safe_until, mut count) = (now, 0);
         let mut piles: Vec<Vec<Batch>> = Vec::new();
         for station in &mut self.stations {
             let kept = chance.index(station.store.unanswered().count() + 1);
             let (survivors, safe) = station.store.die(now, kept);
             safe_until = safe_until.min(safe);
+            count += survivors.len();
             piles.push(survivors.into_iter().rev().collect());
         }
         piles.retain(|pile| !pile.is_empty());
@@ -141,11 +152,19 @@ impl Shell {
             }
             piles.retain(|pile| !pile.is_empty());
         }
-        Ok(safe_until)
+        Ok((safe_until, count))
     }
 
     /// Another process goes on with what was durable.
-    pub fn rise(&mut self, now: Millis, shards: usize, policy: &Arc<Policy>) {
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn rise(
+        &mut self,
+        now: Millis,
+        shards: usize,
+        policy: &Arc<Policy>,
+    ) -> Result<(), Violation> {
         let kept = self.journal.kept();
         self.life.process += 1;
         self.life.fuse = None;
@@ -155,9 +174,36 @@ impl Shell {
             // Nothing was kept, and nobody knows any more what they were.
             seed.rotate_left(self.life.process)
         }));
-        self.raise(shards, seeds, policy, now);
+        self.raise(shards, seeds, policy, now)?;
         for station in &mut self.stations {
             station.shard.restore(&kept, now);
         }
+        Ok(())
+    }
+
+    /// The disk rots, and another process starts with what is left of it.
+    ///
+    /// # Errors
+    /// It does not start, loses something in silence, or reads what nobody wrote.
+    pub fn rise_rotten(
+        &mut self,
+        now: Millis,
+        chance: &mut Chance,
+        shards: usize,
+        policy: &Arc<Policy>,
+    ) -> Result<(), Violation> {
+        let rotten = match &mut self.archive {
+            Some(archive) => archive.rot(chance)?,
+            None => None,
+        };
+        if let Some(kept) = rotten {
+            self.journal.replace(kept);
+        }
+        self.rise(now, shards, policy)?;
+        for shard in 0..self.stations.len() {
+            self.handle(shard, now, chance, Input::Tick)?;
+            self.handle(shard, now, chance, Input::TurnEnd)?;
+        }
+        Ok(())
     }
 }

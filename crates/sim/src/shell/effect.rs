@@ -61,7 +61,7 @@ impl Shell {
                     records,
                     asked_at,
                 };
-                self.stations[shard].store.ask(now, chance, batch)
+                self.persist(shard, now, chance, batch)
             }
             Effect::Flush { id } => {
                 let link = self.expect_seated(shard, id, "Flush")?;
@@ -74,7 +74,7 @@ impl Shell {
                 self.tell(shard, event);
                 Ok(())
             }
-            Effect::Checkpointed => self.journal.is_anew(),
+            Effect::Checkpointed => self.checkpointed(now, chance),
             Effect::Settled => self.settled(shard),
             Effect::PolicyInForce { epoch } => {
                 self.reports.push(Report::Obeys { shard, epoch });

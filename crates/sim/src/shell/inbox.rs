@@ -116,6 +116,12 @@ impl Shell {
                 let server_reference = self.plan.drain.flatten();
                 self.handle(shard, now, chance, Input::Drain { server_reference })
             }
+            Item::Kept { answer } => self.hear(shard, now, chance, answer),
+            Item::StoreWorks => {
+                self.store_works(shard, now, chance);
+                Ok(())
+            }
+            Item::Checkpoint => self.handle(shard, now, chance, Input::Checkpoint),
             Item::Leave => self.handle(shard, now, chance, Input::Leave),
             Item::Stop { reason } => self.handle(shard, now, chance, Input::Stop { reason }),
             // The others are no orders: `take_item` has taken them.

@@ -60,6 +60,26 @@ impl Journal {
         kept
     }
 
+    /// The log was read again from the first record on.
+    ///
+    /// # Errors
+    /// It amounts to something else than what was written to it.
+    pub fn check_read(&self, mut read: Kept) -> Result<(), Violation> {
+        read.finish();
+        match self.kept().difference(&read) {
+            None => Ok(()),
+            Some(words) => {
+                let words = format!("what was written and what is read: {words}");
+                Err(Violation::new(Invariant::Journal, words))
+            }
+        }
+    }
+
+    /// This is left, whatever was written.
+    pub fn replace(&mut self, kept: Kept) {
+        self.kept = kept;
+    }
+
     /// True where the engine writes records.
     pub fn is_kept(&self) -> bool {
         self.is_kept
@@ -71,12 +91,21 @@ impl Journal {
     /// One does not read.
     pub fn append(&mut self, batches: &[Batch]) -> Result<(), Violation> {
         for batch in batches {
-            take(&mut self.kept, &batch.records)?;
-            if let Some((anew, _)) = &mut self.anew {
-                take(anew, &batch.records)?;
-            }
+            self.append_records(&batch.records)?;
         }
         Ok(())
+    }
+
+    /// The records of one batch have become durable.
+    ///
+    /// # Errors
+    /// They do not read.
+    pub fn append_records(&mut self, records: &[u8]) -> Result<(), Violation> {
+        take(&mut self.kept, records)?;
+        match &mut self.anew {
+            Some((anew, _)) => take(anew, records),
+            None => Ok(()),
+        }
     }
 
     /// Compares what was written, `unanswered` being what is not durable yet, with what is held.

@@ -42,6 +42,8 @@ pub struct Store {
     pub issued: u64,
     /// The newest `seq` that is durable.
     pub persisted: u64,
+    /// An archive answers.
+    is_archived: bool,
     /// Since when something has failed that is not durable yet.
     failed_since: Option<Millis>,
 }
@@ -57,7 +59,30 @@ impl Store {
             stalled_until: 0,
             issued: 0,
             persisted: 0,
+            is_archived: false,
             failed_since: None,
+        }
+    }
+
+    /// Says that an archive answers, by [`Store::kept`] and [`Store::failed`].
+    pub fn archive(&mut self) {
+        self.is_archived = true;
+    }
+
+    /// All up to `seq` has become durable.
+    pub fn kept(&mut self, seq: u64) {
+        self.persisted = seq;
+        self.failed_since = None;
+        while self.waiting.front().is_some_and(|(_, it)| it.seq <= seq) {
+            self.waiting.pop_front();
+        }
+    }
+
+    /// The shard hears that what it asked for first has failed.
+    pub fn failed(&mut self, seq: u64) {
+        while self.waiting.front().is_some_and(|(_, it)| it.seq <= seq) {
+            let asked_at = self.waiting.pop_front().map(|(_, it)| it.asked_at);
+            self.failed_since = self.failed_since.or(asked_at);
         }
     }
 
@@ -74,6 +99,10 @@ impl Store {
             self.issued
         );
         self.issued = seq;
+        if self.is_archived {
+            self.waiting.push_back((Millis::MAX, batch));
+            return Ok(());
+        }
         let at = match self.promptness {
             Promptness::AtOnce => now,
             Promptness::Late(most_ms) => now + chance.between(0, most_ms),
@@ -115,6 +144,14 @@ impl Store {
         Some(Answer::Persisted(ready))
     }
 
+    /// The disk has given back what nobody knew to be durable; what has failed before may be among
+    /// it, and makes nothing else durable.
+    pub fn survive(&mut self, seq: u64) {
+        if self.waiting.front().is_some_and(|(_, it)| it.seq <= seq) {
+            self.kept(seq);
+        }
+    }
+
     /// The process dies: so many of what was under way, oldest first, are durable all the same.
     /// All that was asked for before the moment that is returned is durable.
     pub fn die(&mut self, now: Millis, kept: usize) -> (Vec<Batch>, Millis) {
@@ -136,6 +173,9 @@ impl Store {
 
     /// Answers at once and without failure from now on.
     pub fn heal(&mut self, now: Millis) {
+        if self.is_archived {
+            return;
+        }
         self.promptness = Promptness::AtOnce;
         self.failures_permille = 0;
         self.last_at = now;

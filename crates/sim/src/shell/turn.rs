@@ -68,7 +68,8 @@ impl Shell {
         for shard in 0..self.stations.len() {
             self.handle(shard, now, chance, Input::TurnEnd)?;
         }
-        if self.turns.is_multiple_of(CHECKPOINT_TURNS)
+        if self.archive.is_none()
+            && self.turns.is_multiple_of(CHECKPOINT_TURNS)
             && self.journal.begin_anew(self.stations.len())
         {
             for shard in 0..self.stations.len() {

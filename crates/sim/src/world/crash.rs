@@ -2,6 +2,7 @@
 
 use super::World;
 use crate::history::Violation;
+use crate::shell::Wreck;
 
 impl World {
     /// Decides whether the process dies in this turn.
@@ -24,8 +25,12 @@ impl World {
         self.look()?;
         let gone_ms = self.chance.between(0, gone_ms_max);
         let wreck = self.shell.die(self.now, &mut self.chance, gone_ms)?;
-        self.history
-            .note(self.now, || format!("the process dies: {wreck:?}"));
+        self.history.note(self.now, || {
+            let Wreck {
+                up_at, survivors, ..
+            } = wreck;
+            format!("the process dies until {up_at} ms; {survivors} unheard batches are durable")
+        });
         self.oracle.crashed(wreck, &self.shell.links);
         self.deaths += 1;
         Ok(())
@@ -40,7 +45,7 @@ impl World {
             format!("another process starts, of {shards} shards")
         });
         let policy = self.oracle.law.policy()?;
-        self.shell.rise(self.now, shards, &policy);
+        self.shell.rise(self.now, shards, &policy)?;
         self.oracle.law.begin(self.now, shards);
         self.shell.check_journal(self.now, &mut self.chance)
     }

@@ -22,6 +22,10 @@ impl World {
             let now = self.now;
             self.history.note(now, || format!("{report:?}"));
             match report {
+                Report::Store { works } => self.history.note(now, || {
+                    let how = if works { "works again" } else { "fails" };
+                    format!("the store {how}")
+                }),
                 Report::Obeys { shard, epoch } => self.oracle.law.obeyed(now, shard, epoch)?,
                 Report::Told { link, event } => {
                     self.told(link, &event.kind)?;
