@@ -568,6 +568,8 @@ def run_load(
     retain: bool = False,
     topic_alias: bool = False,
     properties: bool = False,
+    lasting_s: int | None = None,
+    left_behind: bool = False,
     inflight_max: int = 20,
     topic: str = ...,
     topics_per_publisher: int = 1,

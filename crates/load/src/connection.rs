@@ -28,7 +28,7 @@ pub(crate) enum Role {
     Publish(u32),
     /// A subscriber.
     Listen(Listening),
-    /// To connect and leave.
+    /// To connect, which discards the session of that name, and leave.
     Storm,
 }
 
@@ -56,12 +56,15 @@ pub(crate) struct Connection {
 /// A client as MQTT sees it.
 pub(crate) struct Client {
     version: Version,
+    number: u64,
     role: Role,
     phase: Phase,
     subscribe_qos: QoS,
     publish_qos: QoS,
     needs_alias: bool,
     retains: bool,
+    /// Its session outlives the connection.
+    lasts: bool,
     packet_bytes_max: u32,
     queue: Queue,
     /// The beginning of a packet.
@@ -91,11 +94,17 @@ impl Connection {
         let target = &plan.target;
         let mut queue = Queue::default();
         let id = format!("{}{number}", target.client_id);
+        let lasting = plan.lasting.filter(|_| matches!(role, Role::Listen(_)));
+        let is_modern = target.version == Version::V5;
         let connect = Packet::Connect(Connect {
             version: target.version,
-            clean_start: true,
+            // Before 5.0 one flag says both that a session begins anew and that it ends.
+            clean_start: lasting.is_none() || is_modern,
             keep_alive_s: target.keep_alive_s,
-            properties: ConnectProperties::default(),
+            properties: ConnectProperties {
+                session_expiry_s: lasting.filter(|_| is_modern).map(|one| one.expiry_s),
+                ..ConnectProperties::default()
+            },
             client_id: &id,
             will: None,
             username: target.username.as_deref(),
@@ -122,12 +131,14 @@ impl Connection {
             transport,
             client: Client {
                 version: target.version,
+                number,
                 role,
                 phase: Phase::Greeting,
                 subscribe_qos: plan.subscribe_qos,
                 publish_qos: plan.publish_qos,
                 needs_alias: plan.topic_alias,
                 retains: plan.retain,
+                lasts: lasting.is_some(),
                 // A payload is far below 2^32.
                 packet_bytes_max: (plan.payload_bytes + OVERHEAD_BYTES_MAX) as u32,
                 queue,
@@ -366,7 +377,19 @@ impl Client {
         if connack.reason != Reason::Success {
             return Err(Fault::Refused(connack.reason));
         }
+        if self.lasts && connack.session_present {
+            // What it still owes that session would be taken for harm.
+            return Err(Fault::Unable(
+                "has kept a session of this client id; take another one for the run",
+            ));
+        }
         let offered = &connack.properties;
+        if self.lasts && offered.session_expiry_s == Some(0) {
+            return Err(Fault::Unable("keeps no session beyond its connection"));
+        }
+        if self.lasts {
+            books.sessions.push(self.number);
+        }
         if let Some(keep_alive_s) = offered.server_keep_alive_s {
             self.keep_alive_s = keep_alive_s;
         }

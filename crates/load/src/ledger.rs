@@ -34,6 +34,8 @@ pub(crate) struct Ledger {
     expected_qos: QoS,
     pub window: Window,
     pub standing: Standing,
+    /// Clients whose sessions began in this run and outlive their connections.
+    pub sessions: Vec<u64>,
     pub duplicated: u64,
     pub reordered: u64,
     pub misrouted: u64,
@@ -66,6 +68,7 @@ impl Ledger {
                 to_ns: u64::MAX,
             },
             standing: Standing::default(),
+            sessions: Vec::new(),
             duplicated: 0,
             reordered: 0,
             misrouted: 0,

@@ -12,13 +12,15 @@
 //!    message costs a copy and no allocation. `ledger` sees each delivery: whose it was, whether
 //!    one is missing, came twice or out of order (`arrival`), and how late it was (`histogram`).
 //! 5. [`run`] goes through the phases (connect, warm up, measure, drain, leave) and tells a
-//!    [`Watcher`] ten times a second how it stands; the [`Report`] is what came of it.
+//!    [`Watcher`] ten times a second how it stands; the [`Report`] is what came of it. `discard`
+//!    takes back the sessions that would outlive it.
 //!
 //! Nothing a broker sends is trusted: packets are decoded strictly, and what is malformed, too
 //! large or out of turn ends the run with a sentence that says so.
 
 mod arrival;
 mod connection;
+mod discard;
 mod error;
 mod header;
 mod histogram;
@@ -36,5 +38,5 @@ mod websocket;
 
 pub use error::{LoadError, PlanError};
 pub use phases::run;
-pub use plan::{Door, Identity, Pace, Plan, Secret, Shape, Target, Tls, STAMP_BYTES};
+pub use plan::{Door, Identity, Lasting, Pace, Plan, Secret, Shape, Target, Tls, STAMP_BYTES};
 pub use report::{Distribution, Moment, Report, Standing, Watcher};

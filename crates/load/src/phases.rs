@@ -7,6 +7,7 @@ use std::time::Duration;
 use casemate_codec::QoS;
 
 use crate::connection::Role;
+use crate::discard::discard;
 use crate::layout::{Layout, Task};
 use crate::ledger::{Ledger, Window};
 use crate::pool::Pool;
@@ -88,6 +89,25 @@ impl<'a> Run<'a> {
     }
 
     fn carry_out(mut self) -> Result<Report, LoadError> {
+        let outcome = self.go_through();
+        // After a failure too: whatever ended the run, the broker is left as it was.
+        let hurried = outcome.is_err() || self.ended_early;
+        let left = discard(
+            self.plan,
+            &mut self.pool,
+            &mut self.books,
+            self.watcher,
+            hurried,
+        );
+        Ok(Report {
+            failed: left.count,
+            first_failure: left.first_failure,
+            ..outcome?
+        })
+    }
+
+    /// From the first connection to the goodbye of everybody.
+    fn go_through(&mut self) -> Result<Report, LoadError> {
         self.connect()?;
         let setup = Duration::from_nanos(self.books.now_ns());
         let start_ns = self.books.now_ns();
@@ -281,8 +301,8 @@ impl<'a> Run<'a> {
         standing
     }
 
-    fn report(self, setup: Duration, measured: Duration, from: Standing, to: Standing) -> Report {
-        let books = self.books;
+    fn report(&self, setup: Duration, measured: Duration, from: Standing, to: Standing) -> Report {
+        let books = &self.books;
         let now_ns = books.now_ns();
         let expected = books.expected();
         let publishers = &books.publishers;

@@ -49,6 +49,8 @@ pub struct Plan {
     pub topic_alias: bool,
     /// Send an expiry, a content type and a user property with each message (5.0).
     pub properties: bool,
+    /// Let the sessions of subscribers outlive their connections; else each ends with its own.
+    pub lasting: Option<Lasting>,
     /// Messages of QoS 1 and 2 that one publisher may have unacknowledged.
     pub inflight_max: u16,
     /// What all topics begin with.
@@ -132,6 +134,17 @@ pub struct Door {
     pub host: String,
     /// Path, beginning with a slash.
     pub path: String,
+}
+
+/// Sessions that outlive their connections, so that a broker must keep what it owes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lasting {
+    /// How long, in seconds, at least 1. Before 5.0 no client can say that: there a session lasts
+    /// as long as the broker likes.
+    pub expiry_s: u32,
+    /// Leave them behind; else each is discarded at the end by one more connection, so that the
+    /// broker is left as it was.
+    pub left_behind: bool,
 }
 
 /// Who publishes what to whom.
@@ -274,6 +287,7 @@ impl Plan {
                 )));
             }
         }
+        self.check_lasting()?;
         self.check_messages()?;
         self.check_pace()?;
         let total = [self.warm_up, self.measured, self.grace, self.setup_max];
@@ -300,6 +314,21 @@ impl Plan {
             Shape::Pairs { pairs } => pairs == 0,
             Shape::Connects { connections } | Shape::Idle { connections } => connections == 0,
         }
+    }
+
+    fn check_lasting(&self) -> Result<(), PlanError> {
+        let Some(lasting) = self.lasting else {
+            return Ok(());
+        };
+        if matches!(self.shape, Shape::Connects { .. }) {
+            let says = "a storm has no subscribers whose sessions could last";
+            return Err(PlanError(says.to_owned()));
+        }
+        if lasting.expiry_s == 0 {
+            let says = "a session that lasts does so for a second at least";
+            return Err(PlanError(says.to_owned()));
+        }
+        Ok(())
     }
 
     fn check_messages(&self) -> Result<(), PlanError> {
@@ -379,6 +408,7 @@ pub(crate) mod tests {
             retain: false,
             topic_alias: false,
             properties: false,
+            lasting: None,
             inflight_max: 20,
             topic: "bench".to_owned(),
             topics_per_publisher: 1,
@@ -390,6 +420,14 @@ pub(crate) mod tests {
             setup_max: Duration::from_secs(1),
             messages_max: 1_000,
         }
+    }
+
+    fn lasting(expiry_s: u32) -> Option<Lasting> {
+        let left_behind = false;
+        Some(Lasting {
+            expiry_s,
+            left_behind,
+        })
     }
 
     fn refused(change: impl FnOnce(&mut Plan)) -> String {
@@ -409,6 +447,8 @@ pub(crate) mod tests {
             }),
             ""
         );
+        assert_eq!(refused(|plan| plan.lasting = lasting(1)), "");
+        assert_eq!(refused(|plan| plan.lasting = lasting(u32::MAX)), "");
         // A storm holds few of its connections at a time.
         assert_eq!(
             refused(|plan| plan.shape = Shape::Connects {
@@ -423,7 +463,7 @@ pub(crate) mod tests {
     fn what_has_no_bound_or_no_sense_is_refused_and_named() {
         let (publishers, subscribers) = (2, 3);
         type Change = fn(&mut Plan);
-        let table: [(&str, Change); 14] = [
+        let table: [(&str, Change); 16] = [
             ("payload", |plan| plan.payload_bytes = 15),
             ("2 GiB", |plan| {
                 plan.payload_bytes = 100_000_000;
@@ -446,6 +486,11 @@ pub(crate) mod tests {
             ("topic", |plan| plan.topic = "a/#".to_owned()),
             ("topics", |plan| plan.topics_per_publisher = 0),
             ("topics", |plan| plan.topics_per_publisher = 2_000_001),
+            ("second", |plan| plan.lasting = lasting(0)),
+            ("storm", |plan| {
+                plan.lasting = lasting(60);
+                plan.shape = Shape::Connects { connections: 1 };
+            }),
             ("day", |plan| plan.measured = Duration::from_secs(86_401)),
         ];
         for (word, change) in table {

@@ -20,6 +20,8 @@ pub enum Moment {
     Ends,
     /// Nothing is published any more; what is under way may still arrive.
     Draining,
+    /// Everybody has left, and the sessions that would stay are taken back.
+    Discarding,
 }
 
 /// How a run stands.
@@ -95,7 +97,7 @@ pub struct Report {
     pub delivered: u64,
     /// Connections accepted in it (storms).
     pub connected: u64,
-    /// Connections that failed (storms).
+    /// Connections that failed (storms), and sessions that the broker may have kept (lasting ones).
     pub failed: u64,
     /// What was wrong with the first of them.
     pub first_failure: Option<String>,

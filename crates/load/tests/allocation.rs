@@ -40,6 +40,7 @@ fn allocations(address: SocketAddr, messages: u64) -> u64 {
         retain: false,
         topic_alias: false,
         properties: false,
+        lasting: None,
         inflight_max: 20,
         topic: format!("bench/{messages}"),
         topics_per_publisher: 1,

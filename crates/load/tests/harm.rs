@@ -1,6 +1,7 @@
 //! What a broker does wrong is counted as what it is, and what it refuses is said.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+#[allow(dead_code, reason = "others tell more lies")]
 mod liar;
 
 use std::net::SocketAddr;
@@ -50,6 +51,7 @@ fn plan(address: SocketAddr, shape: Shape) -> Plan {
         retain: false,
         topic_alias: false,
         properties: false,
+        lasting: None,
         inflight_max: 20,
         topic: "bench/liar".to_owned(),
         topics_per_publisher: 1,

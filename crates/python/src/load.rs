@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use casemate_load::{
-    self as load, Door, Identity, Moment, Pace, Plan, Secret, Shape, Standing, Watcher,
+    self as load, Door, Identity, Lasting, Moment, Pace, Plan, Secret, Shape, Standing, Watcher,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -141,7 +141,8 @@ pub struct LoadReport {
 #[pyfunction]
 #[pyo3(signature = (target, watch, *, shape, publishers=1, subscribers=1, connections=1,
     window=4000, rate_per_s=None, publish_qos=0, subscribe_qos=0, payload_bytes=64, retain=false,
-    topic_alias=false, properties=false, inflight_max=20, topic="bench".to_owned(),
+    topic_alias=false, properties=false, lasting_s=None, left_behind=false,
+    inflight_max=20, topic="bench".to_owned(),
     topics_per_publisher=1, single_filters=false, connecting_max=32, warm_up_s=1.0,
     measured_s=5.0, grace_s=2.0, setup_max_s=60.0, messages_max=4_294_967_295))]
 #[allow(
@@ -164,6 +165,8 @@ pub fn run_load(
     retain: bool,
     topic_alias: bool,
     properties: bool,
+    lasting_s: Option<u32>,
+    left_behind: bool,
     inflight_max: u16,
     topic: String,
     topics_per_publisher: usize,
@@ -188,6 +191,10 @@ pub fn run_load(
         retain,
         topic_alias,
         properties,
+        lasting: lasting_s.map(|expiry_s| Lasting {
+            expiry_s,
+            left_behind,
+        }),
         inflight_max,
         topic,
         topics_per_publisher,
@@ -253,6 +260,7 @@ fn name_of(moment: Moment) -> &'static str {
         Moment::Measuring => "measuring",
         Moment::Ends => "ends",
         Moment::Draining => "draining",
+        Moment::Discarding => "discarding",
     }
 }
 

@@ -58,9 +58,11 @@ def bench(
     shared (a group takes turns), connects (a storm of connections) or idle (connections that do
     nothing). Without --rate messages flow as fast as they are delivered; with it latency counts
     from the moment at which each should have been sent. Ends with 1 where a message was lost,
-    came twice, late, changed or to somebody else. Examples:
+    came twice, late, changed or to somebody else, or a session may have stayed. Examples:
 
     casemate bench fan-out --subscribers 100 --as operator
+
+    casemate bench pairs -q 1 --window 1000 --lasting 600 --as operator
 
     casemate bench pairs mqtts://broker.example -q 1 --rate 5000 -u ann --password-file pw --yes
     """
@@ -270,6 +272,7 @@ def _values(
         "subscribe_qos": work.granted_qos,
         "payload_bytes": work.payload,
         "rate_per_s": work.rate,
+        "lasting_s": work.lasting,
         "ended_early": report.ended_early,
         "began_unix_s": observer.begins and round(observer.begins.unix_s, 6),
         "ended_unix_s": observer.ends and round(observer.ends.unix_s, 6),

@@ -71,6 +71,20 @@ class Workload:
         bool,
         typer.Option("--single-filters", help="A subscription for each topic; 20 % with a +."),
     ] = False
+    lasting: Annotated[
+        int | None,
+        typer.Option(
+            "--lasting",
+            min=1,
+            max=4_294_967_294,
+            metavar="SECONDS",
+            help="Subscribers' sessions outlive their connections, so long (before 5: as the "
+            "broker likes); discarded at the end.",
+        ),
+    ] = None
+    leave_sessions: Annotated[
+        bool, typer.Option("--leave-sessions", help="Of --lasting: do not discard them.")
+    ] = False
     alias: Annotated[bool, typer.Option("--alias", help="Use a topic alias (5).")] = False
     with_properties: Annotated[
         bool, typer.Option("--properties", help="Send three properties with each message (5).")
@@ -112,6 +126,10 @@ class Workload:
             raise WrongUsage(f"{self.shape} has --connections only")
         if not self.is_storm and self.connections:
             raise WrongUsage("--connections belongs to connects and idle")
+        if self.lasting is not None and self.shape == "connects":
+            raise WrongUsage("connects has no subscribers whose sessions could last")
+        if self.leave_sessions and self.lasting is None:
+            raise WrongUsage("--leave-sessions belongs to --lasting")
         publishers, subscribers = self._sides()
         if self.shape == "pairs" and publishers != subscribers:
             raise WrongUsage("pairs have as many publishers as subscribers")
@@ -127,6 +145,8 @@ class Workload:
             "payload_bytes": self.payload,
             "topic_alias": self.alias,
             "properties": self.with_properties,
+            "lasting_s": self.lasting,
+            "left_behind": self.leave_sessions,
             "inflight_max": in_flight,
             # Nobody else's messages may be taken for ours, nor ours for those of another run.
             "topic": self.topic or topic or f"bench/{secrets.token_hex(4)}",

@@ -144,6 +144,42 @@ def test_many_topics_reach_whom_they_should_by_one_filter_or_by_as_many(
         assert unharmed(values)
 
 
+@pytest.mark.parametrize("version", ["31", "311", "5"])
+def test_sessions_that_last_are_discarded_unless_they_are_left(
+    ready: dict[str, Any], capsys: pytest.CaptureFixture[str], version: str
+) -> None:
+    named = ["-i", f"lasts{version}", "-V", version, "-q", "1", *reach(ready, "tcp")]
+    lasting = ["pairs", "--publishers", "2", "--count", COUNT, "--lasting", "600", *named]
+    # The second run would meet the sessions of the first.
+    for _ in range(2):
+        code, values = ran(capsys, *lasting)
+        assert (code, values["delivered"], values["lasting_s"]) == (0, int(COUNT), 600)
+        assert unharmed(values)
+    code, values = ran(capsys, *lasting, "--leave-sessions")
+    assert code == 0
+    assert unharmed(values)
+    code, values = ran(capsys, *lasting)
+    if version == "311":
+        # What is left is nobody's to discard.
+        assert code == 1
+        assert "has kept a session of this client id" in values["error"]["message"]
+    else:
+        # 3.1 cannot say it, and 5.0 begins anew by itself.
+        assert code == 0
+
+
+def test_what_lasts_and_what_is_left_behind_must_make_sense(
+    ready: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, said in (
+        (["connects", "--lasting", "60"], "no subscribers whose sessions could last"),
+        (["pairs", "--leave-sessions"], "--leave-sessions belongs to --lasting"),
+        (["pairs", "--lasting", "0"], "--lasting"),
+    ):
+        assert execute(["bench", *words, *reach(ready, "tcp")]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_a_rate_is_kept_and_its_latency_reported(
     ready: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

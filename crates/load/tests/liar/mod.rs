@@ -40,6 +40,10 @@ pub enum Greeting {
     Close,
     /// Takes everything and says nothing.
     Silence,
+    /// Has a session for each client that asks for the one before.
+    Remember,
+    /// Lets nobody in for a second time.
+    RefuseSecond,
 }
 
 struct Subscriber {
@@ -50,19 +54,32 @@ struct Subscriber {
     seen: u64,
 }
 
+/// Client id and clean session of each CONNECT.
+pub type Connects = Arc<Mutex<Vec<(String, bool)>>>;
+
 /// Starts one; it serves as long as the test runs.
 pub fn start(greeting: Greeting, lie: Lie) -> SocketAddr {
+    start_noting(greeting, lie).0
+}
+
+/// Starts one that notes who connects.
+pub fn start_noting(greeting: Greeting, lie: Lie) -> (SocketAddr, Connects) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let subscribers = Arc::new(Mutex::new(Vec::new()));
+    let connects = Connects::default();
+    let noted = Arc::clone(&connects);
     thread::spawn(move || {
         for stream in listener.incoming() {
             let subscribers = Arc::clone(&subscribers);
+            let noted = Arc::clone(&noted);
             // A client that has gone ends its thread; that is all there is to say about it.
-            thread::spawn(move || drop(serve(stream.unwrap(), greeting, lie, &subscribers)));
+            thread::spawn(move || {
+                drop(serve(stream.unwrap(), greeting, lie, &subscribers, &noted))
+            });
         }
     });
-    address
+    (address, connects)
 }
 
 fn serve(
@@ -70,6 +87,7 @@ fn serve(
     greeting: Greeting,
     lie: Lie,
     subscribers: &Mutex<Vec<Subscriber>>,
+    noted: &Connects,
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let (mut bytes, mut buffer) = (Vec::new(), vec![0; 65_536]);
@@ -87,7 +105,21 @@ fn serve(
             from += frame.packet_bytes();
             let body = &packet[frame.header_bytes..];
             match decode(Version::V311, Sender::Client, frame, body).unwrap() {
-                Packet::Connect(_) => greet(&mut stream, greeting)?,
+                Packet::Connect(connect) => {
+                    let id = connect.client_id.to_owned();
+                    let known = {
+                        let mut noted = noted.lock().unwrap();
+                        let known = noted.iter().any(|(one, _)| *one == id);
+                        noted.push((id, connect.clean_start));
+                        known
+                    };
+                    let greeting = match greeting {
+                        Greeting::RefuseSecond if known => Greeting::Refuse(Reason::NotAuthorized),
+                        Greeting::Remember if connect.clean_start => Greeting::Welcome,
+                        other => other,
+                    };
+                    greet(&mut stream, greeting)?;
+                }
                 Packet::Subscribe(subscribe) => {
                     let filter = subscribe.filters.iter().next().unwrap().filter.to_owned();
                     subscribers.lock().unwrap().push(Subscriber {
@@ -131,7 +163,7 @@ fn greet(stream: &mut TcpStream, greeting: Greeting) -> std::io::Result<()> {
     say(
         stream,
         &Packet::Connack(Connack {
-            session_present: false,
+            session_present: greeting == Greeting::Remember,
             reason,
             properties: Default::default(),
         }),
