@@ -7,10 +7,11 @@
 //! excuses exactly this:
 //!
 //! - QoS 0 is lost, queued or retained; what was retained and under way to a new subscriber too.
-//! - A subscriber with QoS 1 gets a message again, once for each crash, under any identifier, with
-//!   DUP or without it, and behind later ones that were there before; who has subscribed since it
-//!   was sent first may get it only then. One with QoS 0 gets it again where its publisher sends it
-//!   again. One with QoS 2 gets it once, in a session that lasts.
+//! - A subscriber with QoS 1 gets a message again, once for each crash and once more where its
+//!   publisher sends it again, under any identifier, with DUP or without it, and behind later ones
+//!   that were there before; who has subscribed since it was sent first may get it only then. One
+//!   with QoS 0 gets it again where its publisher sends it again. One with QoS 2 gets it once, in a
+//!   session that lasts.
 //! - A session that ends with its connection is gone, and its will with it.
 //! - An end of a connection that was not durable yet counts from the next start, DISCONNECT with
 //!   its will and its expiry included. Until then session and will last.
@@ -76,6 +77,8 @@ impl Oracle {
     pub(super) fn chances(&self, session: &Session, message: &Message, is_loose: bool) -> u32 {
         let since = |at: &&Millis| **at >= message.sent_at;
         let crashes = match is_loose {
+            // What it was sent comes again, and what the publisher sends again comes anew.
+            true if message.transmissions > 1 => 2 * self.crashes_since(message.sent_at),
             true => self.crashes_since(message.sent_at),
             false => session.died_at.iter().filter(since).count() as u32,
         };
