@@ -11,12 +11,15 @@ from bench import (
     border,
     churn,
     clients,
+    durable,
     instructions,
+    keepers,
     machine,
     measure,
     overload,
     page,
     peers,
+    recovery,
     results,
     retained,
     startup,
@@ -40,13 +43,15 @@ STUDIES: dict[
     "slow_reader": overload.slow_reader,
     "retained": retained.measure,
     "churn": churn.measure,
+    "durable": durable.measure,
+    "recovery": recovery.measure,
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; gives its exit code."""
     suites = [*dict.fromkeys(case.suite for case in cases()), *STUDIES, *TABLES]
-    names = [peer.name for peer in peers.PEERS]
+    names = [peer.name for peer in _known()]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--suites", default=",".join(suites), help="what is measured, by commas")
     parser.add_argument("--peers", default=",".join(names), help="which brokers, by commas")
@@ -66,8 +71,18 @@ def main(arguments: list[str] | None = None) -> int:
         for suite in (suite for suite in wanted if suite in TABLES):
             _tabulate(suite, options.rounds)
     page.write(results.read())
-    _say(f"written: {page.PAGE.relative_to(machine.ROOT)}")
+    for one in page.PAGES:
+        _say(f"written: {one.relative_to(machine.ROOT)}")
     return 0
+
+
+def _known() -> tuple[peers.Peer, ...]:
+    return (*peers.PEERS, *keepers.PEERS)
+
+
+def _is_asked(peer: peers.Peer, suites: list[str]) -> bool:
+    """False where it takes part in no suite that is measured, so that it need not be there."""
+    return not peer.suites or bool(set(peer.suites) & set(suites))
 
 
 def _measure(suites: list[str], names: list[str], settings: measure.Settings) -> None:
@@ -76,8 +91,8 @@ def _measure(suites: list[str], names: list[str], settings: measure.Settings) ->
     present: list[peers.Peer] = []
     if not suites:
         return
-    for peer in peers.PEERS:
-        if peer.name not in names:
+    for peer in _known():
+        if peer.name not in names or not _is_asked(peer, suites):
             continue
         _say(f"getting {peer.name}")
         described[peer.name] = {"title": peer.title}
@@ -118,6 +133,7 @@ def _study(
         "load": machine.load_average(),
         "seconds": settings.seconds,
         "notes": [*missing, *study.notes],
+        **study.about,
     }
     path = results.keep_table(suite, about, settings.rounds, study.rows)
     _say(f"kept: {path.name}")

@@ -1,16 +1,18 @@
-"""Writes what was measured into `docs/performance.md`, between its markers, and draws it."""
+"""Writes what was measured into the pages that show it, between their markers, and draws it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bench import overload, picture
+from bench import durable, keepers, overload, picture
 from bench.machine import ROOT
+from bench.peers import Peer
 from bench.results import Result, Table
 
 PAGE = ROOT / "docs" / "performance.md"
+PAGES = (PAGE, ROOT / "docs" / "durability.md")
 PICTURES = ROOT / "docs" / "performance"
 
 _BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -28,11 +30,14 @@ WAKEUP_GOALS = {"QoS 0": (1.15, 1.5), "QoS 1": (1.4, 1.1)}
 
 
 def write(
-    results: Mapping[str, Result | Table], page: Path = PAGE, pictures: Path = PICTURES
+    results: Mapping[str, Result | Table],
+    pages: Sequence[Path] = PAGES,
+    pictures: Path = PICTURES,
 ) -> None:
     """Writes each block whose suite was measured, and the pictures."""
-    text = page.read_text(encoding="utf-8")
-    page.write_text(filled(text, results), encoding="utf-8")
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        page.write_text(filled(text, results), encoding="utf-8")
     pictures.mkdir(exist_ok=True)
     for suite, drawn in drawings(results):
         (pictures / f"{suite}.svg").write_text(drawn, encoding="utf-8")
@@ -210,8 +215,11 @@ def table(result: Table) -> Iterator[str]:
     yield (
         f"*{_where(machine)}; Python {machine['python']}; {result.rounds} rounds"
         f"{' of {:g} s'.format(machine['seconds']) if 'seconds' in machine else ''}, interleaved; "
-        f"median (least–most); load average {machine['load']:.1f}.*"
+        f"median (least–most); load average {machine['load']:.1f}"
+        f"{'; data on {}'.format(machine['disk']) if 'disk' in machine else ''}.*"
     )
+    if result.suite == "durable":
+        yield from _kept(result)
     for note in machine.get("notes", ()):
         yield ""
         yield f"*{note}.*"
@@ -225,6 +233,45 @@ BLOCKS: Mapping[str, Callable[[Result], Iterator[str]]] = {
 
 
 # Inside
+
+
+def _kept(result: Table) -> Iterator[str]:
+    """Yields how keeping messages stands to its goals, and what each broker promises for it."""
+
+    def median(peer: Peer, case: str, column: str) -> float | None:
+        found = result.rows.get(f"{peer.title}, {case}", {}).get(column)
+        return found["median"] if found else None
+
+    def ratio(of: float | None, to: float | None) -> float | None:
+        return of / to if of and to else None
+
+    yield ""
+    yield "| durability disk, 1,000 outstanding | QoS 1 | goal | QoS 2 |"
+    yield "|---|---:|---:|---:|"
+    cases = durable.MANY_NAMES
+    rates = [median(keepers.DISK, case, durable.RATE) for case in cases]
+    costs_us = [median(keepers.DISK, case, durable.COST) for case in cases]
+    in_memory = [median(keepers.MEMORY, case, durable.COST) for case in cases]
+    others = [median(keepers.MOSQUITTO, case, durable.RATE) for case in cases]
+    for words, goal, (first, second) in (
+        ("delivered a second", "≥ 400,000", ["–" if one is None else _rate(one) for one in rates]),
+        (
+            "against mosquitto in memory",
+            "≥ 10 ×",
+            [_times(ratio(*pair)) for pair in zip(rates, others, strict=True)],
+        ),
+        (
+            "CPU against durability memory",
+            "≤ 1.5 ×",
+            [_times(ratio(*pair)) for pair in zip(costs_us, in_memory, strict=True)],
+        ),
+    ):
+        yield f"| {words} | {first} | {goal} | {second} |"
+    yield ""
+    yield "| | what it promises |"
+    yield "|---|---|"
+    for peer in keepers.PEERS:
+        yield f"| {peer.title} | {keepers.PROMISES[peer.name]} |"
 
 
 def _title(result: Result, name: str) -> str:

@@ -81,6 +81,7 @@ class Peer:
         suites: The only ones that it is measured in; empty means all.
         stretch: How much longer it is measured: one that takes a second for what is under way at a
             time would be seen taking messages in and not yet handing them out.
+        place: Folder that its own is made in; None: that for temporary files.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Peer:
     versions: tuple[int, ...] = (4, 5)
     suites: tuple[str, ...] = ()
     stretch: float = 1.0
+    place: Path | None = None
 
     @contextmanager
     def serving(self, transport: str = "tcp") -> Iterator[Reach]:
@@ -100,18 +102,27 @@ class Peer:
         Raises:
             Missing: It does not start.
         """
-        with tempfile.TemporaryDirectory(prefix="casemate-bench-") as folder:
-            port = _free_port()
-            log = Path(folder) / "log"
+        with self.folder() as folder:
+            port = free_port()
+            log = folder / "log"
             with (
                 log.open("wb") as said,
-                _ended(self.command(port, Path(folder)), said, Path(folder)) as process,
+                ended(self.command(port, folder), said, folder) as process,
             ):
-                _await_port(process, port, log)
-                yield Reach(process.pid, _plain(port), port)
+                await_port(process, port, log)
+                yield Reach(process.pid, plain(port), port)
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """Gives an empty folder, and removes it with all that is in it."""
+        if self.place is not None:
+            self.place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="casemate-bench-", dir=self.place) as name:
+            yield Path(name)
 
 
-def _plain(port: int) -> tuple[str, ...]:
+def plain(port: int) -> tuple[str, ...]:
+    """Gives the options that reach a port on loopback in plaintext."""
     return ("-h", "127.0.0.1", "-p", str(port), "--insecure-plaintext")
 
 
@@ -130,7 +141,7 @@ class Ours(Peer):
             log = Path(folder) / "log"
             with (
                 log.open("wb") as said,
-                _ended(self.command(0, Path(folder)), said, Path(folder), output=True) as process,
+                ended(self.command(0, Path(folder)), said, Path(folder), output=True) as process,
             ):
                 line = process.stdout.readline() if process.stdout else b""
                 if not line:
@@ -147,7 +158,7 @@ class Ours(Peer):
         if transport == "mtls":
             proof = ("--cert", ready["client_cert"], "--key", ready["client_key"])
             return ("-h", "127.0.0.1", "-p", str(ready["mtls_port"]), *trust, *proof)
-        own = {"tcp": _plain(ready["port"]), "tls": (*tls, *trust), "wss": (*wss, *trust)}
+        own = {"tcp": plain(ready["port"]), "tls": (*tls, *trust), "wss": (*wss, *trust)}
         return (*user, *own[transport])
 
 
@@ -171,14 +182,14 @@ class WithCertificate(Peer):
         import trustme
 
         with tempfile.TemporaryDirectory(prefix="casemate-bench-") as name:
-            folder, port = Path(name), _free_port()
+            folder, port = Path(name), free_port()
             authority = trustme.CA()
             authority.cert_pem.write_to_path(folder / "ca.crt")
             own = authority.issue_cert("127.0.0.1")
             own.private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
             command, log = self.secure(port, folder, folder / "server.pem"), folder / "log"
-            with log.open("wb") as said, _ended(command, said, folder) as process:
-                _await_port(process, port, log)
+            with log.open("wb") as said, ended(command, said, folder) as process:
+                await_port(process, port, log)
                 trust = ("--cafile", str(folder / "ca.crt"))
                 yield Reach(process.pid, ("-h", "127.0.0.1", "-p", str(port), *trust))
 
@@ -245,7 +256,8 @@ def _rules(count: int) -> Iterator[tuple[str, str]]:
     yield "readwrite", "users/%u/#"
 
 
-def _get_ours() -> str:
+def get_ours() -> str:
+    """Finds ours; otherwise as all of `get`."""
     program = Path(sys.executable).with_name("casemate")
     if not program.exists():
         raise Missing("the tree is not built: make setup")
@@ -265,15 +277,17 @@ def _floor_tls(port: int, folder: Path, own: Path) -> list[str]:
     return [*_floor(port, folder), str(own)]
 
 
-def _get_mosquitto() -> str:
+def get_mosquitto() -> str:
+    """Finds Debian's mosquitto; otherwise as all of `get`."""
     _require("mosquitto", "apt-get install mosquitto")
     # Its help is where it says its version, and it ends with 3 for having been asked.
     return _said(["mosquitto", "-h"]).split()[2]
 
 
-def _mosquitto(port: int, folder: Path) -> list[str]:
+def mosquitto(port: int, folder: Path, kept: str = "persistence false\n") -> list[str]:
+    """Gives what starts it; `kept` are the lines that say what it writes to the disk."""
     (folder / "mosquitto.conf").write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n"
+        f"listener {port} 127.0.0.1\nallow_anonymous true\n{kept}user root\n"
         "set_tcp_nodelay true\nmax_queued_messages 100000\nsys_interval 1\nlog_type error\n",
         encoding="utf-8",
     )
@@ -281,7 +295,7 @@ def _mosquitto(port: int, folder: Path) -> list[str]:
 
 
 def _mosquitto_tls(port: int, folder: Path, own: Path) -> list[str]:
-    command = _mosquitto(port, folder)
+    command = mosquitto(port, folder)
     with (folder / "mosquitto.conf").open("a", encoding="utf-8") as file:
         file.write(f"certfile {own}\nkeyfile {own}\n")
     return command
@@ -291,7 +305,7 @@ def _mosquitto_patterns(rules: int) -> Callable[[int, Path], list[str]]:
     """Gives what starts it with a password and so many patterns, the last of which applies."""
 
     def command(port: int, folder: Path) -> list[str]:
-        started = _mosquitto(port, folder)
+        started = mosquitto(port, folder)
         patterns = "".join(f"pattern {what} {topic}\n" for what, topic in _rules(rules))
         (folder / "acl").write_text(patterns, encoding="utf-8")
         secrets_file = folder / "passwords"
@@ -317,7 +331,8 @@ def _mochi(port: int, _: Path) -> list[str]:
     return [str(CACHE / "mochi" / "mochi"), str(port)]
 
 
-def _get_nats() -> str:
+def get_nats() -> str:
+    """Builds nats-server; otherwise as all of `get`."""
     _require("go", "go.dev/dl")
     if not (CACHE / "nats" / "nats-server").exists():
         place = {"GOBIN": str(CACHE / "nats")}
@@ -325,11 +340,12 @@ def _get_nats() -> str:
     return NATS.removeprefix("v")
 
 
-def _nats(port: int, folder: Path) -> list[str]:
+def nats(port: int, folder: Path, kept: str = "") -> list[str]:
+    """Gives what starts it; `kept` says more of what it writes to the disk."""
     # MQTT of nats-server stores sessions in JetStream, so that it cannot do without.
     (folder / "nats.conf").write_text(
-        f'server_name: bench\nlisten: "127.0.0.1:{_free_port()}"\n'
-        f'jetstream {{ store_dir: "{folder / "store"}" }}\n'
+        f'server_name: bench\nlisten: "127.0.0.1:{free_port()}"\n'
+        f'jetstream {{ store_dir: "{folder / "store"}"{kept} }}\n'
         f'mqtt {{ listen: "127.0.0.1:{port}", max_ack_pending: 65535 }}\n',
         encoding="utf-8",
     )
@@ -398,14 +414,14 @@ FLOOR = WithCertificate(
     secure=_floor_tls,
 )
 OURS = Ours(
-    "casemate", "casemate", _get_ours, _casemate(1), transports=("tcp", "tls", "mtls", "wss")
+    "casemate", "casemate", get_ours, _casemate(1), transports=("tcp", "tls", "mtls", "wss")
 )
-SHARDED = Ours("casemate-2", "casemate, two shards", _get_ours, _casemate(2), suites=("shards",))
+SHARDED = Ours("casemate-2", "casemate, two shards", get_ours, _casemate(2), suites=("shards",))
 RULED = tuple(
     Ours(
         f"casemate-{rules}",
         f"casemate, a role of {rules:,} rules",
-        _get_ours,
+        get_ours,
         _governed(rules),
         suites=("rules",),
     )
@@ -415,7 +431,7 @@ PATTERNED = tuple(
     WithPassword(
         f"mosquitto-{rules}",
         f"mosquitto, {rules:,} patterns",
-        _get_mosquitto,
+        get_mosquitto,
         _mosquitto_patterns(rules),
         suites=("rules",),
     )
@@ -430,8 +446,8 @@ PEERS = (
     WithCertificate(
         "mosquitto",
         "mosquitto",
-        _get_mosquitto,
-        _mosquitto,
+        get_mosquitto,
+        mosquitto,
         transports=("tcp", "tls"),
         secure=_mosquitto_tls,
     ),
@@ -439,7 +455,7 @@ PEERS = (
     Peer("mochi", "mochi", _get_mochi, _mochi),
     Peer("rumqttd", "rumqttd", _get_rumqttd, _rumqttd, versions=(4,)),
     Peer("rmqtt", "rmqtt", _get_rmqtt, _rmqtt),
-    Peer("nats", "nats-server", _get_nats, _nats, versions=(4,)),
+    Peer("nats", "nats-server", get_nats, nats, versions=(4,)),
     Peer("amqtt", "aMQTT", _get_amqtt, _amqtt, versions=(4,), stretch=5.0),
 )
 
@@ -483,7 +499,8 @@ def _said(command: list[str]) -> str:
     return (done.stdout or done.stderr).strip().splitlines()[0]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Gives a port on loopback that nobody has now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -491,7 +508,7 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _ended(
+def ended(
     command: list[str], said: IO[bytes], folder: Path, *, output: bool = False
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a program on the broker's core, and ends it: asked first, then not."""
@@ -515,7 +532,12 @@ def _ended(
             process.stdout.close()
 
 
-def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Waits until a program accepts connections.
+
+    Raises:
+        Missing: It ends before, or takes too long.
+    """
     until = time.monotonic() + START_S_MAX
     while time.monotonic() < until:
         if process.poll() is not None:

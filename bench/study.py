@@ -27,6 +27,7 @@ class Study:
         say: Is told of each run, in a line.
         rows: What was found.
         notes: What went wrong, in words.
+        about: What else a reader must know, by name; kept with the machine.
     """
 
     suite: str
@@ -35,6 +36,7 @@ class Study:
     say: Callable[[str], None]
     rows: Rows = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    about: dict[str, str] = field(default_factory=dict)
     _runs: list[tuple[str, Callable[[], Found]]] = field(default_factory=list)
 
     def add(self, row: str, once: Callable[[], Found]) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from bench.peers import Reach
 
@@ -19,16 +20,28 @@ READ_BYTES = 256 * 1024
 FILTERS_EACH = 100
 # A report under `$SYS/` that is whole, and the one that shows that it is.
 REPORTS = 2
+# Messages of QoS 1 that are unacknowledged at a time.
+WINDOW = 1_000
 
+_FILLER = b"x" * 57
+_PUBACK = 0x40
 _CONNACK, _PUBLISH, _SUBACK, _UNSUBACK, _PINGRESP = 0x20, 0x30, 0x90, 0xB0, 0xD0
 _KINDS = 0xF0
 _RETAINED = 0x01
 
 
 class Wire:
-    """One connection; QoS 0 only."""
+    """One connection, which publishes at QoS 0 unless it says otherwise."""
 
-    def __init__(self, reach: Reach, name: str, user: str = "some", *, slow: bool = False) -> None:
+    def __init__(
+        self,
+        reach: Reach,
+        name: str,
+        user: str = "some",
+        *,
+        slow: bool = False,
+        lasting: bool = False,
+    ) -> None:
         """Connects, and proves itself where the broker asks for it.
 
         Args:
@@ -36,6 +49,7 @@ class Wire:
             name: Client id.
             user: One of those that the broker knows.
             slow: Let the kernel hold as little as it can for who does not read.
+            lasting: Go on with the session of this name, which then outlives the connection.
 
         Raises:
             RuntimeError: The broker refuses it or does not answer.
@@ -49,7 +63,7 @@ class Wire:
             self._socket.settimeout(PATIENCE_S)
             self._socket.connect(("127.0.0.1", reach.port))
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._greet(name, user, reach.proofs.get(user))
+            self.resumed = self._greet(name, user, reach.proofs.get(user), lasting=lasting)
         except BaseException:
             self._socket.close()
             raise
@@ -77,7 +91,7 @@ class Wire:
         """Publishes one message."""
         self.send(message(topic, payload))
 
-    def send(self, packets: bytes) -> None:
+    def send(self, packets: bytes | bytearray) -> None:
         """Sends packets that were made before.
 
         Raises:
@@ -93,13 +107,13 @@ class Wire:
         self.send(b"\xc0\x00")
         self._await(_PINGRESP)
 
-    def subscribe(self, filters: Sequence[str]) -> None:
+    def subscribe(self, filters: Sequence[str], qos: int = 0) -> None:
         """Subscribes, so many filters at a time, and waits until all are granted.
 
         Raises:
             RuntimeError: One is refused.
         """
-        for granted in self._ask(0x82, _SUBACK, filters, b"\x00"):
+        for granted in self._ask(0x82, _SUBACK, filters, bytes([qos])):
             if any(code > 2 for code in granted):
                 raise RuntimeError("the broker refused a subscription")
 
@@ -135,6 +149,51 @@ class Wire:
             kind, _ = self._take()
             got += kind & _KINDS == _PUBLISH
 
+    def keep(self, messages: Iterable[tuple[str, bytes]]) -> None:
+        """Publishes at QoS 1, so many at a time, and waits until all of it is acknowledged.
+
+        Raises:
+            RuntimeError: The broker answers something else, or nothing.
+        """
+        rest = iter(messages)
+        while some := list(islice(rest, WINDOW)):
+            numbered = enumerate(some, 1)
+            packets = [_packet(0x32, _text(to) + _two(at) + what) for at, (to, what) in numbered]
+            self.send(b"".join(packets))
+            for _ in some:
+                kind, _ = self._take()
+                if kind != _PUBACK:
+                    raise RuntimeError("the broker does not acknowledge a message")
+
+    def fetch(self, topic: str, count: int) -> None:
+        """Takes and acknowledges messages of QoS 1 whose payloads are `numbered`, in order.
+
+        Whole reads are looked at by column, as one object for each message would be slower than
+        the broker.
+
+        Raises:
+            RuntimeError: One is missing, out of order or not as it was.
+        """
+        packet = _packet(0x32, _text(topic) + _two(1) + numbered(0))
+        size, at_id = len(packet), len(packet) - len(numbered(0)) - 2
+        taken = 0
+        while taken < count:
+            some = min(len(self._held) // size, count - taken)
+            if not some:
+                self._fill()
+                continue
+            block = bytes(self._held[: some * size])
+            del self._held[: some * size]
+            expected = b"".join(numbered(taken + index) for index in range(some))
+            width = len(numbered(0))
+            got = b"".join(block[at : at + width] for at in range(at_id + 2, len(block), size))
+            if got != expected or block[::size].strip(b"\x32\x3a"):
+                raise RuntimeError(f"message {taken:,} or one after it is not what it should be")
+            answers = bytearray(b"\x40\x02\x00\x00" * some)
+            answers[2::4], answers[3::4] = block[at_id::size], block[at_id + 1 :: size]
+            self.send(answers)
+            taken += some
+
     def replay(self, topic_filter: str, most: int) -> None:
         """Subscribes, and takes so many messages, which may come before the answer.
 
@@ -154,11 +213,12 @@ class Wire:
 
     # Inside
 
-    def _greet(self, name: str, user: str, password: str | None) -> None:
-        self.send(_connect(name, user, password))
+    def _greet(self, name: str, user: str, password: str | None, *, lasting: bool) -> bool:
+        self.send(_connect(name, user, password, lasting=lasting))
         _, body = self._await(_CONNACK)
         if body[1] != 0:
             raise RuntimeError(f"the broker refuses {name}: return code {body[1]}")
+        return bool(body[0])
 
     def _ask(
         self, kind: int, answer: int, filters: Sequence[str], behind: bytes
@@ -214,6 +274,11 @@ class Wire:
         self._held += more
 
 
+def numbered(number: int) -> bytes:
+    """Gives the payload of 64 bytes of a message that has a number below ten million."""
+    return b"%07d" % number + _FILLER
+
+
 def message(topic: str, payload: bytes, *, retain: bool = False) -> bytes:
     """Makes a message of QoS 0."""
     return _packet(_PUBLISH | (_RETAINED if retain else 0), _text(topic) + payload)
@@ -240,11 +305,11 @@ def dropped(reach: Reach) -> int:
     raise RuntimeError("the broker does not say how many messages it dropped")
 
 
-def _connect(name: str, user: str, password: str | None) -> bytes:
-    # A clean session, no keep-alive: who measures says when it ends.
-    flags, proof = 0x02, b""
+def _connect(name: str, user: str, password: str | None, *, lasting: bool) -> bytes:
+    # No keep-alive: who measures says when it ends.
+    flags, proof = 0x00 if lasting else 0x02, b""
     if password is not None:
-        flags, proof = 0xC2, _text(user) + _text(password)
+        flags, proof = flags | 0xC0, _text(user) + _text(password)
     return _packet(0x10, _text("MQTT") + bytes([4, flags, 0, 0]) + _text(name) + proof)
 
 
@@ -255,6 +320,10 @@ def _packet(kind: int, body: bytes) -> bytes:
         digits.append(digit | (0x80 if length else 0))
         if not length:
             return bytes([kind]) + bytes(digits) + body
+
+
+def _two(number: int) -> bytes:
+    return number.to_bytes(2, "big")
 
 
 def _text(text: str) -> bytes:

@@ -12,6 +12,7 @@ may come between them. A comment right above a block says what else holds (sever
 `append: f.toml`      the block is put at the end of the file
 `replace: f.toml`     the block takes the place of what was appended last
 `elsewhere: why`      the block is not run here, and why
+`measured: suite`     what stands from here to `end` is written by the benchmark
 
 A `python` block that is no file is an example, as in `example`.
 
@@ -48,7 +49,18 @@ _PART = re.compile(
     re.MULTILINE,
 )
 _BLOCK = re.compile(r"(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_KNOWN = {"exit", "stays", "prints", "stop", "file", "append", "replace", "elsewhere"}
+_KNOWN = {
+    "exit",
+    "stays",
+    "prints",
+    "stop",
+    "file",
+    "append",
+    "replace",
+    "elsewhere",
+    "measured",
+    "end",
+}
 
 
 @dataclass(frozen=True)
