@@ -10,19 +10,22 @@ import contextlib
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import disk, machine, peers
 from bench.peers import Peer, Reach
-from casemate import Broker, config, files
+from casemate import Broker, config, files, identity
+from casemate.identity import Accounts
 from casemate.lab import ARGON2_MEMORY_KIB, ARGON2_TIME, Lab, LabOptions
-from casemate.passwords import PasswordCost
+from casemate.passwords import PasswordCost, generate_password
 
 SUITES = ("durable", "recovery")
 
+# As a hundred clients of a run connect at a time.
+_CHEAP = PasswordCost(time=ARGON2_TIME, memory_kib=ARGON2_MEMORY_KIB)
 # What a run of the comparison keeps in the broker at a time.
 _LIMITS = {
     "connections_max": 50_000,
@@ -51,11 +54,10 @@ class House:
         """The home itself."""
         return self.folder / "lab" / "home"
 
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Options of `casemate bench` that reach it."""
-        user = ("-u", "some", "-P", self.proofs["some"], "-t", "users/some/bench")
-        return (*user, *peers.plain(self.port))
+    def words(self, user: str = "some") -> tuple[str, ...]:
+        """Gives the options of `casemate bench` with which a user reaches it."""
+        proof = ("-u", user, "-P", self.proofs[user], "-t", f"users/{user}/bench")
+        return (*proof, *peers.plain(self.port))
 
     @contextmanager
     def run(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -79,7 +81,7 @@ class House:
         command = [sys.executable, "-m", "bench.keepers", str(self.home)]
         with self._run(command) as process:
             peers.await_port(process, self.port, self.log)
-            yield Reach(process.pid, self.words, self.port, self.proofs)
+            yield Reach(process.pid, self.words(), self.port, self.proofs)
 
     @property
     def log(self) -> Path:
@@ -98,11 +100,16 @@ class OurKeeper(Peer):
     durability: str = "disk"
 
     @contextmanager
-    def built(self) -> Iterator[House]:
-        """Makes a home with two users, and removes it."""
+    def built(self, more: Sequence[str] = ()) -> Iterator[House]:
+        """Makes a home with the users of a lab and some more like `some`, and removes it."""
         with self.folder() as folder:
             with Lab(LabOptions(data=folder / "lab")) as lab:
                 proofs = dict(lab.ready()["users"])
+            place = folder / "lab" / "home" / identity.FILE_NAME
+            with Accounts(place, cost=_CHEAP) as accounts:
+                for name in more:
+                    proofs[name] = generate_password(name)
+                    accounts.add(name, "user", ["some"], proofs[name])
             house = House(folder, peers.free_port(), proofs)
             limits = "".join(f"{name} = {value}\n" for name, value in _LIMITS.items())
             text = (
@@ -218,8 +225,7 @@ def main() -> int:
     asked = {signal.SIGTERM, signal.SIGINT}
     # Before there are threads, so that none of them takes it.
     signal.pthread_sigmask(signal.SIG_BLOCK, asked)
-    cost = PasswordCost(time=ARGON2_TIME, memory_kib=ARGON2_MEMORY_KIB)
-    with Broker(Path(sys.argv[1]), password_cost=cost):
+    with Broker(Path(sys.argv[1]), password_cost=_CHEAP):
         signal.sigwait(asked)
     return 0
 

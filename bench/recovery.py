@@ -20,10 +20,10 @@ from bench.wire import Wire, numbered
 # Fewer of them in a test.
 SESSIONS = 100_000
 QUEUED = 1_000_000
-# At a time: more than a process may usually have sockets, or an address ports for one neighbour.
-CONNECTED_MAX = 10_000
+# Of one user and at a time: ours keeps no more for one, and a process has few more sockets.
+CROWD = 10_000
 
-TOPIC = "users/some/bench"
+TOPIC = "users/some/bench/queue"
 AWAY = "bench-away"
 START_S_MAX = 120
 
@@ -62,28 +62,31 @@ def measure(known: Sequence[Peer], settings: Settings, say: Callable[[str], None
 @contextmanager
 def _filled(*, spread: bool, say: Callable[[str], None]) -> Iterator[keepers.House]:
     """Gives a home that keeps so many sessions and messages."""
-    with keepers.DISK.built() as house:
+    with keepers.DISK.built([f"crowd{first}" for first in _crowds()]) as house:
         with house.served() as reach, machine.beside_broker():
-            _settle(reach)
+            _settle(house, reach)
             say(f"recovery: {SESSIONS:,} sessions are there")
-            with Wire(reach, "bench-fills") as wire:
+            with Wire(reach, "bench-fills", "all") as wire:
                 wire.keep(_messages(spread=spread))
             say(f"recovery: {QUEUED:,} messages are queued")
         yield house
 
 
-def _settle(reach: Reach) -> None:
+def _crowds() -> range:
+    """Gives the first session of each user; one more session is that of the client that returns."""
+    return range(0, SESSIONS - 1, CROWD)
+
+
+def _settle(house: keepers.House, reach: Reach) -> None:
     """Makes the sessions, which stay."""
     with Wire(reach, AWAY, lasting=True) as away:
-        away.subscribe([f"{TOPIC}/queue"], 1)
-    for first in range(0, SESSIONS - 1, CONNECTED_MAX):
-        count = min(CONNECTED_MAX, SESSIONS - 1 - first)
+        away.subscribe([TOPIC], 1)
+    for first in _crowds():
+        count = min(CROWD, SESSIONS - 1 - first)
         words = ("idle", "--connections", str(count), "--at-once", "100", "--warm-up", "0")
         kept = ("--lasting", "600000", "--leave-sessions", "-i", f"away{first}")
-        # What is said twice counts as it was said last.
-        options = (*reach.words, "-t", f"{TOPIC}/{first}")
         case = Case("recovery", "", (*words, *kept), 1)
-        report = run(case, options, reach.pid, Settings(seconds=0.1))
+        report = run(case, house.words(f"crowd{first}"), reach.pid, Settings(seconds=0.1))
         if report["connected"] != count:
             raise RuntimeError(f"only {report['connected']:,} of {count:,} sessions were made")
 
@@ -92,11 +95,16 @@ def _messages(*, spread: bool) -> Iterator[tuple[str, bytes]]:
     """Yields what is queued: for one session, or for each of the others in turn."""
     for number in range(QUEUED):
         if not spread:
-            yield f"{TOPIC}/queue", numbered(number)
+            yield TOPIC, numbered(number)
             continue
         session = number % (SESSIONS - 1)
-        first = session - session % CONNECTED_MAX
-        yield f"{TOPIC}/{first}/idle/{session - first}/command", numbered(number)
+        first = session - session % CROWD
+        yield topic_of(first, session), numbered(number)
+
+
+def topic_of(first: int, session: int) -> str:
+    """Gives the topic that a session of the crowd which begins with `first` subscribes to."""
+    return f"users/crowd{first}/bench/idle/{session - first}/command"
 
 
 def _once(house: keepers.House, *, spread: bool) -> Found:
@@ -114,7 +122,7 @@ def _start(house: keepers.House, *, spread: bool) -> Found:
     with house.run() as process:
         _accepted(house, from_s + START_S_MAX)
         accepted_s = time.monotonic() - from_s
-        reach = Reach(process.pid, house.words, house.port, house.proofs)
+        reach = Reach(process.pid, house.words(), house.port, house.proofs)
         with Wire(reach, AWAY, lasting=True) as away:
             found = {
                 ACCEPTED: round(accepted_s, 3),
@@ -126,7 +134,7 @@ def _start(house: keepers.House, *, spread: bool) -> Found:
             if spread:
                 return found
             from_s = time.monotonic()
-            away.fetch(f"{TOPIC}/queue", QUEUED)
+            away.fetch(TOPIC, QUEUED)
             taken_s = time.monotonic() - from_s
         return {
             **found,

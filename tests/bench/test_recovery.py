@@ -24,7 +24,7 @@ def test_a_start_is_measured_with_what_waits_for_one_and_for_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(recovery, "SESSIONS", 31)
-    monkeypatch.setattr(recovery, "CONNECTED_MAX", 20)
+    monkeypatch.setattr(recovery, "CROWD", 20)
     monkeypatch.setattr(recovery, "QUEUED", 2_500)
     study = recovery.measure([FLOOR, keepers.DISK], ONCE, quiet)
     assert study.notes == []
@@ -44,15 +44,15 @@ def test_what_was_queued_for_each_session_reaches_it_after_a_restart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(recovery, "SESSIONS", 8)
-    monkeypatch.setattr(recovery, "CONNECTED_MAX", 4)
+    monkeypatch.setattr(recovery, "CROWD", 4)
     monkeypatch.setattr(recovery, "QUEUED", 70)
     with recovery._filled(spread=True, say=quiet) as house, house.served() as reach:
         for session in range(7):
             first = session - session % 4
             name = f"away{first}-{session - first}"
-            with Wire(reach, name, lasting=True) as wire:
+            with Wire(reach, name, f"crowd{first}", lasting=True) as wire:
                 assert wire.resumed
-                topic = f"{recovery.TOPIC}/{first}/idle/{session - first}/command".encode()
+                topic = recovery.topic_of(first, session).encode()
                 got = [body for _, said, body in take(wire, 10) if said == topic]
                 # The packet id stands before the payload.
                 assert [body[2:] for body in got] == [numbered(session + 7 * n) for n in range(10)]
@@ -65,7 +65,7 @@ def take(wire: Wire, count: int) -> list[tuple[bool, bytes, bytes]]:
 
 def test_a_message_that_is_not_the_next_one_is_noticed() -> None:
     with keepers.MEMORY.serving() as reach:
-        topic = f"{recovery.TOPIC}/queue"
+        topic = recovery.TOPIC
         with Wire(reach, "away", lasting=True) as away:
             assert not away.resumed
             away.subscribe([topic], 1)
