@@ -180,7 +180,7 @@ impl Flights {
     /// True while packet ids are free for so many more exchanges.
     #[inline]
     pub fn has_packet_ids(&self, count: u32) -> bool {
-        self.exchanges.len() + count as usize <= LAP as usize - 1
+        self.exchanges.len() + (count as usize) < LAP as usize
     }
 
     /// Position of the first exchange.

@@ -42,8 +42,8 @@ pub(crate) use accepting::Door;
 /// Readiness events that one poll returns.
 const EVENTS: usize = 1024;
 
-/// The read buffer that all connections of a shard share, bytes. What a transport keeps before it can
-/// go on, such as a long ClientHello, stands in it too.
+/// The read buffer that all connections of a shard share, bytes. What a transport keeps before it
+/// can go on, such as a long ClientHello, stands in it too.
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Bytes that one turn reads before it looks at everything else again.

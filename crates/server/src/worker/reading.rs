@@ -13,8 +13,8 @@ use crate::transport::{End, Flow, Plain, Tls, Transport};
 /// not make us hold much.
 const STRANGER_BYTES: usize = 17 * 1024;
 
-/// The most that is read of a plain connection at a time, bytes. More costs as much for each message,
-/// and lets those who flood hold the others up for longer.
+/// The most that is read of a plain connection at a time, bytes. More costs as much for each
+/// message, and lets those who flood hold the others up for longer.
 const PLAIN_BYTES: usize = 32 * 1024;
 
 /// Bytes of one read of TLS. What is not used when the engine halts is kept with the connection,
