@@ -8,7 +8,7 @@ use crate::acknowledge::{Gate, Stake, PUBACK, PUBREC};
 use crate::connection::{Flow, Memo, Phase};
 use crate::door::Millis;
 use crate::event::{EventKind, Loss};
-use crate::journal::{Record, Whole};
+use crate::journal::{is_said_anew, Record, Whole};
 use crate::message::Draft;
 use crate::policy::{Permit, PublishRights};
 use crate::route::Route;
@@ -189,7 +189,7 @@ impl Shard {
         let rights = match before.or_else(|| route.rights_of(id, epoch)) {
             Some(rights) => rights,
             // The broker alone speaks there, whatever a policy says (aedes#597).
-            None if topic.starts_with("$SYS/") => PublishRights::NONE,
+            None if is_said_anew(topic) => PublishRights::NONE,
             None => self.policy.publish(&found.subject(), topic),
         };
         route.know(id, epoch, rights);

@@ -61,6 +61,12 @@ impl Whole {
     }
 }
 
+/// True for topics that the broker alone publishes to, anew after every start: a store that kept
+/// them would never rest.
+pub(crate) fn is_said_anew(topic: &str) -> bool {
+    topic.starts_with("$SYS/")
+}
+
 /// The records of one shard that have not left.
 #[derive(Default)]
 pub(crate) struct Journal {
@@ -118,6 +124,13 @@ impl Journal {
             draft: *draft,
         });
         number
+    }
+
+    /// Appends a retained message, but for what the broker says of itself.
+    pub fn write_retained(&mut self, draft: Draft<'_>) {
+        if !is_said_anew(draft.topic) {
+            self.write(&Record::Retained(draft));
+        }
     }
 
     /// True where nothing waits to leave.

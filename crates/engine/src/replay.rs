@@ -11,7 +11,7 @@ use casemate_codec::{PacketId, QoS};
 use crate::acknowledge::Stake;
 use crate::door::ShardIndex;
 use crate::event::EventKind;
-use crate::journal::{Record, Whole};
+use crate::journal::{is_said_anew, Record, Whole};
 use crate::message::{Draft, Message};
 use crate::outbox::{Ids, Item, NO_GROUP};
 use crate::retained::Next;
@@ -73,10 +73,12 @@ impl Shard {
         if draft.payload.is_empty() {
             // [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT-3.1.1 3.3.1-10] [MQTT-3.1.1 3.3.1-11]
             self.retained.remove(draft.tenant, draft.topic);
-            self.journal.write(&Record::Forgotten {
-                tenant: draft.tenant,
-                topic: draft.topic,
-            });
+            if !is_said_anew(draft.topic) {
+                self.journal.write(&Record::Forgotten {
+                    tenant: draft.tenant,
+                    topic: draft.topic,
+                });
+            }
         } else {
             let known = self
                 .retained
@@ -95,11 +97,15 @@ impl Shard {
             let bytes = message.bytes();
             // [MQTT-3.3.1-5] [MQTT-3.1.1 3.3.1-5] [MQTT-3.1.1 3.3.1-7] The newest, at any QoS.
             self.retained.set(draft.tenant, draft.topic, message, bytes);
-            self.journal.write(&Record::Retained(*draft));
+            self.journal.write_retained(*draft);
         }
         self.counters.retained_now = self.retained.len() as u64;
         self.counters.retained_bytes_now = self.retained.bytes() as u64;
-        self.touch_store()
+        if is_said_anew(draft.topic) {
+            Stake::default()
+        } else {
+            self.touch_store()
+        }
     }
 
     /// Puts a replay in line.

@@ -550,3 +550,33 @@ fn after_a_checkpoint_nothing_older_is_needed() {
         assert_eq!(found.iter().filter(|packet| is_it(packet)).count(), 1);
     }
 }
+
+/// Goal: a broker that nobody speaks to leaves its disk at rest. Method: what it says of itself,
+/// beside a retained message that must be kept.
+#[test]
+fn what_the_broker_says_of_itself_is_not_written_down() {
+    for (before, after) in SHARDS {
+        let mut lab = lab(before);
+        for payload in [&b"1"[..], b"2", b""] {
+            lab.announce("$SYS/broker/uptime", payload);
+            lab.announce("$SYS/broker/version", b"7");
+        }
+        assert_eq!(lab.log, Vec::<Vec<u8>>::new());
+        lab.announce("r", b"x");
+        assert_eq!(lab.log.len(), 1);
+        lab.checkpoint();
+        lab.crash(after);
+        let reader = lab.client(Version::V5, "reader");
+        lab.subscribe_and_keep(reader, "$SYS/#");
+        lab.subscribe_and_keep(reader, "#");
+        let bytes = lab.take(reader);
+        let topics: Vec<&str> = packets(Version::V5, &bytes)
+            .iter()
+            .filter_map(|packet| match packet {
+                Packet::Publish(publish) => Some(publish.topic),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(topics, ["r"]);
+    }
+}

@@ -122,7 +122,7 @@ impl Shard {
                 return Stage::Retained(Some((tenant, Box::from(topic))));
             }
             let draft = message.draft(tenant);
-            self.journal.write(&Record::Retained(draft));
+            self.journal.write_retained(draft);
             last = Some((tenant, draft.topic));
         }
         Stage::Open

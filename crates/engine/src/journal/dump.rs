@@ -21,7 +21,7 @@ impl Shard {
             }
         }
         for (tenant, message) in self.retained.iter() {
-            journal.write(&Record::Retained(message.draft(tenant)));
+            journal.write_retained(message.draft(tenant));
         }
         journal.take()
     }

@@ -377,6 +377,20 @@ impl Lab {
         panic!("the broker does not come to rest");
     }
 
+    /// Publishes a retained message for the broker itself.
+    pub fn announce(&mut self, topic: &str, payload: &[u8]) {
+        let retain = true;
+        self.put(
+            0,
+            Input::Announce {
+                topic,
+                payload,
+                retain,
+            },
+        );
+        self.run();
+    }
+
     fn put(&mut self, shard: usize, input: Input<'_>) {
         let mut effects = Vec::new();
         self.shards[shard].handle(self.now, input, &mut effects);
