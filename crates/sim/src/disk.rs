@@ -146,6 +146,13 @@ impl FaultyDisk {
         world.fuse = None;
     }
 
+    /// The process is killed and the machine lives: all that was written is there, safe or not.
+    pub fn kill(&self) {
+        let mut world = locked(&self.0);
+        world.fail_syncs = 0;
+        world.fuse = None;
+    }
+
     /// Flips one bit of a file that is safe.
     pub fn rot(&self, name: &str, byte: usize, bit: u8) {
         let world = locked(&self.0);

@@ -71,6 +71,8 @@ pub struct Log<D: Disk> {
     /// Runs of retired numbers, in order, no two of which touch.
     gone: Vec<Gone>,
     buffer: Vec<u8>,
+    /// The newest segment of the process before, until it is safe.
+    inherited: Option<Arc<Segment>>,
 }
 
 struct Current<F> {
@@ -93,7 +95,11 @@ impl<D: Disk> Log<D> {
             disk,
             recovered.sealed.iter().map(|one| Arc::clone(&one.segment)),
         );
+        let newest = recovered.sealed.last();
+        let inherited = newest.filter(|_| options.durability == Durability::Disk);
+        let inherited = inherited.map(|one| Arc::clone(&one.segment));
         Log {
+            inherited,
             shelf,
             options,
             key: recovered.key,
@@ -217,6 +223,7 @@ impl<D: Disk> Log<D> {
 
     /// Makes a fresh segment for the next commit.
     fn begin(&mut self) -> Result<Current<D::File>, StoreError> {
+        self.make_inherited_safe()?;
         let fail = || StoreError::disk("a new segment cannot be made");
         let serial = self.serial.ok_or(io::ErrorKind::QuotaExceeded);
         let serial = serial.map_err(|cause| fail()(cause.into()))?;
@@ -254,6 +261,24 @@ impl<D: Disk> Log<D> {
             segment,
             file,
         })
+    }
+
+    /// A process that was killed may have written its last commit without waiting for the disk. It
+    /// has been found, and what is committed from now on builds on it.
+    fn make_inherited_safe(&mut self) -> Result<(), StoreError> {
+        if let Some(segment) = &self.inherited {
+            let is_there = self
+                .sealed
+                .iter()
+                .any(|one| one.segment.serial == segment.serial);
+            if is_there {
+                let opened = self.shelf.disk.open(&segment.name.file());
+                let fail = StoreError::disk("the last commit of before cannot be made safe");
+                opened.and_then(|mut file| file.sync()).map_err(fail)?;
+            }
+        }
+        self.inherited = None;
+        Ok(())
     }
 
     /// Removes segments of which nothing is wanted any more; how many.

@@ -438,3 +438,29 @@ fn files_of_others_are_left_alone() {
         assert_eq!(disk.get(name), b"not ours");
     }
 }
+
+/// Goal: what a start has counted on stays. Method: a process is killed between the write and the
+/// sync of a commit, another one starts and goes on, and then the power is gone.
+#[test]
+fn what_a_start_has_found_survives_the_loss_of_power_after_it() {
+    for seed in 0..200 {
+        let mut chance = Chance(seed);
+        let disk = FaultyDisk::default();
+        let mut log = begin(&disk);
+        commit(&mut log, b"first").unwrap();
+        disk.set_fuse(1);
+        assert!(commit(&mut log, b"second").is_err());
+        drop(log);
+        disk.kill();
+        let (found, recovered) = read(&disk);
+        assert_eq!(found.len(), 2, "seed {seed}");
+        let mut log = Log::new(disk.clone(), SMALL, recovered);
+        commit(&mut log, b"third").unwrap();
+        drop(log);
+        disk.crash(&mut chance);
+        let (left, recovered) = read(&disk);
+        assert_eq!(left.len(), 3, "seed {seed}");
+        assert_eq!(left[..2], found, "seed {seed}");
+        assert_eq!(recovered.report.damage, [], "seed {seed}");
+    }
+}
