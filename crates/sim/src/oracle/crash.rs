@@ -62,7 +62,10 @@ impl Oracle {
         for place in 0..self.wills.len() {
             let will = &self.wills[place];
             let serial = will.serial;
-            if links[will.link].died || !may_be_unfinished(self.will_fate(will, links), wreck) {
+            let link = &links[will.link];
+            // Nobody has published the will of a connection that lived until then.
+            let lived = link.died && link.process == wreck.process;
+            if lived || !may_be_unfinished(self.will_fate(will, links), wreck) {
                 continue;
             }
             self.wills[place].is_doubtful = true;

@@ -285,7 +285,12 @@ impl Archive {
         self.process = None;
         self.full_until = None;
         self.disk.set_room(None);
-        self.disk.crash(&mut DiskChance(chance.bits()));
+        // After a failed sync the kernel shows what the disk may not have.
+        let is_killed = self.plan.bad_syncs_permille == 0 && chance.percent(50);
+        match is_killed {
+            true => self.disk.kill(),
+            false => self.disk.crash(&mut DiskChance(chance.bits())),
+        }
         while chance.percent(20) {
             // It goes again while the log is read.
             self.disk.set_fuse(chance.below(4) as u32);

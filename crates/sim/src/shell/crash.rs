@@ -34,6 +34,8 @@ pub(super) struct Life {
 /// What a crash has left, for the oracle.
 #[derive(Clone, Copy, Debug)]
 pub struct Wreck {
+    /// Number of the process, from 0.
+    pub process: u32,
     /// When it was.
     pub at: Millis,
     /// When the next process is there.
@@ -122,6 +124,7 @@ impl Shell {
         self.pipes.clear();
         self.life.up_at = Some(up_at);
         Ok(Wreck {
+            process: self.life.process,
             at: now,
             up_at,
             safe_until,
