@@ -167,6 +167,10 @@ impl Shard {
         bytes: &'a [u8],
     ) -> Option<Verbatim<'a>> {
         let Terms { qos, retain, .. } = known.terms;
+        let next = &bytes[known.packet.len()..];
+        if next.first() != known.packet.first() {
+            return None;
+        }
         if retain || qos == QoS::ExactlyOnce || !known.route.groups.is_empty() {
             return None;
         }

@@ -60,32 +60,32 @@ impl<'a> Verbatim<'a> {
     #[inline(always)]
     pub fn run(&self, bytes: &'a [u8], head_bytes: usize, count_max: u32) -> Verbatim<'a> {
         let step = self.packet_bytes;
-        let id_at = match self.qos {
-            QoS::AtMostOnce => None,
-            _ => Some(self.packet_id_at),
-        };
-        let head = &bytes[..id_at.unwrap_or(head_bytes)];
         let most = bytes.len().min(RUN_BYTES_MAX);
-        let (mut end, mut count) = (step, 1);
-        while count < count_max && end + step <= most {
-            let next = &bytes[end..end + step];
-            if next[..head.len()] != *head {
-                break;
+        let mut end = step;
+        if self.qos == QoS::AtMostOnce {
+            let head = &bytes[..head_bytes];
+            while end + step <= most && bytes[end..end + head_bytes] == *head {
+                end += step;
             }
-            if let Some(at) = id_at {
+        } else {
+            let most = most.min(step.saturating_mul(count_max as usize));
+            let (before, after) = (self.packet_id_at, self.packet_id_at + 2);
+            while end + step <= most {
+                let next = &bytes[end..end + step];
                 // [MQTT-2.2.1-3] [MQTT-3.1.1 2.3.1-1] Identifier 0 is left to `decode`. Behind it
                 // stands at most the length of no properties.
-                if next[at..at + 2] == [0, 0]
-                    || next[at + 2..head_bytes] != bytes[at + 2..head_bytes]
+                if next[..before] != bytes[..before]
+                    || next[before..after] == [0, 0]
+                    || next[after..head_bytes] != bytes[after..head_bytes]
                 {
                     break;
                 }
+                end += step;
             }
-            end += step;
-            count += 1;
         }
         Verbatim {
-            count,
+            // Cannot truncate: bounded by RUN_BYTES_MAX.
+            count: (end / step) as u32,
             packets: &bytes[..end],
             ..*self
         }
