@@ -18,12 +18,13 @@ READY = "ready"
 
 
 @contextmanager
-def beside(module: str, reach: Reach) -> Iterator[list[Any]]:
-    """Runs `python -m MODULE` while the block runs.
+def beside(module: str, reach: Reach, *words: str) -> Iterator[list[Any]]:
+    """Runs `python -m MODULE WORDS` while the block runs.
 
     Args:
         module: Calls `answer`.
         reach: The broker.
+        words: Of its command line.
 
     Yields:
         A list that holds the answer of the module once the block has ended.
@@ -31,7 +32,7 @@ def beside(module: str, reach: Reach) -> Iterator[list[Any]]:
     Raises:
         RuntimeError: It could not; its own last words.
     """
-    command = machine.on_core(machine.GENERATOR_CORE, [sys.executable, "-m", module])
+    command = machine.on_core(machine.GENERATOR_CORE, [sys.executable, "-m", module, *words])
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command, cwd=machine.ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True

@@ -1,4 +1,4 @@
-"""Many subscriptions, and others that come and go while messages are matched against them."""
+"""Many subscriptions that messages are matched against, still, changing, and of somebody else."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ PUBLISHERS = 10
 WEIGHED_FROM = 100_000
 TOPIC = "users/some/bench"
 
+FEW = ("fan-in", "--publishers", str(PUBLISHERS), "--subscribers", "1", "-t", TOPIC)
+
 # Filters of one change, and changes a second: as many come as go.
 CHANGED = 100
 CHANGES_PER_S = 10
@@ -46,14 +48,17 @@ def measure(peers: Sequence[Peer], settings: Settings, say: Callable[[str], None
     study = Study("churn", COLUMNS, settings, say)
     for peer in peers:
         for total in TOTALS:
-            words = ("fan-in", "--publishers", str(PUBLISHERS), "--subscribers", "1", "-t", TOPIC)
             many = ("--topics", str(total // PUBLISHERS), "--single-filters")
-            case = Case(study.suite, "", (*words, *many))
+            case = Case(study.suite, "", (*FEW, *many))
             if peer is FLOOR or not suits(peer, case):
                 continue
             for changing, shown in ((False, "still"), (True, "others change")):
                 once = partial(_once, study, peer, case, total, changing=changing)
                 study.add(f"{peer.name}, {total:,}, {shown}", once)
+        few = Case(study.suite, "", (*FEW, "--topics", "1", "--single-filters"))
+        if peer is not FLOOR and suits(peer, few):
+            once = partial(_among, study, peer, few)
+            study.add(f"{peer.name}, {TOTALS[0]:,} of {TOTALS[-1]:,} in use", once)
     study.carry_out()
     return study
 
@@ -79,6 +84,28 @@ def _once(study: Study, peer: Peer, case: Case, total: int, *, changing: bool) -
         before, after = report["broker"]["memory_bytes"]
         found[MEMORY] = round((after - before) / total, 1)
     return found
+
+
+def _among(study: Study, peer: Peer, case: Case) -> Found:
+    with peer.serving() as reach, beside("bench.churn", reach, str(TOTALS[-1])):
+        report = run(case, reach.words, reach.pid, study.longer(peer))
+    return {COST: report["broker"]["cpu_us_each"], RATE: report["delivered_per_s"]}
+
+
+def crowd(total: int, reach: Reach) -> int:
+    """Subscribes to so many filters that no message of the load answers to, and holds them.
+
+    Returns:
+        How many there were.
+    """
+    with Wire(reach, "bench-crowd") as wire:
+        for first in range(0, total, CHANGED):
+            rooms = (f"+/{n}" if n % 5 == 4 else f"r/{n}" for n in range(first, first + CHANGED))
+            wire.subscribe([f"{TOPIC}/out/{room}" for room in rooms])
+        begin()
+        while not is_over(60):
+            pass
+    return total
 
 
 def stir(reach: Reach) -> dict[str, Any]:
@@ -109,4 +136,4 @@ def _filters(change: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(answer(stir))
+    sys.exit(answer(partial(crowd, int(sys.argv[1])) if sys.argv[1:] else stir))

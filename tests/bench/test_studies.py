@@ -218,12 +218,13 @@ def test_subscriptions_are_measured_still_and_while_others_change(
     assert study.notes == []
     names = [peer.name for peer in with_mosquitto()]
     rows = [f"{total}, {how}" for total in ("10", "1,000") for how in ("still", "others change")]
+    rows.append("10 of 1,000 in use")
     assert list(study.rows) == [f"{name}, {row}" for name in names for row in rows]
     for row, columns in study.rows.items():
         assert columns[churn.COST][0] > 0
         assert bool(columns[churn.CHANGES]) == row.endswith("change")
         assert all(value >= churn.CHANGED for value in columns[churn.CHANGES])
-        assert bool(columns[churn.MEMORY]) == ("1,000" in row)
+        assert bool(columns[churn.MEMORY]) == ("1,000, " in row)
 
 
 def test_no_message_of_the_load_answers_a_filter_that_comes_and_goes() -> None:
