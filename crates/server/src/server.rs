@@ -33,7 +33,7 @@ use crate::socket::Socket;
 use crate::staging::{self, Installed};
 use crate::store::{Store, StoreHealth, StoreOptions};
 use crate::token;
-use crate::worker::{Door, Share, Worker};
+use crate::worker::{self, Door, Share, Worker};
 
 /// The most shards that one server has; the engine numbers neighbours in 64 bits.
 const SHARDS_MAX: usize = 64;
@@ -139,6 +139,7 @@ impl Server {
                 policy: Arc::clone(&options.policy),
                 kept: kept.clone(),
                 line: lines.next(),
+                reserve: worker::reserve(),
             };
             match start_shard(&broker, index, poll, doors, share) {
                 Ok(thread) => lock(&server.threads).push(thread),

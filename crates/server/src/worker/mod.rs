@@ -123,6 +123,14 @@ pub(crate) struct Share {
     pub kept: Option<Arc<Kept>>,
     /// To the store.
     pub line: Option<Line>,
+    /// A descriptor to give up where there is none left to say no with; taken before anybody can
+    /// connect.
+    pub reserve: Option<File>,
+}
+
+/// Takes a descriptor that stands for nothing.
+pub(crate) fn reserve() -> Option<File> {
+    File::open("/dev/null").ok()
 }
 
 /// Bytes of a connection that are being received.
@@ -142,7 +150,12 @@ impl Worker {
         doors: Vec<Door>,
         share: Share,
     ) -> Worker {
-        let Share { policy, kept, line } = share;
+        let Share {
+            policy,
+            kept,
+            line,
+            reserve,
+        } = share;
         let now = broker.clock.now();
         // At most 64 shards.
         let place = Place {
@@ -164,7 +177,7 @@ impl Worker {
             now,
             doors,
             accept_after: None,
-            reserve: File::open("/dev/null").ok(),
+            reserve,
             accept_told: false,
             connections: Slots::default(),
             reading: VecDeque::new(),
