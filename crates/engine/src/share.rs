@@ -63,11 +63,12 @@ pub(crate) struct Groups {
 }
 
 /// Bits of a packed reference: 6 of the home, 26 of the serial, 32 of the slot.
-const SERIAL_BITS: u32 = 26;
+const SERIALS: u32 = (1 << 26) - 1;
 
 impl GroupRef {
     pub fn new(home: ShardIndex, slot: u32, serial: u32) -> GroupRef {
-        GroupRef(u64::from(home) << 58 | u64::from(serial) << 32 | u64::from(slot))
+        let serial = u64::from(serial & SERIALS);
+        GroupRef(u64::from(home) << 58 | serial << 32 | u64::from(slot))
     }
 
     pub fn home(self) -> ShardIndex {
@@ -79,7 +80,7 @@ impl GroupRef {
     }
 
     pub fn serial(self) -> u32 {
-        (self.0 >> 32) as u32 & ((1 << SERIAL_BITS) - 1)
+        (self.0 >> 32) as u32 & SERIALS
     }
 }
 
@@ -104,7 +105,7 @@ impl Groups {
     }
 
     fn add(&mut self, mut group: Group) -> u32 {
-        self.serial = (self.serial + 1) & ((1 << SERIAL_BITS) - 1);
+        self.serial = (self.serial + 1) & SERIALS;
         group.serial = self.serial;
         let slot = self.free.pop().unwrap_or(self.slots.len() as u32);
         if slot as usize == self.slots.len() {

@@ -353,6 +353,10 @@ impl Kept {
     /// A session got a message; nothing where one of both is missing.
     fn enter(&mut self, line: EntryLine) -> Option<()> {
         self.saw(line.whole.0);
+        if line.group != NO_GROUP {
+            // The group's home may not have written down what it is called.
+            self.group_serial = self.group_serial.max(line.group.serial());
+        }
         let item = KeptItem {
             entry: line.entry,
             body: self.messages.get(&line.message)?.clone(),

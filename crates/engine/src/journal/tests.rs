@@ -215,6 +215,19 @@ fn records_about_what_is_not_there_are_counted_and_change_nothing() {
 }
 
 #[test]
+fn the_number_of_a_group_is_not_given_again_though_its_name_was_never_written_down() {
+    for is_known in [true, false] {
+        let mut kept = Kept::new();
+        let mut records = vec![entry(Vec::new(), GroupRef::new(3, 5, 77), Whole::NONE)];
+        if is_known {
+            records.insert(0, Record::Session(line(None)));
+        }
+        assert_eq!(kept.take(&batch(&records)), Ok(()));
+        assert_eq!(kept.group_serial, 77);
+    }
+}
+
+#[test]
 fn a_failed_batch_comes_again_before_what_followed_it() {
     let mut journal = Journal::new(true, 0, 0);
     let [first, second] = [1, 2].map(|session| Record::Ended { session });
