@@ -88,6 +88,11 @@ impl Oracle {
         1 + crashes
     }
 
+    /// True where what left the broker then was sent by a process that has died.
+    pub(super) fn has_died_since(&self, left_at: Millis) -> bool {
+        self.crashes.iter().any(|wreck| left_at <= wreck.at)
+    }
+
     /// How often the process has died since then.
     pub(super) fn crashes_since(&self, at: Millis) -> u32 {
         let since = |wreck: &&Wreck| wreck.up_at >= at;

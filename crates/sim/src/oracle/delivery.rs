@@ -196,8 +196,9 @@ impl Oracle {
                 "client {client} got a message to {topic} that nobody sent"
             );
         }
+        let is_orphaned = self.has_died_since(delivery.left_at);
         let session = &mut self.sessions[delivery.client];
-        keep_flight(session, 0, delivery);
+        keep_flight(session, 0, delivery, is_orphaned);
         Ok(())
     }
 
@@ -271,8 +272,9 @@ impl Oracle {
         replays: u32,
         delivery: &Delivery,
     ) {
+        let is_orphaned = self.has_died_since(delivery.left_at);
         let session = &mut self.sessions[delivery.client];
-        keep_flight(session, message.serial, delivery);
+        keep_flight(session, message.serial, delivery, is_orphaned);
         if is_new {
             let copies = session.copies.entry(message.serial).or_default();
             copies.count += 1;
@@ -395,7 +397,9 @@ fn check_steady(
 }
 
 /// Remembers what a packet id stands for.
-fn keep_flight(session: &mut Session, serial: u64, delivery: &Delivery) {
+/// Remembers an exchange; `is_orphaned` where the process that began it has died meanwhile, and
+/// need not have written it down.
+fn keep_flight(session: &mut Session, serial: u64, delivery: &Delivery, is_orphaned: bool) {
     if let Some(packet_id) = delivery.packet_id {
         let (qos, link) = (delivery.qos, delivery.link);
         session.flights.insert(
@@ -404,7 +408,7 @@ fn keep_flight(session: &mut Session, serial: u64, delivery: &Delivery) {
                 serial,
                 qos,
                 link,
-                answered: false,
+                answered: is_orphaned && qos == QoS::AtLeastOnce,
             },
         );
     }
