@@ -15,7 +15,7 @@ use std::time::Instant;
 /// How to use the program.
 const USAGE: &str = "\
 usage: plant [--seeds N] [--ticks N] [--jobs N] [--check] [NAME ...]
-  --seeds N    seeds that are tried for each fault (default 1500)
+  --seeds N    seeds that are tried for each fault (default 6000)
   --ticks N    length of each run in ticks (default 3000)
   --jobs N     threads of the simulator (default 2)
   --check      only checks that each fault still applies; builds and runs nothing
@@ -105,7 +105,7 @@ fn work() -> Fallible<bool> {
 /// Reads the command line; `None` where only the usage was asked for.
 fn parse() -> Fallible<Option<Wishes>> {
     let mut wishes = Wishes {
-        seeds: 1_500,
+        seeds: 6_000,
         ticks: 3_000,
         jobs: 2,
         only_checks: false,
