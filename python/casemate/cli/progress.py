@@ -36,18 +36,22 @@ async def progress(words: Callable[[], str], *, every_s: float = _EVERY_S) -> As
         await asyncio.gather(showing, return_exceptions=True)
 
 
+def _write(words: str) -> None:
+    """Writes over what the line of the terminal says."""
+    sys.stderr.write(f"{_FROM_THE_START}{words}")
+    sys.stderr.flush()
+
+
 async def _show(words: Callable[[], str], every_s: float) -> None:
     is_shown = False
     try:
         while True:
             await asyncio.sleep(every_s)
-            sys.stderr.write(f"{_FROM_THE_START}{words()}")
-            sys.stderr.flush()
+            _write(words())
             is_shown = True
     finally:
         if is_shown:
-            sys.stderr.write(_FROM_THE_START)
-            sys.stderr.flush()
+            _write("")
 
 
 def watched(
@@ -79,13 +83,11 @@ def watched(
         while working.is_alive():
             working.join(every_s)
             if working.is_alive() and sys.stderr is not None and sys.stderr.isatty():
-                sys.stderr.write(f"{_FROM_THE_START}{words()}")
-                sys.stderr.flush()
+                _write(words())
                 is_shown = True
     finally:
         if is_shown:
-            sys.stderr.write(_FROM_THE_START)
-            sys.stderr.flush()
+            _write("")
     if failures:
         raise failures[0]
     return results[0]
