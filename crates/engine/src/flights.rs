@@ -306,13 +306,7 @@ impl Flights {
         // Cannot truncate: there are fewer than 65,535.
         let ended = count as u32;
         self.counted -= ended;
-        self.first += u64::from(ended);
-        self.lap_at += ended;
-        if self.lap_at >= LAP {
-            self.lap_at -= LAP;
-        }
-        self.sent -= ended;
-        self.released = self.released.saturating_sub(ended);
+        self.advance(ended);
         self.pop_done();
         count
     }
@@ -393,14 +387,20 @@ impl Flights {
                     kept.flights.pop_front();
                 }
             }
-            self.first += 1;
-            self.lap_at += 1;
-            if self.lap_at == LAP {
-                self.lap_at = 0;
-            }
-            self.sent = self.sent.saturating_sub(1);
-            self.released = self.released.saturating_sub(1);
+            self.advance(1);
         }
+    }
+
+    /// So many exchanges are gone from the front; fewer than a lap.
+    #[inline]
+    fn advance(&mut self, count: u32) {
+        self.first += u64::from(count);
+        self.lap_at += count;
+        if self.lap_at >= LAP {
+            self.lap_at -= LAP;
+        }
+        self.sent = self.sent.saturating_sub(count);
+        self.released = self.released.saturating_sub(count);
     }
 
     /// An exchange of QoS 2 becomes one of QoS 1, before its message is sent; says its position.
