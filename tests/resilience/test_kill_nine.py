@@ -57,7 +57,7 @@ async def live_through(house: House, kills: int, chance: random.Random) -> str:
                 asyncio.create_task(write_ours(house, trail, name, version, over))
                 for name, version in OURS.items()
             ]
-            writers = [PahoWriter(house, trail, *one) for one in PAHOS.items()]
+            writers = [PahoWriter(house, trail, *one, READERS) for one in PAHOS.items()]
             for one in writers:
                 stack.callback(one.close)
             keeper = await stack.enter_async_context(house.ours("keeper", 5))

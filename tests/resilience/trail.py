@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,14 @@ KEPT_S = 3_600
 WINDOW = 8
 """Messages that one publisher has under way."""
 
+LEAD = 500
+"""Messages that a writer's promises may be ahead of the slowest reader of ours.
+
+Paho's threads would take all of a busy machine, and the readers would be given no time to prove
+that nothing is lost."""
+
 _RECONNECT_S = 0.2
+_PAUSE_S = 0.005
 _FAILED = 0x80
 _RELEASED_BEFORE = 0x92
 """What answers a PUBREL whose first answer was lost with the broker (MQTT 5.0 §3.7.2.1)."""
@@ -63,6 +71,12 @@ class Trail:
             self.got[reader][topic.rpartition("/")[2]].append(int(payload))
         self._tell()
 
+    def lead(self, writer: str, readers: Iterable[str]) -> int:
+        """How many messages this writer's promises are ahead of the slowest reader."""
+        with self._lock:
+            slowest = min(len(self.got[reader][writer]) for reader in readers)
+            return len(self.promised[writer]) - slowest
+
     async def until(self, holds: Callable[[], bool], what: str) -> None:
         """Waits until what is noted here makes something true."""
         try:
@@ -75,7 +89,11 @@ class Trail:
                     await self._news.wait()
         except TimeoutError as error:
             counts = {name: len(numbers) for name, numbers in self.promised.items()}
-            raise AssertionError(f"{what}: {counts}, {self.refused}") from error
+            got = {
+                reader: {name: len(set(numbers)) for name, numbers in writers.items()}
+                for reader, writers in self.got.items()
+            }
+            raise AssertionError(f"{what}: {counts}, got {got}, {self.refused}") from error
 
     def missing(self, reader: str) -> dict[str, set[int]]:
         """What was acknowledged and this reader has not got, by writer."""
@@ -223,11 +241,17 @@ async def read_ours(client: Client, trail: Trail, name: str) -> None:
 
 
 class PahoWriter:
-    """Publishes numbers in order, as fast as they are acknowledged, until it is told to end."""
+    """Publishes numbers in order, as fast as they are acknowledged, until it is told to end.
 
-    def __init__(self, house: House, trail: Trail, name: str, version: int) -> None:
+    It waits where its promises are more than `LEAD` ahead of one of `readers`.
+    """
+
+    def __init__(
+        self, house: House, trail: Trail, name: str, version: int, readers: Collection[str]
+    ) -> None:
         """Connects and begins."""
         self._trail, self._name, self._qos = trail, name, int(name[-1])
+        self._readers = readers
         self._numbers = itertools.count()
         self._sent: dict[int, int] = {}
         self._lock = threading.Lock()
@@ -271,6 +295,8 @@ class PahoWriter:
             self._trail.refuse(f"{self._name} {number}: {reason}")
         else:
             self._trail.promise(self._name, number)
+        while not self._is_over and self._trail.lead(self._name, self._readers) > LEAD:
+            time.sleep(_PAUSE_S)
         if not self._is_over:
             self._publish()
 
