@@ -189,6 +189,7 @@ impl Plan {
         match chance.below(100) {
             0..=15 => plan.flood(chance),
             16..=35 => plan.stream(chance),
+            36..=42 => plan.renew(chance),
             _ => {}
         }
         plan.crashes = Crashes::new(chance, &plan);
@@ -208,6 +209,38 @@ impl Plan {
         self.weather.capacity = 1 << 16;
         self.weather.piece_bytes_max = *chance.pick(&[0, 0, 1_000]);
         self.read_bytes_max = 1 << 18;
+    }
+
+    /// Lets each author renew one of a few retained messages, which others ask for meanwhile, over
+    /// pipes that now and then stand still: a store may know less than whoever asks it.
+    fn renew(&mut self, chance: &mut Chance) {
+        if self.features.has(Feature::Shards) {
+            // Author, store and reader in a shard of their own each.
+            self.shards = *chance.pick(&[3, 4]);
+        }
+        self.pipe_ms_max = 5;
+        self.pipe_stands_permille = 20;
+        self.tails = 3;
+        self.wide_percent = 5;
+        self.share_percent = 5;
+        self.retain_percent = 90;
+        self.constancy_percent = 97;
+        self.large_percent = 2;
+        // Nothing but the pipes makes anybody wait.
+        self.weather.capacity = 1 << 16;
+        self.weather.piece_bytes_max = 0;
+        self.read_bytes_max = 1 << 18;
+        self.settings.window_bytes = 16 * 1024;
+        self.settings.pipe_bytes = 1024 * 1024;
+        self.settings.receipts_max = 16_384;
+        self.settings.receive_max = 1_024;
+        self.settings.inflight_max = 1_024;
+        for persona in &mut self.personas {
+            persona.habits.publish_percent = 80;
+            persona.habits.pause_ms_max = 40;
+            persona.habits.read_pause_ms_max = 0;
+            persona.habits.acknowledge_ms_max = 0;
+        }
     }
 
     /// Makes more of groups, in runs that are about them.
