@@ -10,7 +10,8 @@
 //!    crash left of a commit that nobody was promised; a missing *number* is a loss, and is told.
 //! 2. After a failed write or sync nothing is written to that segment any more: what the kernel
 //!    kept of it is unknown, and a second sync would report a success that means nothing. The same
-//!    commits go whole into a fresh segment.
+//!    commits go whole into a fresh segment. So does, before anything builds on it, the last one
+//!    that a start has found: the process before may have died of such a sync.
 //! 3. A segment that cannot be read is set aside under another name; it is never emptied, and the
 //!    rest is served.
 //!

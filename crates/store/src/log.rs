@@ -9,7 +9,7 @@ use crate::frame::{self, ALIGNMENT, BODY_BYTES_MAX};
 use crate::gone::Gone;
 use crate::part::{self, Part, Place};
 use crate::reader::Reader;
-use crate::recovery::Recovered;
+use crate::recovery::{Last, Recovered};
 use crate::seal::{Key, TAG_BYTES};
 use crate::segment::{Segment, StoreId};
 use crate::shelf::Shelf;
@@ -71,8 +71,10 @@ pub struct Log<D: Disk> {
     /// Runs of retired numbers, in order, no two of which touch.
     gone: Vec<Gone>,
     buffer: Vec<u8>,
-    /// The newest segment of the process before, until it is safe.
-    inherited: Option<Arc<Segment>>,
+    /// The last commit of the process before, until it is safe.
+    inherited: Option<Last>,
+    /// The segment where a start has found that commit, and its number, once it is elsewhere too.
+    moved: Option<(u32, u64)>,
 }
 
 struct Current<F> {
@@ -95,11 +97,10 @@ impl<D: Disk> Log<D> {
             disk,
             recovered.sealed.iter().map(|one| Arc::clone(&one.segment)),
         );
-        let newest = recovered.sealed.last();
-        let inherited = newest.filter(|_| options.durability == Durability::Disk);
-        let inherited = inherited.map(|one| Arc::clone(&one.segment));
+        let is_synced = options.durability == Durability::Disk;
         Log {
-            inherited,
+            inherited: recovered.last.filter(|_| is_synced),
+            moved: None,
             shelf,
             options,
             key: recovered.key,
@@ -221,9 +222,24 @@ impl<D: Disk> Log<D> {
         self.sealed.extend(sealed);
     }
 
-    /// Makes a fresh segment for the next commit.
+    /// Makes a fresh segment for the next commit, with the last of the process before in it where
+    /// that may not be safe: what is committed from now on builds on it.
     fn begin(&mut self) -> Result<Current<D::File>, StoreError> {
-        self.make_inherited_safe()?;
+        let is_there = |last: &Last| {
+            let serial = |one: &Sealed| one.segment.serial;
+            self.sealed.iter().any(|one| serial(one) == last.serial)
+        };
+        let last = self.inherited.take().filter(is_there);
+        let outcome = self.begin_with(last.as_ref());
+        match (&outcome, &last) {
+            (Ok(_), Some(last)) => self.moved = Some((last.serial, last.number)),
+            (Ok(_), None) => {}
+            (Err(_), _) => self.inherited = last,
+        }
+        outcome
+    }
+
+    fn begin_with(&mut self, last: Option<&Last>) -> Result<Current<D::File>, StoreError> {
         let fail = || StoreError::disk("a new segment cannot be made");
         let serial = self.serial.ok_or(io::ErrorKind::QuotaExceeded);
         let serial = serial.map_err(|cause| fail()(cause.into()))?;
@@ -235,57 +251,51 @@ impl<D: Disk> Log<D> {
                 *self.store.insert(store)
             }
         };
-        let numbers = (serial, self.next);
+        let numbers = (serial, last.map_or(self.next, |last| last.number));
         let (segment, bytes) =
             Segment::fresh(numbers, store, self.key.as_ref(), self.options.random)?;
         let name = segment.name.file();
-        let mut file = self.shelf.disk.create(&name).map_err(fail())?;
+        // In no older segment does the number count that this one begins at, so that it must not be
+        // there without a commit that may have been promised.
+        let made = last.map_or(name.clone(), |_| segment.name.unfinished());
+        let mut current = Current {
+            length: segment.start(),
+            file: self.shelf.disk.create(&made).map_err(fail())?,
+            segment,
+        };
         // Never given to another file, even if this one is removed: a name that comes back after a
         // crash must not meet a newer segment.
         self.serial = serial.checked_add(1);
         // Safe before the first commit is written: a header that is damaged with commits behind it
         // is then never what a crash has left.
-        let outcome = file
-            .append(&bytes)
-            .and_then(|()| file.sync())
-            .and_then(|()| self.shelf.disk.sync_names());
-        if let Err(cause) = outcome {
-            // Nothing was ever in it. Left where it is, a full disk would gather one at each try;
-            // where it cannot be removed, the next start does.
-            let _ = self.shelf.disk.remove(&name);
-            return Err(fail()(cause));
-        }
-        self.shelf.add(Arc::clone(&segment));
-        Ok(Current {
-            length: segment.start(),
-            segment,
-            file,
-        })
-    }
-
-    /// A process that was killed may have written its last commit without waiting for the disk. It
-    /// has been found, and what is committed from now on builds on it.
-    fn make_inherited_safe(&mut self) -> Result<(), StoreError> {
-        if let Some(segment) = &self.inherited {
-            let is_there = self
-                .sealed
-                .iter()
-                .any(|one| one.segment.serial == segment.serial);
-            if is_there {
-                let opened = self.shelf.disk.open(&segment.name.file());
-                let fail = StoreError::disk("the last commit of before cannot be made safe");
-                opened.and_then(|mut file| file.sync()).map_err(fail)?;
+        let outcome = current.file.append(&bytes).map_err(fail());
+        let outcome = outcome.and_then(|()| match last {
+            None => current.file.sync().map_err(fail()),
+            Some(last) => {
+                frame::begin(&mut self.buffer);
+                self.buffer.extend_from_slice(&last.body);
+                current.write(last.number, self.options.durability, &mut self.buffer)?;
+                self.shelf.disk.rename(&made, &name).map_err(fail())
             }
+        });
+        let outcome = outcome.and_then(|()| self.shelf.disk.sync_names().map_err(fail()));
+        if let Err(fault) = outcome {
+            // Nothing new was ever in it. Left where it is, a full disk would gather one at each
+            // try; where it cannot be removed, the next start does.
+            let _ = self.shelf.disk.remove(&made);
+            let _ = self.shelf.disk.remove(&name);
+            return Err(fault);
         }
-        self.inherited = None;
-        Ok(())
+        self.shelf.add(Arc::clone(&current.segment));
+        Ok(current)
     }
 
     /// Removes segments of which nothing is wanted any more; how many.
     ///
     /// Their numbers are written down as retired before, so that nobody takes them for lost. A
     /// segment that was found damaged is set aside instead of removed: nobody but an operator
-    /// throws it away. The current segment, and serials that no segment has, are passed over.
+    /// throws it away. The current segment, and serials that no segment has, are passed over; so is
+    /// one with the last commit that a start has found, before the one that it was found in.
     ///
     /// # Errors
     /// [`StoreError::Disk`] where the folder cannot be changed; asked again, it goes on.
@@ -293,12 +303,23 @@ impl<D: Disk> Log<D> {
         let mut retired = 0;
         for serial in serials {
             let same = |sealed: &Sealed| sealed.segment.serial == *serial;
-            if let Some(index) = self.sealed.iter().position(same) {
+            let index = self.sealed.iter().position(same);
+            if let Some(index) = index.filter(|index| !self.holds_what_is_wanted(*index)) {
                 self.retire_at(index)?;
                 retired += 1;
             }
         }
         Ok(retired)
+    }
+
+    /// True for the segment that holds the last commit which a start has found, as long as the one
+    /// that it was found in is wanted.
+    fn holds_what_is_wanted(&self, index: usize) -> bool {
+        self.moved.is_some_and(|(found_in, number)| {
+            let mut before = self.sealed[..index].iter();
+            let begins_with_it = self.sealed[index].segment.first == number;
+            begins_with_it && before.any(|one| one.segment.serial == found_in)
+        })
     }
 
     fn retire_at(&mut self, index: usize) -> Result<(), StoreError> {
@@ -309,7 +330,11 @@ impl<D: Disk> Log<D> {
         let (segment, is_damaged) = (Arc::clone(segment), *is_damaged);
         let later = self.sealed.get(index + 1).map(|later| later.segment.first);
         let current = self.current.as_ref().map(|current| current.segment.first);
-        let end = later.or(current).unwrap_or(self.next);
+        let mut end = later.or(current).unwrap_or(self.next);
+        if let Some((_, number)) = self.moved.filter(|moved| moved.0 == segment.serial) {
+            // Nothing that was found in this segment is wanted, the copy of its last no more.
+            end = end.max(number + 1);
+        }
         // Without a number of its own, where all that was in it was given up.
         if segment.first < end {
             self.write_down(Gone {

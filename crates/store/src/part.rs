@@ -27,7 +27,8 @@ pub struct Part<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Where bytes are on disk. It stays true until their segment is retired, over restarts too.
+/// Where bytes are on disk. It stays true until their segment is retired, over restarts too; but
+/// what one start has found last, the next may find elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
     pub(crate) segment: u32,

@@ -115,8 +115,8 @@ pub(crate) struct Scan {
     /// Oldest first. Those that were not read have no commits in their report.
     pub segments: Vec<(Arc<Segment>, SegmentReport)>,
     pub gone: Vec<Gone>,
-    /// Made in the moment of a crash, and empty.
-    pub unborn: Vec<Name>,
+    /// Files that were made in the moment of a crash, and hold nothing that counts.
+    pub unborn: Vec<String>,
     /// Not to be trusted.
     pub unreadable: Vec<Name>,
     pub store: Option<StoreId>,
@@ -124,6 +124,8 @@ pub(crate) struct Scan {
     pub next: u64,
     /// The serial of the next segment; none where there are no more.
     pub serial: Option<u32>,
+    /// The last commit, where it is in the newest segment: its number, and where it begins.
+    pub last: Option<(u64, u64)>,
     pub report: Report,
 }
 
@@ -156,6 +158,11 @@ pub(crate) fn scan<D: Disk>(
     let begun = firsts.last().copied().unwrap_or(0);
     let retired = scan.gone.iter().map(|gone| gone.last.saturating_add(1));
     scan.reach(retired.max().unwrap_or(0).max(begun));
+    let next = scan.next;
+    // One in an older segment was safe before the newest was begun.
+    scan.last = scan
+        .last
+        .filter(|(number, _)| *number >= begun && number + 1 == next);
     Ok(scan)
 }
 
@@ -171,6 +178,7 @@ impl Scan {
     ) -> Result<(), StoreError> {
         let fail = StoreError::disk("a segment cannot be read");
         let mut walk = Walk::new(file, segment).map_err(fail)?;
+        self.last = None;
         // None, but where a crash came before the file of a retired segment was removed.
         let reaches_in = |gone: &&Gone| gone.first < end && gone.last >= segment.first;
         let gone: Vec<Gone> = self.gone.iter().filter(reaches_in).copied().collect();
@@ -181,11 +189,16 @@ impl Scan {
         while let Some(step) = walk.next() {
             match step {
                 // A number that a later segment begins at was given up: the later one counts.
-                Step::Commit { number, .. } if number < self.next || number >= end => {}
+                Step::Commit { number, .. } if number >= end => {}
+                // Before what is to be read.
+                Step::Commit { number, at, .. } if number < self.next => {
+                    self.last = Some((number, at))
+                }
                 Step::Commit { number, .. } if is_gone(number) => self.reach(number + 1),
                 Step::Commit { number, body, at } => {
                     self.reach(number);
                     self.next = number + 1;
+                    self.last = Some((number, at));
                     self.report.commits += 1;
                     report.commit(number);
                     visit_parts(segment, (number, at), body, &mut |found| {
@@ -253,7 +266,7 @@ impl SegmentReport {
     }
 }
 
-fn visit_parts(
+pub(crate) fn visit_parts(
     segment: &Segment,
     (number, at): (u64, u64),
     body: &[u8],
@@ -295,10 +308,12 @@ fn open<D: Disk>(disk: &D, keys: &Keys) -> Result<(Scan, Vec<Arc<Segment>>), Sto
     let files = disk.list().map_err(fail)?;
     let mut names: Vec<Name> = files.iter().filter_map(|file| Name::of(file)).collect();
     names.sort_unstable();
+    let unfinished = files.iter().filter(|file| Name::is_unfinished(file));
     let mut scan = Scan {
         segments: Vec::new(),
         gone: files.iter().filter_map(|file| Gone::of(file)).collect(),
-        unborn: Vec::new(),
+        unborn: unfinished.cloned().collect(),
+        last: None,
         unreadable: Vec::new(),
         store: None,
         next: 1,
@@ -319,7 +334,7 @@ fn open<D: Disk>(disk: &D, keys: &Keys) -> Result<(Scan, Vec<Arc<Segment>>), Sto
                 });
             }
             Opening::Unborn => {
-                scan.unborn.push(name);
+                scan.unborn.push(name.file());
                 continue;
             }
             Opening::Unreadable => {

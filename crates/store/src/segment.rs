@@ -83,6 +83,17 @@ impl Name {
         format!("{}.damaged", self.file())
     }
 
+    /// The name of one that becomes a segment when its first commit is in it and safe.
+    pub fn unfinished(self) -> String {
+        format!("{}.new", self.file())
+    }
+
+    /// True for such a name.
+    pub fn is_unfinished(file: &str) -> bool {
+        file.strip_suffix(".new")
+            .is_some_and(|file| Name::of(file).is_some())
+    }
+
     /// Bytes before the first commit of such a file.
     fn start(self) -> usize {
         match self {
@@ -297,6 +308,9 @@ mod tests {
         for (name, file) in known {
             assert_eq!(name.file(), file);
             assert_eq!(Name::of(file), Some(name));
+            assert_eq!(Name::of(&name.unfinished()), None);
+            assert!(Name::is_unfinished(&name.unfinished()));
+            assert!(!Name::is_unfinished(file));
         }
         let others = [
             "abc.log",

@@ -50,6 +50,11 @@ impl<'a, F: File> Walk<'a, F> {
         })
     }
 
+    /// Goes on at a place where a commit begins.
+    pub fn skip_to(&mut self, at: u64) {
+        self.at = at;
+    }
+
     /// The next step; nothing at the end.
     pub fn next(&mut self) -> Option<Step<'_>> {
         let from = self.at;

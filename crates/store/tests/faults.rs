@@ -66,7 +66,7 @@ fn body(chance: &mut Chance) -> Vec<u8> {
 
 /// Goal: whatever a disk does, what was promised is there, whole and in order, and nothing else
 /// but at most one commit that was under way. Method: by seed, commits between failed syncs, a full
-/// disk and crashes; after each crash the log is read and goes on. Every other log is encrypted.
+/// disk, kills and crashes; after each the log is read and goes on. Every other log is encrypted.
 #[test]
 fn what_was_promised_survives_every_crash() {
     for seed in 0..3_000 {
@@ -89,28 +89,36 @@ fn what_was_promised_survives_every_crash() {
                 "seed {seed}: a promise was broken"
             );
             assert_eq!(recovered.report.damage, [], "seed {seed}");
+            let is_left = |file: &String| file.ends_with(".new");
+            assert!(!disk.list().unwrap().iter().any(is_left), "seed {seed}");
             for (kept, (_, found)) in promised.iter().zip(&found) {
                 assert_eq!(kept, found, "seed {seed}");
             }
-            // What was under way may have arrived; it counts from now on.
-            promised = found.into_iter().map(|(_, body)| body).collect();
+            // What was under way may have arrived; it counts once something builds on it.
+            let mut known: Vec<Vec<u8>> = found.into_iter().map(|(_, body)| body).collect();
             let mut log = Log::new(disk.clone(), SMALL, recovered);
             for _ in 0..chance.below(30) {
                 match chance.below(12) {
                     0 => disk.fail_syncs(chance.below(4) as u32),
                     1 => disk.set_room(Some(chance.below(6_000) as usize)),
                     2 => disk.set_room(None),
+                    3 => disk.set_fuse(chance.below(12) as u32),
                     _ => {}
                 }
                 let body = body(&mut chance);
                 if let Ok(number) = commit(&mut log, &body) {
-                    promised.push(body);
-                    assert_eq!(number, promised.len() as u64, "seed {seed}");
+                    known.push(body);
+                    assert_eq!(number, known.len() as u64, "seed {seed}");
+                    promised.clone_from(&known);
                 }
             }
             drop(log);
             disk.set_room(None);
-            disk.crash(&mut chance);
+            // Behind a kill the next start goes on with what the disk may not have.
+            match chance.one_in(3) {
+                true => disk.kill(),
+                false => disk.crash(&mut chance),
+            }
         }
     }
 }
@@ -330,7 +338,7 @@ fn retired_segments_go_and_damaged_ones_are_kept_for_the_operator() {
 
 /// Goal: retiring loses nothing that was not retired, whenever the machine stops; what was retired
 /// never comes back; and the log never tells of a loss. Method: by seed, commits and retired
-/// segments between failures and crashes.
+/// segments between failures, kills and crashes.
 #[test]
 fn retiring_and_crashes_never_look_like_a_loss() {
     for seed in 0..2_000 {
@@ -368,7 +376,7 @@ fn retiring_and_crashes_never_look_like_a_loss() {
                             home.is_some_and(|(segment, _)| gone.contains(segment))
                         };
                         promised.retain(|number, _| !in_it(number));
-                        if log.retire(&gone).is_ok() {
+                        if matches!(log.retire(&gone), Ok(1)) {
                             retired.extend(home.keys().copied().filter(in_it));
                         }
                     }
@@ -388,7 +396,11 @@ fn retiring_and_crashes_never_look_like_a_loss() {
             }
             drop(log);
             disk.set_room(None);
-            disk.crash(&mut chance);
+            // Behind a kill the next start goes on with what the disk may not have.
+            match chance.one_in(3) {
+                true => disk.kill(),
+                false => disk.crash(&mut chance),
+            }
         }
     }
 }
@@ -436,6 +448,36 @@ fn files_of_others_are_left_alone() {
     ];
     for name in names {
         assert_eq!(disk.get(name), b"not ours");
+    }
+}
+
+/// Goal: the same where the disk has given up on what the start finds. Method: the sync of a commit
+/// fails, so that the kernel goes on to show what the disk may not have; the process is killed
+/// before it has written the commit anew; another one goes on, and then the power is gone.
+#[test]
+fn what_a_start_has_found_behind_a_failed_sync_survives_the_loss_of_power_too() {
+    for keys in [Keys::none(), keys(1)] {
+        for seed in 0..200 {
+            let mut chance = Chance(seed);
+            let disk = FaultyDisk::default();
+            let mut log = Log::new(disk.clone(), SMALL, read_with(&disk, &keys).1);
+            commit(&mut log, b"first").unwrap();
+            disk.fail_syncs(1);
+            disk.set_fuse(2);
+            assert!(commit(&mut log, b"second").is_err());
+            drop(log);
+            disk.kill();
+            let (found, recovered) = read_with(&disk, &keys);
+            assert_eq!(found.len(), 2, "seed {seed}");
+            let mut log = Log::new(disk.clone(), SMALL, recovered);
+            assert_eq!(commit(&mut log, b"third").unwrap(), 3);
+            drop(log);
+            disk.crash(&mut chance);
+            let (left, recovered) = read_with(&disk, &keys);
+            assert_eq!(left.len(), 3, "seed {seed}");
+            assert_eq!(left[..2], found, "seed {seed}");
+            assert_eq!(recovered.report.damage, [], "seed {seed}");
+        }
     }
 }
 

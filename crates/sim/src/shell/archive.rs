@@ -285,9 +285,8 @@ impl Archive {
         self.process = None;
         self.full_until = None;
         self.disk.set_room(None);
-        // After a failed sync the kernel shows what the disk may not have.
-        let is_killed = self.plan.bad_syncs_permille == 0 && chance.percent(50);
-        match is_killed {
+        match chance.percent(50) {
+            // After a failed sync the kernel goes on to show what the disk may not have.
             true => self.disk.kill(),
             false => self.disk.crash(&mut DiskChance(chance.bits())),
         }
