@@ -345,7 +345,7 @@ impl Shard {
                 self.completions.hold(whole, me, entry);
             }
         }
-        let (link, refused) = (session.link, session.outbox.refused);
+        let (link, refused) = (session.link, session.outbox.refused());
         match admission {
             Admission::Queued => {}
             Admission::Dropped(dropped) => self.counters.dropped_oldest += dropped,

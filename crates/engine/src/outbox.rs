@@ -57,18 +57,25 @@ pub(crate) struct Bounds {
 /// Queues and exchanges of one session.
 #[derive(Default)]
 pub(crate) struct Outbox {
+    pub flights: Flights,
+    /// Boxed, and none of those that have always kept up, as idle sessions have.
+    queues: Option<Box<Queues>>,
+    /// Number of the last entry of the journal.
+    entered: u64,
+}
+
+/// What waits for one session.
+#[derive(Default)]
+struct Queues {
     zero: VecDeque<Item>,
     waiting: VecDeque<Item>,
-    pub flights: Flights,
     /// What waits.
     bytes: usize,
     /// The part of `bytes` that waits at QoS 0.
     zero_bytes: usize,
     order: u32,
-    /// Number of the last entry of the journal.
-    entered: u64,
     /// Refusals since the queue last had room.
-    pub refused: u64,
+    refused: u64,
 }
 
 impl Outbox {
@@ -77,28 +84,42 @@ impl Outbox {
     pub fn is_clear(&self) -> bool {
         // [MQTT-4.6.0-5] [MQTT-4.6.0-6] [MQTT-3.1.1 4.6.0-5] [MQTT-3.1.1 4.6.0-6] What waits is not
         // overtaken.
-        self.zero.is_empty() && self.waiting.is_empty() && self.flights.is_resumed()
+        self.is_nothing_queued() && self.flights.is_resumed()
     }
 
     /// True where nothing waits and no exchange is under way.
     pub fn is_finished(&self) -> bool {
-        self.zero.is_empty() && self.waiting.is_empty() && self.flights.is_empty()
+        self.is_nothing_queued() && self.flights.is_empty()
+    }
+
+    #[inline]
+    fn is_nothing_queued(&self) -> bool {
+        self.queues
+            .as_ref()
+            .is_none_or(|queues| queues.zero.is_empty() && queues.waiting.is_empty())
     }
 
     /// What waits at QoS 1 and 2.
     pub fn waiting(&self) -> impl Iterator<Item = &Item> {
-        self.waiting.iter()
+        self.queues.iter().flat_map(|queues| queues.waiting.iter())
     }
 
     /// As it was before a restart: exchanges, what waits, and the number of the last entry.
     pub fn restored(flights: Flights, waiting: VecDeque<Item>, entered: u64) -> Outbox {
         Outbox {
-            bytes: waiting.iter().map(|item| item.message.bytes()).sum(),
-            order: waiting.back().map_or(0, |item| item.order.wrapping_add(1)),
             flights,
-            waiting,
+            queues: waiting
+                .back()
+                .map(|item| item.order.wrapping_add(1))
+                .map(|order| {
+                    Box::new(Queues {
+                        bytes: waiting.iter().map(|item| item.message.bytes()).sum(),
+                        order,
+                        waiting,
+                        ..Queues::default()
+                    })
+                }),
             entered,
-            ..Outbox::default()
         }
     }
 
@@ -108,21 +129,77 @@ impl Outbox {
         self.entered
     }
 
-    /// Bytes of all that waits or is kept until it is acknowledged.
-    fn bytes(&self) -> usize {
-        self.bytes + self.flights.bytes()
+    /// Refusals since the queue last had room.
+    pub fn refused(&self) -> u64 {
+        self.queues.as_ref().map_or(0, |queues| queues.refused)
     }
 
     /// Puts a reference into the queue, by the one overflow rule.
-    pub fn push(&mut self, mut item: Item, bounds: Bounds) -> Admission {
+    pub fn push(&mut self, item: Item, bounds: Bounds) -> Admission {
+        let under_way = self.flights.bytes();
+        let queues = self.queues.get_or_insert_default();
+        queues.push(item, under_way, bounds)
+    }
+
+    /// Takes the next waiting message: the older of both queues, QoS 0 alone where the quota or
+    /// the identifiers are used up.
+    pub fn pop(&mut self, acknowledged_too: bool) -> Option<Item> {
+        self.queues.as_mut()?.pop(acknowledged_too)
+    }
+
+    /// Drops what waits at QoS 0: its reader is gone.
+    pub fn forget_zero(&mut self) {
+        if let Some(queues) = &mut self.queues {
+            queues.zero.clear();
+            queues.bytes -= std::mem::take(&mut queues.zero_bytes);
+        }
+    }
+
+    /// The publisher's shard has said that an entry may leave.
+    pub fn complete(&mut self, entry: u64) {
+        let Some(Queues { waiting, .. }) = self.queues.as_deref_mut() else {
+            return;
+        };
+        let place = waiting.binary_search_by_key(&entry, |item| item.entry);
+        if let Ok(place) = place {
+            waiting[place].whole = Whole::NONE;
+        }
+    }
+
+    /// Messages of share groups that another member may still get when this session ends: all
+    /// that wait, and those under way that are of QoS 1 or were not sent.
+    pub fn take_shared(&mut self) -> Vec<Item> {
+        let under_way = self.flights.shared().map(|(qos, group, message)| Item {
+            message: message.clone(),
+            ids: None,
+            group,
+            qos,
+            retain: false,
+            order: 0,
+            entry: 0,
+            whole: Whole::NONE,
+        });
+        let mut shared: Vec<Item> = under_way.collect();
+        let waiting = self
+            .queues
+            .iter_mut()
+            .flat_map(|queues| queues.waiting.drain(..));
+        shared.extend(waiting.filter(|item| item.group != NO_GROUP));
+        shared
+    }
+}
+
+impl Queues {
+    /// See [`Outbox::push`]; `under_way` counts for the bound too, bytes.
+    fn push(&mut self, mut item: Item, under_way: usize, bounds: Bounds) -> Admission {
         let bytes = item.message.bytes();
         item.order = self.order;
         self.order = self.order.wrapping_add(1);
         if item.qos == QoS::AtMostOnce {
-            return self.push_zero(item, bytes, bounds);
+            return self.push_zero(item, bytes, under_way, bounds);
         }
         let kept = self.waiting.len();
-        if kept >= bounds.messages || self.bytes() + bytes > bounds.bytes {
+        if kept >= bounds.messages || self.bytes + under_way + bytes > bounds.bytes {
             self.refused += 1;
             return Admission::Refused;
         }
@@ -132,14 +209,20 @@ impl Outbox {
         Admission::Queued
     }
 
-    fn push_zero(&mut self, item: Item, bytes: usize, bounds: Bounds) -> Admission {
-        let others = self.bytes() - self.zero_bytes;
+    fn push_zero(
+        &mut self,
+        item: Item,
+        bytes: usize,
+        under_way: usize,
+        bounds: Bounds,
+    ) -> Admission {
+        let others = self.bytes + under_way - self.zero_bytes;
         if bounds.messages == 0 || others + bytes > bounds.bytes {
             // Nothing is given up for what cannot be kept anyway.
             return Admission::Dropped(1);
         }
         let mut dropped = 0;
-        while self.zero.len() >= bounds.messages || self.bytes() + bytes > bounds.bytes {
+        while self.zero.len() >= bounds.messages || self.bytes + under_way + bytes > bounds.bytes {
             let Some(oldest) = self.zero.pop_front() else {
                 break;
             };
@@ -157,9 +240,8 @@ impl Outbox {
         }
     }
 
-    /// Takes the next waiting message: the older of both queues, QoS 0 alone where the quota or
-    /// the identifiers are used up.
-    pub fn pop(&mut self, acknowledged_too: bool) -> Option<Item> {
+    /// See [`Outbox::pop`].
+    fn pop(&mut self, acknowledged_too: bool) -> Option<Item> {
         let zero = self.zero.front().map(|item| item.order);
         let waiting = self
             .waiting
@@ -181,38 +263,5 @@ impl Outbox {
             self.refused = 0;
         }
         Some(item)
-    }
-
-    /// Drops what waits at QoS 0: its reader is gone.
-    pub fn forget_zero(&mut self) {
-        self.zero.clear();
-        self.bytes -= std::mem::take(&mut self.zero_bytes);
-    }
-
-    /// The publisher's shard has said that an entry may leave.
-    pub fn complete(&mut self, entry: u64) {
-        let place = self.waiting.binary_search_by_key(&entry, |item| item.entry);
-        if let Ok(place) = place {
-            self.waiting[place].whole = Whole::NONE;
-        }
-    }
-
-    /// Messages of share groups that another member may still get when this session ends: all
-    /// that wait, and those under way that are of QoS 1 or were not sent.
-    pub fn take_shared(&mut self) -> Vec<Item> {
-        let under_way = self.flights.shared().map(|(qos, group, message)| Item {
-            message: message.clone(),
-            ids: None,
-            group,
-            qos,
-            retain: false,
-            order: 0,
-            entry: 0,
-            whole: Whole::NONE,
-        });
-        let mut shared: Vec<Item> = under_way.collect();
-        let waiting = self.waiting.drain(..).filter(|item| item.group != NO_GROUP);
-        shared.extend(waiting);
-        shared
     }
 }
