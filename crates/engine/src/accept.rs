@@ -1,6 +1,5 @@
 //! CONNECT to CONNACK: proof, home shard, session; nothing of a session is touched before proof.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use casemate_codec::{
@@ -10,7 +9,7 @@ use casemate_codec::{
 use crate::acknowledge::{Gate, Stake};
 use crate::alias::AliasesOut;
 use crate::connection::{Connection, Flow, Phase};
-use crate::door::{ConnectionId, Credentials, Effect, Grant, Parcel, Proof};
+use crate::door::{ConnectionId, Credentials, Effect, Grant, Millis, Parcel, Proof};
 use crate::event::{EventKind, Loss};
 use crate::filters::Filters;
 use crate::hello::{Hello, HelloWill};
@@ -19,6 +18,7 @@ use crate::journal::{Record, Whole};
 use crate::message::Draft;
 use crate::outbox::Outbox;
 use crate::principal::Secret;
+use crate::queue::Queue;
 use crate::session::{Session, SessionKey};
 use crate::shard::Shard;
 use crate::will::Will;
@@ -40,10 +40,7 @@ impl Shard {
         let Some(connection) = self.connection_mut(slot) else {
             return Flow::Stop;
         };
-        connection.version = hello.version;
-        connection.packet_bytes_max = hello.packet_bytes_max;
-        connection.wants_reasons = hello.wants_reasons;
-        connection.method = hello.method.clone();
+        connection.greet(&hello);
         let too_deep = |will: &HelloWill| levels(&will.topic) > self.settings.topic_levels_max;
         // [MQTT-3.1.3-5] [MQTT-3.1.1 3.1.3-5]
         let refused = if hello.client_id.len() > CLIENT_ID_BYTES_MAX {
@@ -64,7 +61,7 @@ impl Shard {
             return Flow::Stop;
         };
         let credentials = Box::new(Credentials {
-            origin: connection.origin.clone(),
+            origin: connection.origin(),
             client_id: hello.client_id.clone(),
             username: hello.username.take(),
             password: hello.password.take(),
@@ -136,7 +133,7 @@ impl Shard {
             return;
         };
         let parcel = Box::new(Parcel {
-            origin: connection.origin.clone(),
+            origin: connection.origin(),
             tail: std::mem::take(&mut connection.tail),
             received_at: connection.opened_at,
             hello,
@@ -163,10 +160,7 @@ impl Shard {
         } = parcel;
         let mut connection = Connection::new(id, origin, self.now);
         connection.opened_at = received_at;
-        connection.version = hello.version;
-        connection.packet_bytes_max = hello.packet_bytes_max;
-        connection.wants_reasons = hello.wants_reasons;
-        connection.method = hello.method.clone();
+        connection.greet(&hello);
         connection.tail = tail;
         self.opened(id, connection);
         if self
@@ -307,11 +301,11 @@ impl Shard {
             link: None,
             online: false,
             expiry_s: 0,
-            ends_at: None,
+            ends_at: Millis::MAX,
             filters: Filters::default(),
             outbox: Outbox::default(),
-            unreleased: VecDeque::new(),
-            replays: VecDeque::new(),
+            unreleased: Queue::default(),
+            replays: Queue::default(),
             is_in_line: false,
             is_holding: false,
             will: None,
@@ -356,14 +350,15 @@ impl Shard {
         let expiry_s = self.expiry_of(hello);
         let roles = self.policy.resolve(&grant.principal.roles);
         let keep_alive_s = self.keep_alive_of(hello);
+        let principal = self.sessions.shared(&grant.principal);
         if let Some(found) = self.sessions.get_mut(session) {
-            found.principal = Arc::clone(&grant.principal);
+            found.principal = principal;
             found.client_id_bound = grant.client_id_bound;
             found.roles = roles;
             found.link = Some(slot);
             found.online = false;
             // [MQTT-4.1.0-1] [MQTT-3.1.1 4.1.0-2]
-            found.ends_at = None;
+            found.ends_at = Millis::MAX;
             found.expiry_s = expiry_s;
             // [MQTT-3.1.2-7] [MQTT-3.1.1 3.1.2-8] [MQTT-3.1.1 3.1.2-12] This CONNECT's, or none.
             // [MQTT-3.1.3-9] A will that waited for its delay is not sent any more.
@@ -389,8 +384,8 @@ impl Shard {
         connection.phase = Phase::Serving { session };
         // [MQTT-3.3.4-9] [MQTT-4.9.0-1]
         connection.quota = u32::from(hello.receive_max.min(inflight_max).max(1));
-        connection.keep_alive_ms = u64::from(keep_alive_s) * 1000;
-        connection.until = grant.until;
+        connection.keep_alive_ms = u32::from(keep_alive_s) * 1000;
+        connection.until = grant.until.unwrap_or(Millis::MAX);
         // [MQTT-3.1.2-26] [MQTT-3.1.2-27]
         connection.aliases_out =
             (alias_max > 0).then(|| Box::new(AliasesOut::new(alias_max, hasher)));
@@ -445,11 +440,11 @@ impl Shard {
             response_information: (hello.wants_response_information && !information.is_empty())
                 .then_some(information),
             // [MQTT-4.12.0-5] [MQTT-4.12.0-6]
-            authentication_method: connection.method.as_deref(),
+            authentication_method: connection.proving.as_ref().map(|it| &*it.method),
             authentication_data: grant
                 .data
                 .as_deref()
-                .filter(|_| connection.method.is_some()),
+                .filter(|_| connection.proving.is_some()),
             ..ConnackProperties::default()
         };
         let connack = Packet::Connack(Connack {
@@ -472,7 +467,7 @@ impl Shard {
         if let Some(found) = self.sessions.get_mut(session) {
             // [MQTT-3.2.0-1] [MQTT-3.1.1 3.2.0-1] No message before this.
             found.online = true;
-            for replay in &mut found.replays {
+            for replay in found.replays.iter_mut() {
                 // A question of an earlier connection may have been answered to nobody.
                 replay.asked = 0;
             }

@@ -138,7 +138,7 @@ impl Shard {
             {
                 let (session, id) = (found.number, open.id.get());
                 // A client may have released it already, as an impatient one does.
-                if session != 0 && found.unreleased.contains(&id) {
+                if session != 0 && found.unreleased.iter().any(|other| *other == id) {
                     self.journal.write(&Record::Incoming { session, id });
                 }
             }

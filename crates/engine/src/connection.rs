@@ -1,6 +1,5 @@
 //! One connection: its phase, its undecoded tail, its window, and the loop that cuts packets.
 
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -8,11 +7,15 @@ use casemate_codec::{decode, frame, Frame, Malformed, Packet, Reason, Sender, Ve
 
 use crate::accept::Pending;
 use crate::acknowledge::Gated;
-use crate::alias::AliasesOut;
-use crate::door::{ConnectionId, Effect, Millis, Origin};
+use crate::address::PeerAddress;
+use crate::alias::{AliasesIn, AliasesOut};
+use crate::door::{ConnectionId, Effect, ListenerId, Millis, Origin};
 use crate::event::{EventKind, Loss};
 use crate::hello::Hello;
 use crate::policy::PublishRights;
+use crate::principal::PeerCertificate;
+use crate::proof::Proving;
+use crate::queue::Queue;
 use crate::route::Route;
 use crate::settings::Settings;
 use crate::shard::Shard;
@@ -69,12 +72,16 @@ pub(crate) struct Connection {
     /// Reason strings and user properties are welcome (Request Problem Information).
     pub wants_reasons: bool,
     pub phase: Phase,
-    pub origin: Origin,
+    /// The listener that accepted it.
+    pub listener: ListenerId,
+    pub address: PeerAddress,
+    /// The client certificate that TLS verified.
+    pub certificate: Option<Arc<PeerCertificate>>,
     pub tail: Vec<u8>,
     pub window: Window,
-    pub gates: VecDeque<Gated>,
+    pub gates: Queue<Gated>,
     pub memo: Option<Memo>,
-    pub aliases_in: Vec<Option<Rc<str>>>,
+    pub aliases_in: AliasesIn,
     pub aliases_out: Option<Box<AliasesOut>>,
     /// The client's Maximum Packet Size.
     pub packet_bytes_max: u32,
@@ -83,21 +90,19 @@ pub(crate) struct Connection {
     /// QoS 1 and 2 messages from the client without their last acknowledgement.
     pub receiving: u32,
     /// 0 for none.
-    pub keep_alive_ms: u64,
+    pub keep_alive_ms: u32,
     pub heard_at: Millis,
     /// When the window last shrank, or began to fill; `MAX` while it is empty.
     pub moved_at: Millis,
     pub opened_at: Millis,
-    /// When the proof ends.
-    pub until: Option<Millis>,
+    /// When the proof ends; `MAX` where it does not.
+    pub until: Millis,
     /// The earliest timer that is armed.
     pub armed_at: Millis,
     /// Publishes denied, for rare events instead of one for each.
     pub denied: u64,
-    /// Method of enhanced authentication, when the client uses one.
-    pub method: Option<Arc<str>>,
-    pub proof_step: u32,
-    pub reproving: bool,
+    /// How far enhanced authentication has come, when the client uses it.
+    pub proving: Option<Box<Proving>>,
 }
 
 /// What the packet loop does next.
@@ -126,12 +131,14 @@ impl Connection {
             greeted: false,
             wants_reasons: true,
             phase: Phase::Silent,
-            origin,
+            listener: origin.listener,
+            address: origin.address.into(),
+            certificate: origin.certificate,
             tail: Vec::new(),
             window: Window::default(),
-            gates: VecDeque::new(),
+            gates: Queue::default(),
             memo: None,
-            aliases_in: Vec::new(),
+            aliases_in: AliasesIn::default(),
             aliases_out: None,
             packet_bytes_max: u32::MAX,
             quota: 0,
@@ -140,13 +147,28 @@ impl Connection {
             heard_at: now,
             moved_at: Millis::MAX,
             opened_at: now,
-            until: None,
+            until: Millis::MAX,
             armed_at: Millis::MAX,
             denied: 0,
-            method: None,
-            proof_step: 0,
-            reproving: false,
+            proving: None,
         }
+    }
+
+    /// Where it came from.
+    pub fn origin(&self) -> Origin {
+        Origin {
+            listener: self.listener,
+            address: self.address.get(),
+            certificate: self.certificate.clone(),
+        }
+    }
+
+    /// What a CONNECT says about its connection.
+    pub fn greet(&mut self, hello: &Hello) {
+        self.version = hello.version;
+        self.packet_bytes_max = hello.packet_bytes_max;
+        self.wants_reasons = hello.wants_reasons;
+        self.proving = hello.method.as_ref().map(Proving::begin);
     }
 
     /// The session it serves.

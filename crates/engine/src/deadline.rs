@@ -35,14 +35,15 @@ impl Shard {
             }
             Phase::Serving { .. } => {
                 let keep_alive = (connection.keep_alive_ms > 0 && !connection.paused)
-                    .then(|| connection.heard_at + connection.keep_alive_ms * 3 / 2);
+                    .then(|| connection.heard_at + u64::from(connection.keep_alive_ms) * 3 / 2);
                 let slow = (!connection.window.is_empty()).then(|| {
                     connection
                         .moved_at
                         .saturating_add(self.settings.slow_reader_ms)
                 });
                 // Also a reproof must end.
-                let all = [keep_alive, slow, connection.until];
+                let until = (connection.until < Millis::MAX).then_some(connection.until);
+                let all = [keep_alive, slow, until];
                 all.into_iter().flatten().min()
             }
         }
@@ -68,7 +69,7 @@ impl Shard {
         let Some(connection) = self.connection(slot) else {
             return;
         };
-        let until_over = connection.until.is_some_and(|until| until <= now);
+        let until_over = connection.until <= now;
         let slow =
             !connection.window.is_empty() && connection.moved_at.saturating_add(slow_ms) <= now;
         match connection.phase {

@@ -67,14 +67,7 @@ impl Shard {
         let Some(connection) = self.connection_mut(slot) else {
             return Flow::Stop;
         };
-        let index = usize::from(alias) - 1;
-        if connection.aliases_in.len() <= index {
-            connection.aliases_in.resize(index + 1, None);
-        }
-        if !publish.topic.is_empty() {
-            connection.aliases_in[index] = Some(publish.topic.into());
-        }
-        let Some(topic) = connection.aliases_in[index].clone() else {
+        let Some(topic) = connection.aliases_in.topic(alias, publish.topic) else {
             self.refuse(slot, Reason::ProtocolError);
             return Flow::Stop;
         };

@@ -13,6 +13,7 @@
 
 mod accept;
 mod acknowledge;
+mod address;
 mod alias;
 mod completion;
 mod connection;
@@ -36,6 +37,7 @@ pub mod policy;
 mod principal;
 mod proof;
 mod pump;
+mod queue;
 mod replay;
 mod retained;
 mod route;
@@ -53,6 +55,7 @@ mod window;
 mod wire;
 mod wording;
 
+pub use address::PeerAddress;
 pub use counters::Counters;
 pub use door::{
     Batch, ConnectionId, Credentials, Effect, Grant, Input, ListenerId, Millis, Origin, Parcel,

@@ -9,6 +9,7 @@ mod rights;
 mod trie;
 
 use std::fmt;
+use std::slice;
 
 use casemate_codec::{filter_fault, QoS, TextFault};
 
@@ -96,7 +97,14 @@ struct Compiled {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoleSet {
     epoch: u64,
-    roles: Box<[u32]>,
+    numbers: Numbers,
+}
+
+/// Nearly every principal has one role: that needs no memory of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Numbers {
+    One(u32),
+    Others(Box<[u32]>),
 }
 
 /// Who asks.
@@ -108,6 +116,15 @@ pub struct Subject<'a> {
     pub client: Option<&'a str>,
     /// As [`Policy::resolve`] gave them; under another epoch they allow nothing.
     pub roles: &'a RoleSet,
+}
+
+impl Numbers {
+    fn as_slice(&self) -> &[u32] {
+        match self {
+            Numbers::One(only) => slice::from_ref(only),
+            Numbers::Others(others) => others,
+        }
+    }
 }
 
 impl Policy {
@@ -160,7 +177,10 @@ impl Policy {
         roles.dedup();
         RoleSet {
             epoch: self.epoch,
-            roles: roles.into(),
+            numbers: match roles[..] {
+                [only] => Numbers::One(only),
+                _ => Numbers::Others(roles.into()),
+            },
         }
     }
 
@@ -213,7 +233,7 @@ impl Policy {
     /// The roles of a subject; none where they were resolved under another epoch.
     fn roles_of<'a>(&'a self, subject: &Subject<'a>) -> impl Iterator<Item = &'a Compiled> {
         let roles = if subject.roles.epoch == self.epoch {
-            &*subject.roles.roles
+            subject.roles.numbers.as_slice()
         } else {
             &[]
         };

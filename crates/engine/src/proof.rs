@@ -1,12 +1,34 @@
 //! Proof: the verdict on a CONNECT, and the exchange of AUTH packets (MQTT 5.0 §4.12).
 
+use std::sync::Arc;
+
 use casemate_codec::{encode, Auth, Packet, Reason, UserProperties, Version};
 
-use crate::connection::{Flow, Phase};
-use crate::door::{ConnectionId, Credentials, Effect, Proof, Verdict};
+use crate::connection::{Connection, Flow, Phase};
+use crate::door::{ConnectionId, Credentials, Effect, Millis, Proof, Verdict};
 use crate::event::EventKind;
 use crate::principal::Secret;
 use crate::shard::Shard;
+
+/// How far the enhanced authentication of a connection has come.
+pub(crate) struct Proving {
+    pub method: Arc<str>,
+    /// Number of the last question.
+    step: u32,
+    /// A client that was let in proves itself anew.
+    again: bool,
+}
+
+impl Proving {
+    /// As CONNECT begins it.
+    pub fn begin(method: &Arc<str>) -> Box<Proving> {
+        Box::new(Proving {
+            method: Arc::clone(method),
+            step: 0,
+            again: false,
+        })
+    }
+}
 
 impl Shard {
     /// The answer to [`Effect::Authenticate`].
@@ -15,7 +37,8 @@ impl Shard {
         let Some(connection) = self.connection_mut(slot) else {
             return;
         };
-        if connection.proof_step != step {
+        let asked = connection.proving.as_ref();
+        if asked.map_or(0, |proving| proving.step) != step {
             return;
         }
         match (&connection.phase, verdict) {
@@ -37,7 +60,7 @@ impl Shard {
         let Some(connection) = self.connection_mut(slot) else {
             return;
         };
-        if connection.method.is_none() {
+        if connection.proving.is_none() {
             // [MQTT-4.12.0-6] Whoever judges asked for what the client never offered.
             self.refuse(slot, Reason::NotAuthorized);
             return;
@@ -56,17 +79,20 @@ impl Shard {
         let Some(connection) = connections[slot as usize].as_deref_mut() else {
             return;
         };
-        let method = connection.method.clone();
+        let Connection {
+            proving,
+            window,
+            packet_bytes_max,
+            ..
+        } = connection;
         let auth = Packet::Auth(Auth {
             reason,
-            method: method.as_deref(),
+            method: proving.as_ref().map(|proving| &*proving.method),
             data,
             reason_string: None,
             user: UserProperties::default(),
         });
-        let max = connection.packet_bytes_max;
-        let out = connection.window.buffer(pool);
-        if encode(Version::V5, &auth, max, out).is_err() {
+        if encode(Version::V5, &auth, *packet_bytes_max, window.buffer(pool)).is_err() {
             self.refuse(slot, Reason::PacketTooLarge);
             return;
         }
@@ -92,29 +118,28 @@ impl Shard {
         let Some(connection) = self.connection_mut(slot) else {
             return Flow::Stop;
         };
-        let same_method = match (auth.method, &connection.method) {
-            (Some(method), Some(known)) => *method == **known,
-            _ => false,
+        let proving = connection.proving.as_mut();
+        let Some(proving) = proving.filter(|known| auth.method == Some(&*known.method)) else {
+            self.refuse(slot, Reason::ProtocolError);
+            return Flow::Stop;
         };
         let expected = match &mut connection.phase {
             Phase::Judged(pending) => {
                 std::mem::take(&mut pending.challenged)
                     && auth.reason == Reason::ContinueAuthentication
             }
-            Phase::Serving { .. } if connection.reproving => {
-                auth.reason == Reason::ContinueAuthentication
-            }
+            Phase::Serving { .. } if proving.again => auth.reason == Reason::ContinueAuthentication,
             Phase::Serving { .. } => auth.reason == Reason::Reauthenticate,
             Phase::Silent | Phase::Closing => false,
         };
-        if !same_method || !expected {
+        if !expected {
             self.refuse(slot, Reason::ProtocolError);
             return Flow::Stop;
         }
         let again = matches!(connection.phase, Phase::Serving { .. });
-        connection.reproving = again;
-        connection.proof_step += 1;
-        let step = connection.proof_step;
+        proving.again = again;
+        proving.step += 1;
+        let (step, method) = (proving.step, (*proving.method).into());
         let client_id = match &connection.phase {
             Phase::Judged(pending) => pending.hello.client_id.clone(),
             Phase::Serving { session } => {
@@ -128,10 +153,9 @@ impl Shard {
         let Some(connection) = self.connection(slot) else {
             return Flow::Stop;
         };
-        let method = connection.method.as_deref().unwrap_or_default().into();
         let data = Secret::new(auth.data.unwrap_or_default());
         let credentials = Box::new(Credentials {
-            origin: connection.origin.clone(),
+            origin: connection.origin(),
             client_id,
             username: None,
             password: None,
@@ -160,10 +184,11 @@ impl Shard {
         let Some(connection) = self.connection_mut(slot) else {
             return;
         };
-        if !connection.reproving {
+        let session = connection.session();
+        let Some(proving) = connection.proving.as_mut().filter(|it| it.again) else {
             return;
-        }
-        let Some(session) = connection.session() else {
+        };
+        let Some(session) = session else {
             return;
         };
         match verdict {
@@ -171,8 +196,8 @@ impl Shard {
                 self.write_auth(slot, Reason::ContinueAuthentication, Some(&data));
             }
             Verdict::Granted(grant) => {
-                connection.reproving = false;
-                connection.until = grant.until;
+                proving.again = false;
+                connection.until = grant.until.unwrap_or(Millis::MAX);
                 let same = self.sessions.get(session).is_some_and(|found| {
                     found.principal.realm == grant.principal.realm
                         && found.principal.name == grant.principal.name

@@ -123,7 +123,7 @@ impl Shard {
         let Some(found) = session.and_then(|session| self.sessions.get_mut(session)) else {
             return;
         };
-        for replay in &mut found.replays {
+        for replay in found.replays.iter_mut() {
             if replay.suback == Some(suback) {
                 replay.suback = None;
             }
@@ -269,7 +269,7 @@ impl Shard {
             found.replays.pop_front();
             if found.replays.is_empty() {
                 // There may be none for the rest of a long life.
-                found.replays = VecDeque::new();
+                found.replays.clear();
             }
             return;
         }

@@ -1,16 +1,16 @@
 //! What outlives a connection: who subscribed to what, and what is still owed to them.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ahash::RandomState;
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashTable;
 
 use crate::door::{Millis, Place, ShardIndex};
 use crate::filters::Filters;
 use crate::outbox::Outbox;
 use crate::policy::{RoleSet, Subject};
 use crate::principal::Principal;
+use crate::queue::Queue;
 use crate::replay::Replay;
 use crate::will::Will;
 
@@ -49,13 +49,13 @@ pub(crate) struct Session {
     pub online: bool,
     /// Session Expiry Interval in force, s; 0 ends the session with its connection.
     pub expiry_s: u32,
-    /// When it ends, while no connection serves it.
-    pub ends_at: Option<Millis>,
+    /// When it ends; `MAX` while a connection serves it.
+    pub ends_at: Millis,
     pub filters: Filters,
     pub outbox: Outbox,
     /// Packet ids of QoS 2 messages received and not yet released ([MQTT-4.3.3-10]).
-    pub unreleased: VecDeque<u16>,
-    pub replays: VecDeque<Replay>,
+    pub unreleased: Queue<u16>,
+    pub replays: Queue<Replay>,
     /// It waits in line to ask a neighbour about retained messages.
     pub is_in_line: bool,
     /// In the list of those whose next message waits until it is durable.
@@ -116,12 +116,18 @@ impl Session {
     }
 }
 
+/// A principal with sessions in this shard, and how many.
+struct Owner {
+    principal: Arc<Principal>,
+    sessions: u32,
+}
+
 /// All sessions of a shard.
 pub(crate) struct Sessions {
     slots: Vec<Option<Box<Session>>>,
     free: Vec<u32>,
     by_key: HashTable<u32>,
-    by_principal: HashMap<(u32, Box<str>, Box<str>), u32, RandomState>,
+    owners: HashTable<Owner>,
     serial: u32,
     hasher: RandomState,
 }
@@ -134,7 +140,7 @@ impl Sessions {
             slots: Vec::new(),
             free: Vec::new(),
             by_key: HashTable::new(),
-            by_principal: HashMap::with_hasher(hasher.clone()),
+            owners: HashTable::new(),
             serial: 0,
             hasher,
         }
@@ -158,14 +164,21 @@ impl Sessions {
 
     /// How many sessions a principal has in this shard.
     pub fn of_principal(&self, principal: &Principal) -> usize {
-        let key = (
-            principal.tenant,
-            principal.realm.clone(),
-            principal.name.clone(),
-        );
-        self.by_principal
-            .get(&key)
-            .map_or(0, |count| *count as usize)
+        let hash = owner_hash(&self.hasher, principal);
+        let owner = self.owners.find(hash, |owner| owner.is(principal));
+        owner.map_or(0, |owner| owner.sessions as usize)
+    }
+
+    /// The copy of a principal that its sessions share, as long as they say the same of it.
+    pub fn shared(&mut self, principal: &Arc<Principal>) -> Arc<Principal> {
+        let hash = owner_hash(&self.hasher, principal);
+        if let Some(owner) = self.owners.find_mut(hash, |owner| owner.is(principal)) {
+            if owner.principal == *principal {
+                return Arc::clone(&owner.principal);
+            }
+            owner.principal = Arc::clone(principal);
+        }
+        Arc::clone(principal)
     }
 
     pub fn find(&self, key: &SessionKey) -> Option<u32> {
@@ -222,13 +235,8 @@ impl Sessions {
     pub fn add(&mut self, mut session: Box<Session>) -> u32 {
         self.serial = self.serial.wrapping_add(1);
         session.serial = self.serial;
-        let principal = &session.principal;
-        let owner = (
-            principal.tenant,
-            principal.realm.clone(),
-            principal.name.clone(),
-        );
-        *self.by_principal.entry(owner).or_insert(0) += 1;
+        session.principal = self.shared(&session.principal);
+        self.count(&session.principal);
         let hash = session.hash;
         let slot = self.free.pop().unwrap_or(self.slots.len() as u32);
         if slot as usize == self.slots.len() {
@@ -252,18 +260,124 @@ impl Sessions {
             entry.remove();
         }
         let principal = &session.principal;
-        let owner = (
-            principal.tenant,
-            principal.realm.clone(),
-            principal.name.clone(),
-        );
-        if let Some(count) = self.by_principal.get_mut(&owner) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_principal.remove(&owner);
+        let hash = owner_hash(&self.hasher, principal);
+        if let Ok(mut entry) = self.owners.find_entry(hash, |owner| owner.is(principal)) {
+            entry.get_mut().sessions -= 1;
+            if entry.get().sessions == 0 {
+                entry.remove();
             }
         }
         self.free.push(slot);
         Some(session)
+    }
+
+    /// One more session of a principal.
+    fn count(&mut self, principal: &Arc<Principal>) {
+        let hasher = &self.hasher;
+        let hash = owner_hash(hasher, principal);
+        let same = |owner: &Owner| owner.is(principal);
+        let rehash = |owner: &Owner| owner_hash(hasher, &owner.principal);
+        let none = || Owner {
+            principal: Arc::clone(principal),
+            sessions: 0,
+        };
+        let entry = self.owners.entry(hash, same, rehash).or_insert_with(none);
+        entry.into_mut().sessions += 1;
+    }
+}
+
+impl Owner {
+    /// True where this is who the principal is, whatever roles either has.
+    fn is(&self, principal: &Principal) -> bool {
+        let own = &self.principal;
+        (own.tenant, &own.realm, &own.name) == (principal.tenant, &principal.realm, &principal.name)
+    }
+}
+
+/// The keyed hash of who a principal is.
+fn owner_hash(hasher: &RandomState, principal: &Principal) -> u64 {
+    hasher.hash_one((principal.tenant, &principal.realm, &principal.name))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::policy::Policy;
+
+    fn principal(name: &str, roles: &[&str]) -> Arc<Principal> {
+        Arc::new(Principal {
+            tenant: 0,
+            realm: "account".into(),
+            name: name.into(),
+            roles: roles.iter().map(|role| Box::from(*role)).collect(),
+        })
+    }
+
+    fn session(principal: &Arc<Principal>) -> Box<Session> {
+        Box::new(Session {
+            serial: 0,
+            number: 0,
+            hash: 0,
+            tenant: 0,
+            client_id: "".into(),
+            principal: Arc::clone(principal),
+            client_id_bound: false,
+            roles: Policy::deny_all(1).resolve(&[]),
+            link: None,
+            online: false,
+            expiry_s: 0,
+            ends_at: Millis::MAX,
+            filters: Filters::default(),
+            outbox: Outbox::default(),
+            unreleased: Queue::default(),
+            replays: Queue::default(),
+            is_in_line: false,
+            is_holding: false,
+            will: None,
+        })
+    }
+
+    fn sessions() -> Sessions {
+        Sessions::new(&Place {
+            index: 0,
+            count: 1,
+            seeds: [1, 2, 3, 4],
+        })
+    }
+
+    #[test]
+    fn sessions_of_one_principal_share_what_is_known_of_it() {
+        let mut sessions = sessions();
+        let [first, second] = [(); 2].map(|()| principal("pump", &["device"]));
+        let other = principal("valve", &["device"]);
+        let slots = [&first, &second, &other].map(|owner| sessions.add(session(owner)));
+        let kept = slots.map(|slot| Arc::clone(&sessions.get(slot).unwrap().principal));
+        assert!(Arc::ptr_eq(&kept[0], &kept[1]) && !Arc::ptr_eq(&kept[0], &kept[2]));
+        assert_eq!(sessions.of_principal(&first), 2);
+        for slot in slots {
+            sessions.remove(slot);
+        }
+        assert_eq!(sessions.of_principal(&first), 0);
+        assert_eq!(
+            sessions.owners.len(),
+            0,
+            "nobody is remembered without sessions"
+        );
+    }
+
+    #[test]
+    fn other_roles_of_a_principal_hold_for_those_who_come_with_them() {
+        let mut sessions = sessions();
+        let (before, after) = (principal("pump", &["device"]), principal("pump", &[]));
+        let slots = [&before, &after, &after].map(|owner| sessions.add(session(owner)));
+        let roles = slots.map(|slot| sessions.get(slot).unwrap().principal.roles.len());
+        assert_eq!(roles, [1, 0, 0]);
+        assert_eq!(
+            sessions.of_principal(&before),
+            3,
+            "it is the same principal"
+        );
     }
 }

@@ -402,7 +402,7 @@ impl Shard {
         };
         // [MQTT-3.1.4-6] [MQTT-3.1.1 3.1.4-5] What follows is dropped unread.
         connection.phase = Phase::Closing;
-        connection.gates = VecDeque::new();
+        connection.gates.clear();
         connection.tail = Vec::new();
         connection.memo = None;
         connection.blocked = false;
@@ -453,7 +453,7 @@ impl Shard {
         }
         let at = now + u64::from(expiry_s) * 1000;
         if let Some(found) = self.sessions.get_mut(session) {
-            found.ends_at = Some(at);
+            found.ends_at = at;
             if found.number != 0 {
                 self.journal.write(&found.detached_line());
                 self.touch_store();
@@ -487,7 +487,7 @@ impl Shard {
             return;
         };
         // [MQTT-4.1.0-1] [MQTT-3.1.1 4.1.0-2]
-        let ends = found.link.is_none() && found.ends_at.is_some_and(|at| at <= now);
+        let ends = found.link.is_none() && found.ends_at <= now;
         let due = found
             .will
             .as_ref()

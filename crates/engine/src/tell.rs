@@ -21,8 +21,8 @@ impl Shard {
         };
         self.effects.push(Effect::Event(Box::new(Event {
             id: Some(self.id_of(slot)),
-            listener: Some(connection.origin.listener),
-            address: connection.origin.address,
+            listener: Some(connection.listener),
+            address: connection.address.get(),
             client_id,
             principal,
             kind,

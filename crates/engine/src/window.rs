@@ -1,9 +1,9 @@
 //! The encoded window of a connection: the bytes on their way to its socket.
 
-use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use crate::message::Message;
+use crate::queue::Queue;
 
 /// Payloads from this size on are written from where they are instead of being copied, bytes.
 pub(crate) const SPLICE_BYTES: usize = 8 * 1024;
@@ -18,7 +18,7 @@ pub(crate) struct Window {
     inline: Vec<u8>,
     /// How much of `inline` has left.
     sent: usize,
-    splices: VecDeque<Splice>,
+    splices: Queue<Splice>,
     /// Bytes of payloads that stand in `splices` and have not left.
     spliced_bytes: usize,
 }
@@ -91,7 +91,7 @@ impl Window {
             }
             filled < slices.len()
         };
-        for splice in &self.splices {
+        for splice in self.splices.iter() {
             if !put(&self.inline[from..splice.at]) || !put(&splice.message.payload()[splice.sent..])
             {
                 return filled;
@@ -130,7 +130,7 @@ impl Window {
             self.clear(pool);
         } else if self.sent > POOL_BUFFER_BYTES / 4 {
             self.inline.drain(..self.sent);
-            for splice in &mut self.splices {
+            for splice in self.splices.iter_mut() {
                 splice.at -= self.sent;
             }
             self.sent = 0;
@@ -140,7 +140,7 @@ impl Window {
     /// Drops everything.
     pub fn clear(&mut self, pool: &mut Pool) {
         let mut buffer = std::mem::take(&mut self.inline);
-        self.splices = VecDeque::new();
+        self.splices.clear();
         self.sent = 0;
         self.spliced_bytes = 0;
         if buffer.capacity() > 0

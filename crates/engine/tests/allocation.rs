@@ -24,6 +24,11 @@ use word::{puback, Q0, Q1};
 /// What one session may have, and has below.
 const SUBSCRIPTIONS: usize = 1_000_000;
 
+/// What an idle client of 3.1.1 with a subscription of its own may keep in the engine, bytes.
+/// With the 112 of the shell's row (`an_idle_connection_is_small` in the server) and what the
+/// allocator rounds up, that is what `docs/performance.md` calls an idle connection over TCP.
+const IDLE_BYTES_MAX: i64 = 600;
+
 /// What a client hears at least whose session lives here; SUBACK waits for the neighbour.
 const CONNACK_BYTES: usize = 4;
 
@@ -137,7 +142,7 @@ impl Bare {
 /// Goal: an idle client of 3.1.1 with a subscription of its own costs little. Method: what 1,000
 /// of them leave allocated, beside as many that were there before.
 #[test]
-fn an_idle_client_keeps_less_than_a_kibibyte_in_the_engine() {
+fn an_idle_client_keeps_little_in_the_engine() {
     let mut bare = Bare::new();
     let connect = |bare: &mut Bare| {
         for _ in 0..1_000 {
@@ -149,7 +154,10 @@ fn an_idle_client_keeps_less_than_a_kibibyte_in_the_engine() {
     connect(&mut bare);
     let info = measure(|| connect(&mut bare));
     let each = info.bytes_current / 1_000;
-    assert!((500..1_024).contains(&each), "{each} bytes");
+    assert!(
+        (IDLE_BYTES_MAX / 2..=IDLE_BYTES_MAX).contains(&each),
+        "{each} bytes"
+    );
 }
 
 /// Goal: a subscription costs little beside its neighbours, whoever has it. Method: what a million

@@ -53,7 +53,7 @@ impl Shard {
                 journal.write(&Record::Subscribed(line_of(session.number, &filter, found)));
             }
         }
-        for id in &session.unreleased {
+        for id in session.unreleased.iter() {
             if !self.is_completing(session.me(slot), *id) {
                 journal.write(&Record::Incoming {
                     session: session.number,
@@ -115,7 +115,7 @@ impl Session {
         Record::Detached {
             session: self.number,
             expiry_s: self.expiry_s,
-            ends_at: self.ends_at.unwrap_or(0),
+            ends_at: self.ends_at,
             will_due_at: self.will.as_ref().map(|will| will.due_at.unwrap_or(0)),
         }
     }

@@ -4,7 +4,7 @@
 //! retained messages whose home it is now, however many shards there were before. Which slots and
 //! groups the neighbours make of theirs follows from the same order, so that none has to tell.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use crate::flights::{Flight, Flights, SENT};
 use crate::message::{Draft, Message};
 use crate::outbox::{GroupRef, Ids, Item, Outbox, NO_GROUP};
 use crate::principal::Principal;
+use crate::queue::Queue;
 use crate::route::{Entry, Subscription};
 use crate::session::{Session, SessionKey, SessionRef};
 use crate::shard::Shard;
@@ -184,11 +185,11 @@ impl Shard {
             link: None,
             online: false,
             expiry_s: kept.expiry_s,
-            ends_at: Some(ends_at),
+            ends_at,
             filters: Filters::default(),
             outbox: self.restore_outbox(kept, group_of, bodies),
             unreleased: kept.incoming.iter().copied().collect(),
-            replays: VecDeque::new(),
+            replays: Queue::default(),
             is_in_line: false,
             is_holding: false,
             will: None,
