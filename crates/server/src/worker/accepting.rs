@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use casemate_engine::{ConnectionId, ListenerId, Millis};
+use casemate_engine::{ConnectionId, ListenerId, Millis, PeerAddress};
 use mio::{Interest, Registry};
 
 use super::Worker;
@@ -109,7 +109,7 @@ impl Worker {
             self.count(|tally| &tally.handshake_failures);
             return;
         };
-        self.begin(Connection::new(stream, transport, entry, address));
+        self.begin(Connection::new(stream, transport, entry, address.into()));
     }
 
     /// Sets up the connection of a program of this process; without room its end is closed.
@@ -119,7 +119,7 @@ impl Worker {
         }
         if let Some(entry) = Entry::new(doorway, &doorway.now()) {
             let transport = Transport::Plain(Plain::default());
-            self.begin(Connection::new(stream, transport, entry, None));
+            self.begin(Connection::new(stream, transport, entry, PeerAddress::None));
             self.settle();
         }
     }

@@ -6,7 +6,7 @@ use casemate_engine::{ConnectionId, Input, ListenerId, Loss};
 
 use super::{Worker, LINGER_MS};
 use crate::broker::Oddity;
-use crate::connection::{Drain, Phase};
+use crate::connection::{Connection, Drain, Phase};
 use crate::event::EventKind;
 
 /// Pieces of the last bytes that are looked at first; more of them are looked at again.
@@ -170,17 +170,18 @@ impl Worker {
     /// Ends handshakes that are not done by the connect deadline.
     pub(super) fn end_late_handshakes(&mut self) {
         while let Some(&(due, id)) = self.strangers.front() {
-            if due > self.now {
-                return;
+            let is_due = due <= self.now;
+            // Those who have proven themselves need not be remembered until their deadline.
+            if !is_due && self.is_stranger(id) {
+                break;
             }
             self.strangers.pop_front();
-            let Some(connection) = self.connections.get_mut(id) else {
+            let connection = self.connections.get_mut(id);
+            let is_late = |it: &&mut Connection| is_due && matches!(it.phase, Phase::Handshake);
+            let Some(connection) = connection.filter(is_late) else {
                 continue;
             };
-            if !matches!(connection.phase, Phase::Handshake) {
-                continue;
-            }
-            let (listener, address) = (connection.listener(), connection.address);
+            let (listener, address) = (connection.listener(), connection.address.get());
             self.count(|tally| &tally.handshake_timeouts);
             if self.broker.is_news(address, Oddity::Timeout) {
                 self.tell(Some(listener), address, EventKind::HandshakeTimeout);

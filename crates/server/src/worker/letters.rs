@@ -193,7 +193,7 @@ impl Worker {
         if !connection.is_open() || holds && !connection.entry.is_unwelcome() {
             return;
         }
-        let (listener, address) = (connection.listener(), connection.address);
+        let (listener, address) = (connection.listener(), connection.address.get());
         self.count(|tally| &tally.accounts_gone);
         self.tell(Some(listener), address, EventKind::AccountGone);
         self.say_closed(id, Loss::Refused(Reason::NotAuthorized));

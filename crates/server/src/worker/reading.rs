@@ -245,7 +245,7 @@ impl Worker {
             let (behind, source) = proxy.into_parts();
             transport = behind;
             // For events and limits, never as identity.
-            connection.address = source.or(connection.address);
+            connection.address = source.or(connection.address.get()).into();
         }
         if let Some(InHand { start, end, .. }) = self.in_hand {
             transport.heard(&self.buffer[start..end]);
@@ -299,7 +299,7 @@ impl Worker {
         connection.told = false;
         let origin = Origin {
             listener: connection.listener(),
-            address: connection.address,
+            address: connection.address.get(),
             certificate: connection.transport.certificate(),
         };
         self.shard

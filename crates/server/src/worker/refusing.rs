@@ -14,7 +14,7 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
-        let (listener, address) = (connection.listener(), connection.address);
+        let (listener, address) = (connection.listener(), connection.address.get());
         let handshake = matches!(connection.phase, Phase::Handshake);
         let (oddity, kind) = match fault {
             Fault::Socket(_) => {
