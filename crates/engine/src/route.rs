@@ -1,22 +1,27 @@
 //! Where messages of a topic go: the subscriptions by filter, and the answers already worked out.
 
+mod changes;
+
 use std::cell::Cell;
 use std::rc::Rc;
 
 use ahash::RandomState;
 use casemate_codec::QoS;
 use hashbrown::HashTable;
+use memchr::memchr2;
 
 use crate::door::{ConnectionId, Place, ShardIndex};
 use crate::outbox::Ids;
 use crate::policy::PublishRights;
 use crate::tree::Tree;
 
+use changes::Changes;
+
 /// Routes kept before all are forgotten at once; bounds what unique topics can take.
 const ROUTES_MAX: usize = 131_072;
 
-/// Generations by first topic level.
-const BUCKETS: usize = 256;
+/// Of a route that is not current any more, whatever changes: no count gets as far.
+const RETIRED: u64 = u64::MAX;
 
 /// Who stands at a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +61,10 @@ pub(crate) struct Route {
     pub tenant: u32,
     pub topic: Box<str>,
     hash: u64,
-    bucket: u8,
-    stamp: u64,
+    /// All changes of filters when it was last known to be current.
+    checked_at: Cell<u64>,
+    /// The changes that can concern it, as they were when it was made; or [`RETIRED`].
+    made_at: Cell<u64>,
     pub targets: Vec<Target>,
     /// One bit for each interested neighbour.
     pub peers: u64,
@@ -89,6 +96,13 @@ impl Route {
             rights,
         }));
     }
+
+    /// Is never current again. Whatever leaves the cache has to be: a change of the filter that is
+    /// its topic finds it there or nowhere.
+    fn retire(&self) {
+        self.checked_at.set(RETIRED);
+        self.made_at.set(RETIRED);
+    }
 }
 
 /// Subscriptions and routes of a shard.
@@ -96,9 +110,7 @@ pub(crate) struct Routes {
     pub tree: Tree<Entry>,
     cache: HashTable<Rc<Route>>,
     hasher: RandomState,
-    generations: [u64; BUCKETS],
-    /// Changes that may concern every topic.
-    everywhere: u64,
+    changes: Changes,
 }
 
 impl Target {
@@ -133,8 +145,7 @@ impl Routes {
             tree: Tree::new(place.seeds),
             cache: HashTable::new(),
             hasher: RandomState::with_seeds(b, c, d, a),
-            generations: [0; BUCKETS],
-            everywhere: 0,
+            changes: Changes::new(RandomState::with_seeds(c, d, a, b)),
         }
     }
 
@@ -142,43 +153,44 @@ impl Routes {
         self.hasher.hash_one((tenant, topic_bytes))
     }
 
-    fn bucket(&self, text: &str) -> u8 {
-        let first = text
-            .as_bytes()
-            .split(|byte| *byte == b'/')
-            .next()
-            .unwrap_or_default();
-        // There are as many buckets as this can tell apart.
-        self.hasher.hash_one(first) as u8
-    }
-
-    /// A route with another stamp than its topic's is out of date.
-    #[inline]
-    fn stamp(&self, bucket: u8) -> u64 {
-        // Both only grow, so their sum never repeats.
-        self.generations[usize::from(bucket)] + self.everywhere
-    }
-
     /// Says that a subscription at `filter` came, went or changed.
-    pub fn touch(&mut self, filter: &str) {
-        if filter.starts_with(['+', '#']) {
-            self.everywhere += 1;
+    pub fn touch(&mut self, tenant: u32, filter: &str) {
+        if memchr2(b'+', b'#', filter.as_bytes()).is_some() {
+            self.changes.count(tenant, filter);
         } else {
-            let bucket = self.bucket(filter);
-            self.generations[usize::from(bucket)] += 1;
+            // It matches one topic.
+            self.forget(self.hash(tenant, filter.as_bytes()), tenant, filter);
         }
     }
 
     /// Says that every answer may have changed (another policy, other roles).
     pub fn touch_all(&mut self) {
-        self.everywhere += 1;
-        self.cache.clear();
+        self.changes.count_everywhere();
+    }
+
+    /// Takes the route of a topic out of the cache.
+    fn forget(&mut self, hash: u64, tenant: u32, topic: &str) {
+        let same = |route: &Rc<Route>| route.tenant == tenant && *route.topic == *topic;
+        if let Ok(entry) = self.cache.find_entry(hash, same) {
+            entry.remove().0.retire();
+        }
     }
 
     /// True while `route` is the answer for its topic.
     #[inline]
     pub fn is_current(&self, route: &Route) -> bool {
-        route.stamp == self.stamp(route.bucket)
+        route.checked_at.get() == self.changes.total() || self.is_still_current(route)
+    }
+
+    /// As [`Routes::is_current`], after a change that may not concern it.
+    #[inline(never)]
+    fn is_still_current(&self, route: &Route) -> bool {
+        let made_at = route.made_at.get();
+        if made_at == RETIRED || made_at != self.changes.seen_by(route.tenant, &route.topic) {
+            return false;
+        }
+        route.checked_at.set(self.changes.total());
+        true
     }
 
     /// The known and current route of a topic.
@@ -220,26 +232,21 @@ impl Routes {
         }
         targets.retain_mut(|target| judge(target));
         let hash = self.hash(tenant, topic.as_bytes());
-        let bucket = self.bucket(topic);
-        let stamp = self.stamp(bucket);
         let route = Rc::new(Route {
             tenant,
             topic: topic.into(),
             hash,
-            bucket,
-            stamp,
+            checked_at: Cell::new(self.changes.total()),
+            made_at: Cell::new(self.changes.seen_by(tenant, topic)),
             targets,
             peers,
             groups,
             known: Cell::new(None),
         });
         if self.cache.len() >= ROUTES_MAX {
-            self.cache.clear();
+            self.cache.drain().for_each(|route| route.retire());
         }
-        let same = |other: &Rc<Route>| other.tenant == tenant && *other.topic == *topic;
-        if let Ok(entry) = self.cache.find_entry(hash, same) {
-            entry.remove();
-        }
+        self.forget(hash, tenant, topic);
         self.cache
             .insert_unique(hash, Rc::clone(&route), |route| route.hash);
         route
@@ -263,3 +270,6 @@ impl Routes {
         target
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -549,7 +549,7 @@ impl Shard {
         if let Some(found) = sessions.get(session) {
             for filter in found.filters.plain() {
                 let filter = routes.tree.text(filter);
-                routes.touch(&filter);
+                routes.touch(found.tenant, &filter);
             }
         }
     }

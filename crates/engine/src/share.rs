@@ -206,7 +206,7 @@ impl Shard {
                 let slot = self.groups.add(group);
                 let tree = &mut self.routes.tree;
                 let inserted = tree.insert(tenant, filter, Entry::Group(slot), |_| false);
-                self.routes.touch(filter);
+                self.routes.touch(tenant, filter);
                 let told = self.interest_up(tenant, inserted.filter, filter);
                 told.and(self.note_group(slot))
             }
@@ -274,7 +274,7 @@ impl Shard {
         self.routes
             .tree
             .remove_at(known, |entry| *entry == Entry::Group(slot));
-        self.routes.touch(&filter);
+        self.routes.touch(tenant, &filter);
         told
     }
 

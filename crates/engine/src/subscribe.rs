@@ -234,7 +234,7 @@ impl Shard {
             // finds neither; the session's queue is not touched.
             tree.insert(tenant, line.filter, entry, |other| is_of(other, session))
         };
-        self.routes.touch(line.filter);
+        self.routes.touch(tenant, line.filter);
         if is_new {
             if let Some(found) = self.sessions.get_mut(session) {
                 found.filters.insert(inserted.filter);
@@ -351,7 +351,7 @@ impl Shard {
                 self.routes
                     .tree
                     .remove_at(known, |entry| is_of(entry, session));
-                self.routes.touch(filter);
+                self.routes.touch(tenant, filter);
                 Stake::default()
             }
         };

@@ -177,7 +177,7 @@ impl Shard {
         } else {
             self.routes.tree.remove(tenant, filter, same);
         }
-        self.routes.touch(filter);
+        self.routes.touch(tenant, filter);
         Some(Stake::default())
     }
 
