@@ -177,11 +177,11 @@ impl Shard {
     ) -> Stake {
         let mut spread = Spread {
             verbatim,
-            ..Spread::new(route.targets.len() > 1, None)
+            ..Spread::new(route.targets().len() > 1, None)
         };
         self.shapes.clear();
         let mut durable = false;
-        for target in &route.targets {
+        for target in route.targets() {
             durable |= self.deliver_to_each(draft, target, &mut spread);
         }
         let mut stake = if durable {
@@ -189,7 +189,7 @@ impl Shard {
         } else {
             Stake::default()
         };
-        for group in &route.groups {
+        for group in route.groups() {
             stake = stake.and(self.deliver_to_group(draft, *group, &mut spread));
         }
         stake

@@ -173,7 +173,7 @@ impl Shard {
             return true;
         }
         let mut peers = self.peers_of(draft, route.peers);
-        if !route.groups.is_empty() {
+        if !route.groups().is_empty() {
             // The member may live anywhere.
             peers = u64::MAX;
         }

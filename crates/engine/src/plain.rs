@@ -171,7 +171,7 @@ impl Shard {
         if next.first() != known.packet.first() {
             return None;
         }
-        if retain || qos == QoS::ExactlyOnce || !known.route.groups.is_empty() {
+        if retain || qos == QoS::ExactlyOnce || !known.route.groups().is_empty() {
             return None;
         }
         let mut count_max = u32::MAX;

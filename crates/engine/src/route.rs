@@ -1,13 +1,16 @@
 //! Where messages of a topic go: the subscriptions by filter, and the answers already worked out.
 
+mod cache;
 mod changes;
+mod reach;
+mod topic;
 
 use std::cell::Cell;
+use std::hash::{BuildHasher, Hasher};
 use std::rc::Rc;
 
 use ahash::RandomState;
 use casemate_codec::QoS;
-use hashbrown::HashTable;
 use memchr::memchr2;
 
 use crate::door::{ConnectionId, Place, ShardIndex};
@@ -15,10 +18,14 @@ use crate::outbox::Ids;
 use crate::policy::PublishRights;
 use crate::tree::Tree;
 
+use cache::Cache;
 use changes::Changes;
+use reach::Reach;
+use topic::Topic;
 
-/// Routes kept before all are forgotten at once; bounds what unique topics can take.
-const ROUTES_MAX: usize = 131_072;
+/// What the routes of all shards together may take, bytes: a million of one recipient each. Unique
+/// topics take no more, and neither do crowds on each of them.
+const ROUTES_BYTES_MAX: usize = 192 * 1024 * 1024;
 
 /// Of a route that is not current any more, whatever changes: no count gets as far.
 const RETIRED: u64 = u64::MAX;
@@ -59,42 +66,69 @@ pub(crate) struct Target {
 /// All recipients of a topic in this shard, already authorised, and the neighbours.
 pub(crate) struct Route {
     pub tenant: u32,
-    pub topic: Box<str>,
-    hash: u64,
+    pub topic: Topic,
+    hash: u32,
     /// All changes of filters when it was last known to be current.
     checked_at: Cell<u64>,
     /// The changes that can concern it, as they were when it was made; or [`RETIRED`].
     made_at: Cell<u64>,
-    pub targets: Vec<Target>,
+    reach: Reach,
     /// One bit for each interested neighbour.
     pub peers: u64,
-    pub groups: Vec<u32>,
-    known: Cell<Option<Known>>,
+    known: Cell<Known>,
 }
 
 /// What the last publisher of a topic may do there. Most topics have one.
 #[derive(Clone, Copy)]
 struct Known {
     publisher: ConnectionId,
-    epoch: u64,
-    rights: PublishRights,
+    /// The end of the policy's number, for which there is room: with another policy its routes are
+    /// not current any more.
+    epoch: u32,
+    rights: Option<PublishRights>,
 }
 
 impl Route {
     /// What a connection may publish here, as far as it is known under this policy.
     #[inline]
     pub fn rights_of(&self, publisher: ConnectionId, epoch: u64) -> Option<PublishRights> {
-        let known = self.known.get()?;
-        (known.publisher == publisher && known.epoch == epoch).then_some(known.rights)
+        let known = self.known.get();
+        let is_it = known.publisher == publisher && known.epoch == epoch as u32;
+        known.rights.filter(|_| is_it)
     }
 
     /// Remembers what a connection may publish here.
     pub fn know(&self, publisher: ConnectionId, epoch: u64, rights: PublishRights) {
-        self.known.set(Some(Known {
+        self.known.set(Known {
             publisher,
-            epoch,
-            rights,
-        }));
+            epoch: epoch as u32,
+            rights: Some(rights),
+        });
+    }
+
+    /// The recipients in this shard.
+    #[inline]
+    pub fn targets(&self) -> &[Target] {
+        self.reach.targets()
+    }
+
+    /// The share groups whose home is this shard.
+    #[inline]
+    pub fn groups(&self) -> &[u32] {
+        self.reach.groups()
+    }
+
+    /// True of the topic's route.
+    #[inline]
+    fn is_of(&self, tenant: u32, topic_bytes: &[u8]) -> bool {
+        self.tenant == tenant && self.topic.as_bytes() == topic_bytes
+    }
+
+    /// What it takes, bytes; the same as long as it lives.
+    fn bytes(&self) -> usize {
+        // The two counts of an `Rc` stand before it.
+        let itself = 2 * size_of::<usize>() + size_of::<Route>();
+        itself + self.topic.bytes_elsewhere() + self.reach.bytes_elsewhere()
     }
 
     /// Is never current again. Whatever leaves the cache has to be: a change of the filter that is
@@ -108,7 +142,7 @@ impl Route {
 /// Subscriptions and routes of a shard.
 pub(crate) struct Routes {
     pub tree: Tree<Entry>,
-    cache: HashTable<Rc<Route>>,
+    cache: Cache,
     hasher: RandomState,
     changes: Changes,
 }
@@ -140,17 +174,25 @@ impl Target {
 
 impl Routes {
     pub fn new(place: &Place) -> Routes {
+        Routes::within(ROUTES_BYTES_MAX / usize::from(place.count), place)
+    }
+
+    /// Keeps no more than so many bytes of routes.
+    fn within(bytes_max: usize, place: &Place) -> Routes {
         let [a, b, c, d] = place.seeds;
         Routes {
             tree: Tree::new(place.seeds),
-            cache: HashTable::new(),
+            cache: Cache::new(bytes_max),
             hasher: RandomState::with_seeds(b, c, d, a),
             changes: Changes::new(RandomState::with_seeds(c, d, a, b)),
         }
     }
 
-    fn hash(&self, tenant: u32, topic_bytes: &[u8]) -> u64 {
-        self.hasher.hash_one((tenant, topic_bytes))
+    fn hash(&self, tenant: u32, topic_bytes: &[u8]) -> u32 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u32(tenant);
+        hasher.write(topic_bytes);
+        hasher.finish() as u32
     }
 
     /// Says that a subscription at `filter` came, went or changed.
@@ -159,21 +201,14 @@ impl Routes {
             self.changes.count(tenant, filter);
         } else {
             // It matches one topic.
-            self.forget(self.hash(tenant, filter.as_bytes()), tenant, filter);
+            let hash = self.hash(tenant, filter.as_bytes());
+            self.cache.forget(hash, tenant, filter);
         }
     }
 
     /// Says that every answer may have changed (another policy, other roles).
     pub fn touch_all(&mut self) {
         self.changes.count_everywhere();
-    }
-
-    /// Takes the route of a topic out of the cache.
-    fn forget(&mut self, hash: u64, tenant: u32, topic: &str) {
-        let same = |route: &Rc<Route>| route.tenant == tenant && *route.topic == *topic;
-        if let Ok(entry) = self.cache.find_entry(hash, same) {
-            entry.remove().0.retire();
-        }
     }
 
     /// True while `route` is the answer for its topic.
@@ -196,9 +231,7 @@ impl Routes {
     /// The known and current route of a topic.
     pub fn find(&self, tenant: u32, topic_bytes: &[u8]) -> Option<Rc<Route>> {
         let hash = self.hash(tenant, topic_bytes);
-        let same =
-            |route: &Rc<Route>| route.tenant == tenant && route.topic.as_bytes() == topic_bytes;
-        let route = self.cache.find(hash, same)?;
+        let route = self.cache.find(hash, tenant, topic_bytes)?;
         self.is_current(route).then(|| Rc::clone(route))
     }
 
@@ -231,24 +264,24 @@ impl Routes {
             }
         }
         targets.retain_mut(|target| judge(target));
-        let hash = self.hash(tenant, topic.as_bytes());
         let route = Rc::new(Route {
             tenant,
-            topic: topic.into(),
-            hash,
+            topic: Topic::new(topic),
+            hash: self.hash(tenant, topic.as_bytes()),
             checked_at: Cell::new(self.changes.total()),
             made_at: Cell::new(self.changes.seen_by(tenant, topic)),
-            targets,
+            reach: Reach::of(targets, groups),
             peers,
-            groups,
-            known: Cell::new(None),
+            known: Cell::new(Known {
+                publisher: ConnectionId {
+                    slot: 0,
+                    generation: 0,
+                },
+                epoch: 0,
+                rights: None,
+            }),
         });
-        if self.cache.len() >= ROUTES_MAX {
-            self.cache.drain().for_each(|route| route.retire());
-        }
-        self.forget(hash, tenant, topic);
-        self.cache
-            .insert_unique(hash, Rc::clone(&route), |route| route.hash);
+        self.cache.keep(&route);
         route
     }
 

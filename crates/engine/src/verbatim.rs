@@ -236,7 +236,7 @@ impl Shard {
     ) -> Stake {
         let mut others = std::mem::take(&mut self.others);
         others.clear();
-        for (index, target) in route.targets.iter().enumerate() {
+        for (index, target) in route.targets().iter().enumerate() {
             if !self.deliver_run(target, run) {
                 others.push(index);
             }
@@ -251,7 +251,8 @@ impl Shard {
                 let mut spread = Spread::heard(packet, others.len() > 1);
                 self.shapes.clear();
                 for &index in &others {
-                    durable |= self.deliver_to_each(&draft, &route.targets[index], &mut spread);
+                    let target = &route.targets()[index];
+                    durable |= self.deliver_to_each(&draft, target, &mut spread);
                 }
             }
         }

@@ -142,7 +142,7 @@ impl Shard {
             ..Draft::EMPTY
         };
         let head_bytes = run.head_bytes(&first);
-        if run.count() > 1 && route.groups.is_empty() {
+        if run.count() > 1 && route.groups().is_empty() {
             // The publisher's shard has judged the right to publish; recipients are judged here.
             let permit = Permit::for_the_broker();
             return Some(self.route_run(permit, &draft, &run, head_bytes, &route));

@@ -87,7 +87,7 @@ fn leave(routes: &mut Routes, tenant: u32, filter: &str, session: u32) {
 
 /// Who gets a message, and at which QoS at most.
 fn reached(route: &Route) -> Vec<(u32, QoS)> {
-    let each = route.targets.iter();
+    let each = route.targets().iter();
     each.map(|target| (target.session, target.qos)).collect()
 }
 
@@ -229,4 +229,110 @@ fn another_policy_outdates_every_route() {
         assert!(routes.is_current(&next));
         assert!(!routes.is_current(route));
     }
+}
+
+/// A million topics of one recipient are kept where each is two lines of the processor's cache.
+#[test]
+fn a_route_of_one_recipient_is_a_block_of_128_bytes() {
+    let mut routes = Routes::new(&PLACE);
+    subscribe(&mut routes, 0, "devices/+/state", 3, QoS::AtLeastOnce);
+    let route = ask(&mut routes, 0, "devices/a-thermostat-in-the-hall/state");
+    assert_eq!(reached(&route), [(3, QoS::AtLeastOnce)]);
+    assert_eq!(route.bytes(), 128);
+    // A longer topic has a place of its own.
+    let topic = format!("devices/{}/state", "x".repeat(100));
+    let route = ask(&mut routes, 0, &topic);
+    assert_eq!(*route.topic, *topic);
+    assert_eq!(route.bytes(), 128 + topic.len());
+}
+
+#[test]
+fn whoever_stands_at_a_topic_is_in_its_route() {
+    let mut routes = Routes::new(&PLACE);
+    let route = ask(&mut routes, 0, "a/b");
+    assert!(route.targets().is_empty() && route.groups().is_empty() && route.peers == 0);
+    for (slot, entry) in [Entry::Group(9), Entry::Group(4), Entry::Peer(63)]
+        .into_iter()
+        .enumerate()
+    {
+        let filter = ["a/b", "a/+", "a/#"][slot];
+        routes.tree.insert(0, filter, entry, |_| false);
+        routes.touch(0, filter);
+    }
+    let route = ask(&mut routes, 0, "a/b");
+    let mut groups = route.groups().to_vec();
+    groups.sort_unstable();
+    assert_eq!((groups, route.peers), (vec![4, 9], 1 << 63));
+    assert!(route.targets().is_empty());
+    for session in 0..3 {
+        subscribe(&mut routes, 0, "#", session, QoS::AtMostOnce);
+    }
+    let route = ask(&mut routes, 0, "a/b");
+    assert_eq!(reached(&route), [0, 1, 2].map(|n| (n, QoS::AtMostOnce)));
+    assert_eq!(route.groups().len(), 2);
+}
+
+/// Goal: topics that nobody uses twice take a bounded number of bytes, and each answer is right.
+/// Method: ten times as many as there is room for, with one recipient and with a crowd.
+#[test]
+fn unique_topics_take_no_more_than_they_may() {
+    const BYTES_MAX: usize = 64 * 1024;
+    for crowd in [0, 1, 50] {
+        let mut routes = Routes::within(BYTES_MAX, &PLACE);
+        for session in 0..crowd {
+            subscribe(&mut routes, 0, "u/#", session, QoS::AtMostOnce);
+        }
+        let mut held: Vec<Rc<Route>> = Vec::new();
+        let (mut most, mut count_most) = (0, 0);
+        for number in 0..4_000 {
+            let topic = format!("u/{number}/{}", "long".repeat(number % 30));
+            let route = ask(&mut routes, 0, &topic);
+            assert_eq!(route.targets().len(), crowd as usize);
+            assert!(routes.is_current(&route));
+            held.push(route);
+            most = most.max(routes.cache.bytes());
+            count_most = count_most.max(routes.cache.len());
+        }
+        assert!((BYTES_MAX / 2..=BYTES_MAX).contains(&most), "{most}");
+        assert!(count_most * 128 <= BYTES_MAX, "{count_most}");
+        // What was dropped is not current: a change could not find it.
+        let current = held.iter().filter(|route| routes.is_current(route));
+        assert_eq!(current.count(), routes.cache.len());
+        // And what is taken out is counted out.
+        for route in &held {
+            routes.touch(0, &route.topic);
+        }
+        assert_eq!((routes.cache.len(), routes.cache.bytes()), (0, 0));
+        assert!(held.iter().all(|route| !routes.is_current(route)));
+    }
+}
+
+#[test]
+fn topics_that_fit_stay_and_of_a_few_more_most_do() {
+    let room_for = |count: usize| Routes::within(count * 152, &PLACE);
+    for (count, kept_least) in [(1_000, 1_000), (1_100, 700)] {
+        let mut routes = room_for(1_000);
+        let mut found = 0;
+        for round in 0..20 {
+            for number in 0..count {
+                let topic = format!("t/{number}");
+                found += usize::from(round > 0 && routes.find(0, topic.as_bytes()).is_some());
+                ask(&mut routes, 0, &topic);
+            }
+        }
+        assert!(found >= 19 * kept_least, "{found} of {count}, 19 times");
+    }
+}
+
+#[test]
+fn a_route_larger_than_all_may_be_is_used_and_not_kept() {
+    let mut routes = Routes::within(1_000, &PLACE);
+    let small = ask(&mut routes, 0, "small");
+    for session in 0..100 {
+        subscribe(&mut routes, 0, "large", session, QoS::AtMostOnce);
+    }
+    let route = ask(&mut routes, 0, "large");
+    assert_eq!(route.targets().len(), 100);
+    assert!(!routes.is_current(&route) && routes.find(0, b"large").is_none());
+    assert!(routes.is_current(&small));
 }
