@@ -175,13 +175,14 @@ impl Shard {
         verbatim: Option<Verbatim<'_>>,
         route: &Route,
     ) -> Stake {
+        let targets = route.targets();
         let mut spread = Spread {
             verbatim,
-            ..Spread::new(route.targets().len() > 1, None)
+            ..Spread::new(targets.len() > 1, None)
         };
         self.shapes.clear();
         let mut durable = false;
-        for target in route.targets() {
+        for target in targets {
             durable |= self.deliver_to_each(draft, target, &mut spread);
         }
         let mut stake = if durable {

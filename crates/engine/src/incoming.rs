@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use casemate_codec::{forwardable, PacketId, Publish, QoS, Reason, Version};
+use casemate_codec::{forwardable, PacketId, PlainPublish, Publish, QoS, Reason, Version};
 
 use crate::acknowledge::{Gate, Stake, PUBACK, PUBREC};
 use crate::connection::{Flow, Memo, Phase};
@@ -29,6 +29,16 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
+    /// Of a packet that is plain.
+    #[inline(always)]
+    pub fn of_plain(publish: &PlainPublish<'_>) -> Terms {
+        Terms {
+            qos: publish.qos,
+            retain: publish.retain,
+            packet_id: publish.packet_id,
+        }
+    }
+
     fn of(publish: &Publish<'_>) -> Terms {
         Terms {
             qos: publish.qos,

@@ -5,13 +5,14 @@
 
 use std::rc::Rc;
 
+use arrayvec::ArrayVec;
 use casemate_codec::{
-    plain_ack, plain_publish, Ack, Frame, PacketId, QoS, Reason, UserProperties, Version,
+    frame, plain_ack, plain_publish, Ack, Frame, PacketId, PlainPublish, QoS, Reason,
+    UserProperties, Version,
 };
 
 use crate::acknowledge::PUBACK;
 use crate::connection::{Flow, Memo, Phase};
-use crate::door::ConnectionId;
 use crate::flights::Phase as Exchange;
 use crate::incoming::Terms;
 use crate::journal::Whole;
@@ -20,6 +21,11 @@ use crate::policy::{Permit, PublishRights};
 use crate::route::Route;
 use crate::shard::Shard;
 use crate::verbatim::Verbatim;
+
+/// Packets whose routes are looked for before the first of them is passed on. Where there are more
+/// topics than stay near the processor, the memory of one route is on its way while the next is
+/// looked for, instead of one after the other.
+const AHEAD: usize = 8;
 
 /// What is known of a PUBLISH before anything is done with it.
 struct Known<'a> {
@@ -83,17 +89,139 @@ impl Shard {
         }
     }
 
-    /// Handles a PUBLISH to a topic that this connection has published to before.
+    /// Handles a PUBLISH to a topic that this connection has published to before, and those behind
+    /// it that are like it in this.
     #[inline(never)]
     fn known_publish(&mut self, slot: u32, frame: Frame, bytes: &[u8]) -> Option<(usize, Flow)> {
-        let mut known = self.recall(slot, frame, &bytes[..frame.packet_bytes()])?;
+        let packet = &bytes[..frame.packet_bytes()];
+        let connection = self.connection(slot)?;
+        // Only who serves a session, and was greeted, has published before.
+        let memo = connection.memo.as_ref()?;
+        let Phase::Serving { session } = connection.phase else {
+            return None;
+        };
+        let version = connection.version;
+        let found = self.plain_publish(version, frame, packet)?;
+        if memo.epoch != self.policy.epoch() || *memo.route.topic.as_bytes() != *found.topic_bytes {
+            return self.publish_ahead(slot, frame, bytes);
+        }
+        let mut known = Known {
+            session,
+            version,
+            terms: Terms::of_plain(&found),
+            rights: memo.rights,
+            route: Rc::clone(&memo.route),
+            packet,
+            packet_id_at: frame.header_bytes + found.packet_id_at,
+            head_bytes: packet.len() - found.payload.len(),
+        };
+        self.pass_on_all(slot, &mut known, bytes)
+    }
+
+    /// Handles the known PUBLISH packets that `bytes` begin with, each to another topic than the
+    /// one before it.
+    #[inline(never)]
+    fn publish_ahead(&mut self, slot: u32, frame: Frame, bytes: &[u8]) -> Option<(usize, Flow)> {
+        let mut ahead = self.look_ahead(slot, frame, bytes)?;
+        let last = ahead.last()?;
+        let memo = Memo {
+            route: Rc::clone(&last.route),
+            rights: last.rights,
+            epoch: self.policy.epoch(),
+        };
+        self.connection_mut(slot)?.memo = Some(memo);
+        let mut taken = 0;
+        for known in &mut ahead {
+            // Only behind the last one there may be more that are like it.
+            let Some((step, flow)) = self.pass_on_all(slot, known, &bytes[taken..]) else {
+                return (taken > 0).then_some((taken, Flow::Continue));
+            };
+            taken += step;
+            if flow != Flow::Continue {
+                return Some((taken, flow));
+            }
+        }
+        Some((taken, Flow::Continue))
+    }
+
+    /// Finds what is known of the packets that `bytes` begin with. It changes nothing.
+    #[inline(always)]
+    fn look_ahead<'a>(
+        &self,
+        slot: u32,
+        mut next: Frame,
+        bytes: &'a [u8],
+    ) -> Option<ArrayVec<Known<'a>, AHEAD>> {
+        let connection = self.connection(slot)?;
+        let (session, version) = (connection.session()?, connection.version);
+        let tenant = connection.memo.as_ref()?.route.tenant;
+        let (publisher, epoch) = (self.id_of(slot), self.policy.epoch());
+        let mut ahead: ArrayVec<Known<'a>, AHEAD> = ArrayVec::new();
+        let (mut at, mut topic) = (0, &[][..]);
+        loop {
+            let packet = &bytes[at..at + next.packet_bytes()];
+            // What is like the one before goes on with it.
+            let found = self.plain_publish(version, next, packet);
+            let Some(found) = found.filter(|found| found.topic_bytes != topic) else {
+                break;
+            };
+            topic = found.topic_bytes;
+            let Some(route) = self.routes.find(tenant, topic) else {
+                break;
+            };
+            let Some(rights) = route.rights_of(publisher, epoch) else {
+                break;
+            };
+            ahead.push(Known {
+                session,
+                version,
+                terms: Terms::of_plain(&found),
+                rights,
+                route,
+                packet,
+                packet_id_at: next.header_bytes + found.packet_id_at,
+                head_bytes: packet.len() - found.payload.len(),
+            });
+            at += packet.len();
+            match frame(&bytes[at..], self.settings.packet_bytes_max) {
+                Ok(Some(whole)) if !ahead.is_full() && whole.packet_bytes() <= bytes.len() - at => {
+                    next = whole;
+                }
+                _ => break,
+            }
+        }
+        Some(ahead)
+    }
+
+    /// Reads a PUBLISH that is plain, and that may be passed on at all.
+    #[inline(always)]
+    fn plain_publish<'a>(
+        &self,
+        version: Version,
+        frame: Frame,
+        packet: &'a [u8],
+    ) -> Option<PlainPublish<'a>> {
+        let found = plain_publish(version, frame, &packet[frame.header_bytes..])?;
+        // What cannot be promised any more is left to the long way.
+        (self.drain.is_none() || found.qos == QoS::AtMostOnce).then_some(found)
+    }
+
+    /// Passes on the packet that is known and those behind it that are like it; says how many bytes
+    /// they have. `None` where nothing has happened.
+    #[inline(always)]
+    fn pass_on_all<'a>(
+        &mut self,
+        slot: u32,
+        known: &mut Known<'a>,
+        bytes: &'a [u8],
+    ) -> Option<(usize, Flow)> {
         let mut taken = 0;
         loop {
             // What is not taken in here is left to the long way, which says why.
-            let Some(permit) = self.take_in(slot, &known) else {
+            let Some(permit) = self.take_in(slot, known) else {
                 return (taken > 0).then_some((taken, Flow::Continue));
             };
-            let (step, flow) = self.pass_on(slot, &known, permit, &bytes[taken..]);
+            let (step, flow) = self.pass_on(slot, known, permit, &bytes[taken..]);
             taken += step;
             if flow != Flow::Continue {
                 return Some((taken, flow));
@@ -202,48 +330,6 @@ impl Shard {
         connection.heard_at = self.now;
         self.counters.packets_received += 1;
         Some(permit)
-    }
-
-    /// Finds what is known of a PUBLISH.
-    #[inline(always)]
-    fn recall<'a>(&mut self, slot: u32, frame: Frame, packet: &'a [u8]) -> Option<Known<'a>> {
-        let epoch = self.policy.epoch();
-        let connection = self.connections.get_mut(slot as usize)?.as_deref_mut()?;
-        // Only who serves a session, and was greeted, has published before.
-        let memo = connection.memo.as_mut()?;
-        let Phase::Serving { session } = connection.phase else {
-            return None;
-        };
-        let version = connection.version;
-        let found = plain_publish(version, frame, &packet[frame.header_bytes..])?;
-        if self.drain.is_some() && found.qos > QoS::AtMostOnce {
-            return None;
-        }
-        if memo.epoch != epoch || *memo.route.topic.as_bytes() != *found.topic_bytes {
-            let generation = connection.generation;
-            let route = self.routes.find(memo.route.tenant, found.topic_bytes)?;
-            let rights = route.rights_of(ConnectionId { slot, generation }, epoch)?;
-            *memo = Memo {
-                route,
-                rights,
-                epoch,
-            };
-        }
-        // The topic is one that has passed the codec and `topic_levels_max`.
-        Some(Known {
-            session,
-            version,
-            terms: Terms {
-                qos: found.qos,
-                retain: found.retain,
-                packet_id: found.packet_id,
-            },
-            rights: memo.rights,
-            route: Rc::clone(&memo.route),
-            packet,
-            packet_id_at: frame.header_bytes + found.packet_id_at,
-            head_bytes: packet.len() - found.payload.len(),
-        })
     }
 
     /// Handles acknowledgements that say success and nothing else.
