@@ -8,6 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use casemate_store::disk::{Disk, File};
 
+/// Fewer zeros than this stand behind what was appended, as a disk has them that grows its files
+/// ahead, bytes.
+const AHEAD_BYTES: usize = 3_000;
+
 /// What a crash may tear, bytes.
 const SECTOR_BYTES: usize = 512;
 
@@ -43,6 +47,17 @@ struct Content {
     safe: usize,
     /// The kernel has given up on what was not safe when a sync failed.
     lost: Vec<(usize, usize)>,
+}
+
+impl Content {
+    /// A process has ended in the middle: the zeros are there that a file grows ahead by, once its
+    /// beginning is safe. As many as its length says, so that they take no chance of their own.
+    fn show_ahead(&mut self) {
+        if self.safe > 0 {
+            let length = self.seen.len();
+            self.seen.resize(length + length * 37 % AHEAD_BYTES, 0);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -138,6 +153,7 @@ impl FaultyDisk {
                     content.seen[from..to].fill(0);
                 }
             }
+            content.show_ahead();
             content.safe = content.seen.len();
         }
         world.safe_names = names.clone();
@@ -151,6 +167,9 @@ impl FaultyDisk {
         let mut world = locked(&self.0);
         world.fail_syncs = 0;
         world.fuse = None;
+        for content in world.files.values() {
+            locked(content).show_ahead();
+        }
     }
 
     /// Flips one bit of a file that is safe.

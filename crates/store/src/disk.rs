@@ -1,8 +1,6 @@
 //! What the store asks of a file system; a [`crate::Folder`] is the real one.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 /// One folder with files of ours in it. Names are plain file names.
 pub trait Disk {
@@ -54,8 +52,9 @@ pub trait Disk {
 
 /// An open file.
 pub trait File {
-    /// Writes behind everything that was written before. After an error, how much of it is there
-    /// is unknown.
+    /// Writes behind everything that was written before. Zeros may stand behind it, and stay there
+    /// after a crash, once what was written first is synced. After an error, how much of it is
+    /// there is unknown.
     ///
     /// # Errors
     /// The disk is full or broken.
@@ -78,34 +77,4 @@ pub trait File {
     /// # Errors
     /// The disk does not say.
     fn length(&self) -> io::Result<u64>;
-}
-
-impl File for fs::File {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        io::Write::write_all(self, bytes)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
-    }
-
-    fn read_at(&self, mut offset: u64, mut buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = buffer.len();
-        while !buffer.is_empty() {
-            match FileExt::read_at(self, buffer, offset) {
-                Ok(0) => break,
-                Ok(bytes) => {
-                    buffer = &mut buffer[bytes..];
-                    offset += bytes as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(wanted - buffer.len())
-    }
-
-    fn length(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
-    }
 }

@@ -13,6 +13,7 @@ use rustix::process::{fcntl_getlk, geteuid, Flock, FlockType, Pid};
 
 use crate::disk::Disk;
 use crate::error::StoreError;
+use crate::growing::GrowingFile;
 
 /// The file that is locked. It is left where it is: to remove it would let two hold the folder.
 const LOCK: &str = "lock";
@@ -195,7 +196,7 @@ fn refuse(path: &Path, fault: impl ToString, hint: &'static str) -> StoreError {
 }
 
 impl Disk for Folder {
-    type File = fs::File;
+    type File = GrowingFile;
 
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
@@ -208,17 +209,18 @@ impl Disk for Folder {
         Ok(names)
     }
 
-    fn create(&self, name: &str) -> io::Result<fs::File> {
-        fs::OpenOptions::new()
+    fn create(&self, name: &str) -> io::Result<GrowingFile> {
+        let file = fs::OpenOptions::new()
             .read(true)
-            .append(true)
+            .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(self.own(name)?)
+            .open(self.own(name)?)?;
+        Ok(GrowingFile::empty(file))
     }
 
-    fn open(&self, name: &str) -> io::Result<fs::File> {
-        fs::File::open(self.file(name))
+    fn open(&self, name: &str) -> io::Result<GrowingFile> {
+        Ok(GrowingFile::read_only(fs::File::open(self.file(name))?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -16,13 +16,13 @@
 //!    rest is served.
 //!
 //! The tour, from the disk upwards: [`disk`] is all that is asked of a file system, so that tests
-//! can supply one that tears, loses, reorders and rots; a [`folder`] is the real one. `frame` is
-//! one commit as bytes, `part` what stands in it, `segment` the beginning of a file of them,
-//! [`seal`] how it is encrypted, `walk` how it is read from end to end. [`log`] writes and retires,
-//! which `gone` writes down; [`recovery`] reads everything once at the start, through `scan`, as
-//! [`inspect`](mod@inspect) does at any time; a [`reader`] reads single places, which `shelf` says
-//! where to find; [`backup`](mod@backup) copies. Above all of it stands the [`committer`], which
-//! takes what shards put into its `basket`.
+//! can supply one that tears, loses, reorders and rots; a [`folder`] is the real one, whose files
+//! are `growing` ahead of what is written. `frame` is one commit as bytes, `part` what stands in
+//! it, `segment` the beginning of a file of them, [`seal`] how it is encrypted, `walk` how it is
+//! read from end to end. [`log`] writes and retires, which `gone` writes down; [`recovery`] reads
+//! everything once at the start, through `scan`, as [`inspect`](mod@inspect) does at any time; a
+//! [`reader`] reads single places, which `shelf` says where to find; [`backup`](mod@backup) copies.
+//! Above all of it stands the [`committer`], which takes what shards put into its `basket`.
 
 pub mod backup;
 mod basket;
@@ -32,6 +32,7 @@ mod error;
 pub mod folder;
 mod frame;
 mod gone;
+mod growing;
 pub mod inspect;
 pub mod log;
 mod part;
@@ -49,6 +50,7 @@ pub use committer::{Answer, Audience, Committer, Core, Event, Next, Orders, Pace
 pub use disk::{Disk, File};
 pub use error::StoreError;
 pub use folder::Folder;
+pub use growing::GrowingFile;
 pub use inspect::{inspect, verify, Inspection};
 pub use log::{Durability, Log, Options};
 pub use part::{Part, Place, PART_BYTES_MAX};

@@ -20,7 +20,7 @@ pub(crate) enum Step<'a> {
     },
     /// Bytes that are no commit, with a whole commit behind them.
     Damage { from: u64, bytes: u64 },
-    /// Bytes that are no commit, up to the end of the file.
+    /// Bytes that are no commit, up to the end of the file or zeros up to there.
     Tail { bytes: u64 },
 }
 
@@ -62,10 +62,16 @@ impl<'a, F: File> Walk<'a, F> {
             return None;
         }
         let mut at = from;
+        // Where the last bytes end that are not zero: what follows was written ahead.
+        let mut end = from;
         // A place that the disk cannot read is damage like any other.
         while at < self.length {
             let Some(header) = self.commit_at(at) else {
-                at += ALIGNMENT as u64;
+                let next = self.length.min(at + ALIGNMENT as u64);
+                if !self.is_zero(at, next) {
+                    end = next;
+                }
+                at = next;
                 continue;
             };
             if at > from {
@@ -88,8 +94,13 @@ impl<'a, F: File> Walk<'a, F> {
             });
         }
         self.at = self.length;
-        let bytes = self.length - from;
-        Some(Step::Tail { bytes })
+        let bytes = end - from;
+        (bytes > 0).then_some(Step::Tail { bytes })
+    }
+
+    fn is_zero(&mut self, from: u64, to: u64) -> bool {
+        let bytes = self.show(from, (to - from) as usize);
+        bytes.is_some_and(|bytes| bytes.iter().all(|byte| *byte == 0))
     }
 
     /// The header of the whole commit that begins at a place. Its body is in `opened` where it is

@@ -12,11 +12,11 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{chown, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::Instant;
 
 use casemate_store::{
-    random, recover, Answer, Audience, Committer, Core, Disk, Durability, Event, Folder, Keys, Log,
-    Options, Pace, Part, Refused, StoreError,
+    random, recover, Answer, Audience, Committer, Core, Disk, Durability, Event, File, Folder,
+    Keys, Log, Options, Pace, Part, Refused, StoreError,
 };
 
 const OPTIONS: Options = Options {
@@ -222,6 +222,98 @@ fn who_only_looks_changes_nothing() {
     assert_eq!(folder.list().unwrap(), ["00000001.log"]);
 }
 
+/// A log of one folder with segments as large as they usually are.
+fn usual(scratch: &Scratch) -> (Folder, Log<Folder>) {
+    let folder = Folder::open(&scratch.0).unwrap();
+    let recovered = recover(&folder, &Keys::none(), 1, |_| {}).unwrap();
+    let options = Options {
+        segment_bytes: 64 * 1024 * 1024,
+        ..OPTIONS
+    };
+    (folder.clone(), Log::new(folder, options, recovered))
+}
+
+fn commit(log: &mut Log<Folder>, bytes: usize) {
+    let bytes = vec![7; bytes];
+    let part = Part {
+        shard: 0,
+        seq: 1,
+        bytes: &bytes,
+    };
+    log.commit([part], &mut Vec::new()).unwrap();
+}
+
+#[test]
+fn a_file_grows_ahead_and_ends_where_its_commits_end() {
+    let scratch = Scratch::new("ahead");
+    let (folder, mut log) = usual(&scratch);
+    let path = scratch.0.join("00000001.log");
+    let length = || fs::metadata(&path).unwrap().len();
+    commit(&mut log, 1_000);
+    let grown = length();
+    assert!((64 * 1024..256 * 1024).contains(&grown), "{grown}");
+    for _ in 0..20 {
+        commit(&mut log, 1_000);
+    }
+    assert_eq!(length(), grown, "a sync of these writes no new length");
+    // What is large itself needs no zeros for as much again.
+    commit(&mut log, 300_000);
+    let commits = (136 + 21 * (24 + 16 + 1_000) + 24 + 16 + 300_000) as u64;
+    assert_eq!(length(), commits);
+    // The more there is, the more zeros at a time, up to a bound.
+    for _ in 0..40 {
+        commit(&mut log, 60_000);
+    }
+    let ahead = length() - commits - 40 * (24 + 16 + 60_000);
+    assert!((1..=1024 * 1024).contains(&ahead), "{ahead}");
+    drop((log, folder));
+    assert_eq!(length(), commits + 40 * (24 + 16 + 60_000));
+    let (_, mut log) = usual(&scratch);
+    commit(&mut log, 10);
+    assert_eq!(length(), commits + 40 * (24 + 16 + 60_000), "never touched");
+}
+
+#[test]
+fn zeros_that_a_crash_has_left_are_no_commit_and_no_damage() {
+    let scratch = Scratch::new("zeros");
+    let (folder, mut log) = usual(&scratch);
+    for _ in 0..3 {
+        commit(&mut log, 1_000);
+    }
+    drop((log, folder));
+    let path = scratch.0.join("00000001.log");
+    let whole = fs::read(&path).unwrap();
+    for (tail, torn) in [(&[0; 70_001][..], 0), (&[0, 0, 0, 9, 0, 0][..], 6)] {
+        fs::write(&path, [&whole, tail].concat()).unwrap();
+        let folder = Folder::open(&scratch.0).unwrap();
+        let report = recover(&folder, &Keys::none(), 1, |_| {}).unwrap().report;
+        assert_eq!((report.commits, report.damage), (3, vec![]));
+        assert_eq!(report.torn_bytes, torn);
+    }
+}
+
+#[test]
+fn a_copy_and_what_only_the_system_has_get_no_zeros() {
+    let scratch = Scratch::new("exact");
+    let folder = Folder::open(&scratch.0).unwrap();
+    let mut file = folder.create("copy").unwrap();
+    for _ in 0..5 {
+        file.append(&[1; 100]).unwrap();
+    }
+    file.sync().unwrap();
+    assert_eq!(file.length().unwrap(), 500);
+    // Read while it is written: what was appended, then zeros.
+    file.append(&[2; 100]).unwrap();
+    let reader = folder.open("copy").unwrap();
+    let mut bytes = [9; 700];
+    assert_eq!(reader.read_at(0, &mut bytes).unwrap(), 700);
+    assert!(bytes[..500].iter().all(|byte| *byte == 1));
+    assert!(bytes[500..600].iter().all(|byte| *byte == 2));
+    assert!(bytes[600..].iter().all(|byte| *byte == 0));
+    drop((file, reader));
+    assert_eq!(fs::metadata(scratch.0.join("copy")).unwrap().len(), 600);
+}
+
 /// Prints what is safe.
 struct Printer;
 
@@ -247,7 +339,8 @@ fn writer_to_a_folder() {
     let recovered = recover(&folder, &Keys::none(), 1, |found| last = found.part.seq);
     let log = Log::new(folder, OPTIONS, recovered.unwrap());
     let (core, mut shards) = Core::new(log, Pace::default());
-    let _committer = Committer::start(core, || Duration::ZERO, Printer).unwrap();
+    let began = Instant::now();
+    let _committer = Committer::start(core, move || began.elapsed(), Printer).unwrap();
     for seq in last + 1.. {
         let mut buffer = seq.to_le_bytes().repeat(20);
         while let Err(refused) = shards[0].submit(seq, buffer) {
