@@ -46,8 +46,25 @@ struct Gathered {
     parts: Vec<Submitted>,
     orders: VecDeque<Order>,
     is_closed: bool,
-    /// True while the committer sleeps: only then does it cost a system call to wake it.
-    is_asleep: bool,
+    sleep: Sleep,
+}
+
+/// How the committer sleeps: only where somebody has to wake it does that cost a system call.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Sleep {
+    #[default]
+    Awake,
+    /// Anything wakes it.
+    Light,
+    /// Parts do not.
+    Sound,
+}
+
+impl Gathered {
+    /// There is something that no gathering delays.
+    fn is_urgent(&self) -> bool {
+        !self.orders.is_empty() || self.is_closed
+    }
 }
 
 /// Where parts and orders wait.
@@ -80,7 +97,7 @@ impl Basket {
     pub fn order(&self, orders: impl IntoIterator<Item = Order>) {
         let mut gathered = self.locked();
         gathered.orders.extend(orders);
-        self.wake(gathered);
+        self.wake(gathered, &[Sleep::Light, Sleep::Sound]);
     }
 
     pub fn next_order(&self) -> Option<Order> {
@@ -91,7 +108,7 @@ impl Basket {
     pub fn close(&self) {
         let mut gathered = self.locked();
         gathered.is_closed = true;
-        self.wake(gathered);
+        self.wake(gathered, &[Sleep::Light, Sleep::Sound]);
     }
 
     /// A part of so many bytes is no longer under way.
@@ -104,8 +121,8 @@ impl Basket {
     /// Sleeps until there is something to do, at most so long.
     pub fn wait(&self, at_most: Option<Duration>) {
         let mut gathered = self.locked();
-        if gathered.parts.is_empty() && gathered.orders.is_empty() && !gathered.is_closed {
-            gathered.is_asleep = true;
+        if gathered.parts.is_empty() && !gathered.is_urgent() {
+            gathered.sleep = Sleep::Light;
             let news = &self.news;
             gathered = match at_most {
                 None => news.wait(gathered).unwrap_or_else(PoisonError::into_inner),
@@ -114,14 +131,29 @@ impl Basket {
                     woken.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
-            gathered.is_asleep = false;
+            gathered.sleep = Sleep::Awake;
         }
     }
 
-    fn wake(&self, mut gathered: MutexGuard<'_, Gathered>) {
-        let was_asleep = mem::take(&mut gathered.is_asleep);
+    /// Sleeps for so long, whatever parts come; an order and the end are heard at once.
+    pub fn gather(&self, time: Duration) {
+        let mut gathered = self.locked();
+        if !gathered.is_urgent() {
+            gathered.sleep = Sleep::Sound;
+            let woken = self.news.wait_timeout(gathered, time);
+            gathered = woken.unwrap_or_else(PoisonError::into_inner).0;
+            gathered.sleep = Sleep::Awake;
+        }
+    }
+
+    /// Wakes the committer, unless it sleeps sounder than that.
+    fn wake(&self, mut gathered: MutexGuard<'_, Gathered>, sleeps: &[Sleep]) {
+        let wakes = sleeps.contains(&gathered.sleep);
+        if wakes {
+            gathered.sleep = Sleep::Awake;
+        }
         drop(gathered);
-        if was_asleep {
+        if wakes {
             self.news.notify_one();
         }
     }
@@ -181,7 +213,7 @@ impl Submitter {
             epoch: self.epoch,
             bytes,
         });
-        self.basket.wake(gathered);
+        self.basket.wake(gathered, &[Sleep::Light]);
         Ok(())
     }
 

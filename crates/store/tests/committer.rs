@@ -7,84 +7,17 @@
 )]
 
 mod disk;
+mod hearing;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use casemate_store::{
-    recover, Answer, Audience, Committer, Core, Durability, Event, Keys, Log, Next, Options, Pace,
-    Refused, Submitter,
+    recover, Answer, Audience, Committer, Core, Event, Keys, Log, Next, Pace, Refused, Submitter,
 };
-use disk::{draw, keys, Chance, FaultyDisk};
-
-const SMALL: Options = Options {
-    durability: Durability::Disk,
-    segment_bytes: 4_096,
-    random: draw,
-};
-
-fn pace(shards: u16) -> Pace {
-    Pace {
-        shards,
-        shard_bytes_max: 4_096,
-        commit_bytes_max: 2_048,
-        pause_min: ms(10),
-        pause_max: ms(80),
-        free_bytes_min: 8_192,
-    }
-}
-
-fn ms(time: u64) -> Duration {
-    Duration::from_millis(time)
-}
-
-fn begin(disk: &FaultyDisk, shards: u16) -> (Core<FaultyDisk>, Vec<Submitter>) {
-    let recovered = recover(disk, &Keys::none(), 1, |_| {}).unwrap();
-    Core::new(Log::new(disk.clone(), SMALL, recovered), pace(shards))
-}
-
-/// Keeps all that it hears.
-#[derive(Default)]
-struct Notes {
-    answers: VecDeque<Answer>,
-    woken: Vec<u16>,
-    events: Vec<Event>,
-}
-
-impl Audience for Notes {
-    fn answer(&mut self, answer: Answer) {
-        self.answers.push_back(answer);
-    }
-
-    fn wake(&mut self, shard: u16) {
-        self.woken.push(shard);
-    }
-
-    fn tell(&mut self, event: Event) {
-        self.events.push(event);
-    }
-}
-
-impl Notes {
-    /// The numbers that were answered since, and whether they are safe.
-    fn heard(&mut self) -> Vec<(u16, u64, bool)> {
-        let answers = self.answers.drain(..);
-        answers
-            .map(|one| (one.shard, one.seq, one.place.is_some()))
-            .collect()
-    }
-}
-
-/// Steps until there is nothing to do.
-fn run(core: &mut Core<FaultyDisk>, now: Duration, notes: &mut Notes) -> Next {
-    loop {
-        match core.step(now, notes) {
-            Next::Now => {}
-            next => return next,
-        }
-    }
-}
+use disk::{keys, Chance, FaultyDisk};
+use hearing::{begin, ms, pace, run, Notes, SMALL};
 
 #[test]
 fn what_was_gathered_is_one_commit_and_each_shard_is_woken_once() {
@@ -383,7 +316,13 @@ fn whatever_the_disk_does_shards_are_told_the_truth() {
     for seed in 0..3_000 {
         let mut chance = Chance(seed);
         let disk = FaultyDisk::default();
-        let (mut core, mut shards) = begin(&disk, 3);
+        let recovered = recover(&disk, &Keys::none(), 1, |_| {}).unwrap();
+        let pace = Pace {
+            gather: ms(seed % 3),
+            gather_bytes_min: 200,
+            ..pace(3)
+        };
+        let (mut core, mut shards) = Core::new(Log::new(disk.clone(), SMALL, recovered), pace);
         let mut told: Vec<Told> = (0..3).map(|_| Told::default()).collect();
         let mut notes = Notes::default();
         let mut now = ms(0);

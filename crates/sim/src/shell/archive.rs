@@ -143,6 +143,8 @@ impl Archive {
             shards: shards as u16,
             shard_bytes_max: self.plan.shard_bytes_max,
             commit_bytes_max: self.plan.commit_bytes_max,
+            gather: Duration::from_millis(self.plan.commit_ms_max),
+            gather_bytes_min: self.plan.commit_bytes_max / 8,
             free_bytes_min: 8_192,
             ..Pace::default()
         };
@@ -221,7 +223,7 @@ impl Archive {
         let pause = chance.between(0, self.plan.commit_ms_max);
         process.next_at = match next {
             Next::Now => Some(now + pause),
-            Next::At(at) => Some((at.as_millis() as Millis).max(now + 1)),
+            Next::At(at) | Next::Later(at) => Some((at.as_millis() as Millis).max(now + 1)),
             Next::News | Next::Ended => None,
         };
         process.is_failing = (process.is_failing || step.began_to_fail) && !step.works;
