@@ -179,6 +179,12 @@ impl Shard {
         }
     }
 
+    /// Takes the buffer of a batch back that [`Effect::Persist`] gave and that is durable, so that
+    /// one to come needs none of its own.
+    pub fn reuse(&mut self, records: Vec<u8>) {
+        self.journal.reuse(records);
+    }
+
     /// True where everything a stake names has happened.
     #[inline]
     pub(crate) fn is_settled(&self, stake: Stake) -> bool {

@@ -76,11 +76,17 @@ pub(crate) struct Journal {
     shard: ShardIndex,
     /// The last number given.
     last: u64,
-    /// Of this turn.
+    /// The batch of this turn; empty, or with its format in front.
     open: Vec<u8>,
     /// Of batches that failed: they come first in the next one.
     failed: Vec<u8>,
+    /// Empty buffers that have been batches before.
+    spare: Vec<Vec<u8>>,
 }
+
+/// Buffers that are kept for later batches, and the largest of them, bytes.
+const SPARE_MAX: usize = 4;
+const SPARE_BYTES_MAX: usize = 128 * 1024;
 
 impl Journal {
     /// An empty journal; one that is not kept takes no records.
@@ -112,6 +118,9 @@ impl Journal {
     /// Appends a record to the batch of this turn.
     pub fn write(&mut self, record: &Record<'_>) {
         if self.is_kept {
+            if self.open.is_empty() {
+                self.open.push(FORMAT);
+            }
             record.write(&mut self.open);
         }
     }
@@ -145,14 +154,24 @@ impl Journal {
 
     /// The batch of this turn, with those that failed before it.
     pub fn take(&mut self) -> Vec<u8> {
-        if self.is_empty() {
-            return Vec::new();
+        let next = self.spare.pop().unwrap_or_default();
+        let mut batch = std::mem::replace(&mut self.open, next);
+        if !self.failed.is_empty() {
+            let records = batch.get(1..).unwrap_or_default();
+            self.failed.extend_from_slice(records);
+            batch.clear();
+            batch.push(FORMAT);
+            batch.append(&mut self.failed);
         }
-        let mut batch = Vec::with_capacity(1 + self.failed.len() + self.open.len());
-        batch.push(FORMAT);
-        batch.append(&mut self.failed);
-        batch.append(&mut self.open);
         batch
+    }
+
+    /// Gives the buffer of a batch that is durable back, for one to come.
+    pub fn reuse(&mut self, mut batch: Vec<u8>) {
+        if self.spare.len() < SPARE_MAX && batch.capacity() <= SPARE_BYTES_MAX {
+            batch.clear();
+            self.spare.push(batch);
+        }
     }
 
     /// A batch will never be durable: its records go into the next.

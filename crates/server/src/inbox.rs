@@ -51,8 +51,8 @@ pub(crate) enum Letter {
         /// Whole messages.
         batch: Batch,
     },
-    /// The store has kept a batch, or not.
-    Kept(casemate_store::Answer),
+    /// The store has kept batches, or not, in order.
+    Kept(Vec<casemate_store::Answer>),
     /// Everything is to be written anew.
     Checkpoint,
     /// The store works again.

@@ -191,6 +191,7 @@ impl Opened {
             is_failing: Arc::clone(&is_failing),
             health: Arc::clone(&health),
             compaction: Arc::clone(&compaction),
+            answers: broker.posts.iter().map(|_| Vec::new()).collect(),
         };
         let lines = self.submitters.into_iter().map(|submitter| Line {
             submitter,
@@ -232,6 +233,8 @@ struct Listener {
     is_failing: Arc<AtomicBool>,
     health: Arc<Mutex<StoreHealth>>,
     compaction: Arc<Compaction>,
+    /// For each shard, those of this commit.
+    answers: Vec<Vec<Answer>>,
 }
 
 impl Audience for Listener {
@@ -240,11 +243,15 @@ impl Audience for Listener {
         if self.compaction.wrote(bytes, self.broker.posts.len()) {
             self.broker.post_all(|| Letter::Checkpoint);
         }
-        self.broker.post(answer.shard, Letter::Kept(answer));
+        if let Some(answers) = self.answers.get_mut(usize::from(answer.shard)) {
+            answers.push(answer);
+        }
     }
 
-    fn wake(&mut self, _shard: u16) {
-        // A letter wakes its reader.
+    fn wake(&mut self, shard: u16) {
+        if let Some(answers) = self.answers.get_mut(usize::from(shard)) {
+            self.broker.post(shard, Letter::Kept(mem::take(answers)));
+        }
     }
 
     fn tell(&mut self, event: Event) {

@@ -40,7 +40,7 @@ impl Worker {
                 let input = Input::Drained { to, bytes };
                 self.shard.handle(self.now, input, &mut self.effects);
             }
-            Letter::Kept(answer) => self.kept(answer),
+            Letter::Kept(answers) => self.kept(answers),
             Letter::Checkpoint => {
                 self.shard
                     .handle(self.now, Input::Checkpoint, &mut self.effects);
@@ -68,21 +68,32 @@ impl Worker {
         }
     }
 
-    /// Tells the engine what the store has kept, and what not.
-    fn kept(&mut self, answer: casemate_store::Answer) {
-        let news = self.line.as_mut().and_then(|line| line.answered(answer));
-        match news {
-            Some(News::Persisted(seq)) => {
-                let input = Input::Persisted { seq };
-                self.shard.handle(self.now, input, &mut self.effects);
+    /// Tells the engine what the store has kept, once for all of it, and what not.
+    fn kept(&mut self, answers: Vec<casemate_store::Answer>) {
+        let mut persisted = None;
+        for mut answer in answers {
+            if answer.place.is_some() {
+                self.shard.reuse(std::mem::take(&mut answer.bytes));
             }
-            Some(News::Failed(batches)) => {
-                for Batch { seq, records } in batches {
-                    let input = Input::PersistFailed { seq, records };
-                    self.shard.handle(self.now, input, &mut self.effects);
+            match self.line.as_mut().and_then(|line| line.answered(answer)) {
+                Some(News::Persisted(seq)) => persisted = Some(seq),
+                Some(News::Failed(batches)) => {
+                    self.persisted(persisted.take());
+                    for Batch { seq, records } in batches {
+                        let input = Input::PersistFailed { seq, records };
+                        self.shard.handle(self.now, input, &mut self.effects);
+                    }
                 }
+                None => {}
             }
-            None => {}
+        }
+        self.persisted(persisted);
+    }
+
+    fn persisted(&mut self, seq: Option<u64>) {
+        if let Some(seq) = seq {
+            let input = Input::Persisted { seq };
+            self.shard.handle(self.now, input, &mut self.effects);
         }
     }
 
