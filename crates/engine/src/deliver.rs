@@ -281,7 +281,6 @@ impl Shard {
             return durable;
         };
         match spread.verbatim.filter(|it| it.suits(to, connection)) {
-            // An exchange that is written down goes the long way.
             Some(verbatim) if session.number == 0 || to.qos == QoS::AtMostOnce => {
                 let packet_id = launch(session, draft, to, spread, scratch);
                 verbatim.write(to.retain, packet_id, connection, pool);
@@ -290,7 +289,8 @@ impl Shard {
                     self.mark_dirty(link);
                 }
             }
-            _ => self.write_direct(link, draft, to, 0, spread),
+            Some(verbatim) => self.write_heard(link, draft, to, verbatim, spread),
+            None => self.write_direct(link, draft, to, 0, spread),
         }
         durable
     }

@@ -310,4 +310,35 @@ impl Shard {
         }
         true
     }
+
+    /// As [`Shard::write_direct`], of a message of QoS 1 that goes on as it came to a session whose
+    /// exchanges are written down.
+    pub(crate) fn write_heard(
+        &mut self,
+        link: u32,
+        draft: &Draft<'_>,
+        to: &Recipient<'_>,
+        verbatim: Verbatim<'_>,
+        spread: &mut Spread<'_>,
+    ) {
+        let Some(id) = self.begin_exchange(draft, to, 0, spread) else {
+            return;
+        };
+        let Shard {
+            connections,
+            settings,
+            counters,
+            pool,
+            ..
+        } = self;
+        let slot = connections.get_mut(link as usize);
+        let Some(connection) = slot.and_then(Option::as_deref_mut) else {
+            return;
+        };
+        verbatim.write(to.retain, id.get(), connection, pool);
+        counters.publishes_sent += 1;
+        if connection.is_news(settings) {
+            self.mark_dirty(link);
+        }
+    }
 }
