@@ -20,7 +20,7 @@ pub(super) const CALM_MS_MAX: Millis = 240_000;
 const DELAYS_MS: Millis = 24_000;
 
 /// How long a probe is given for what it asks, ms.
-const PROBE_MS: Millis = 3_000;
+const PROBE_MS: Millis = 30_000;
 
 impl World {
     /// Heals everything, waits for rest, and judges.
