@@ -47,13 +47,15 @@ struct Content {
     safe: usize,
     /// The kernel has given up on what was not safe when a sync failed.
     lost: Vec<(usize, usize)>,
+    /// Its beginning is safe, and the process that made it lives.
+    grows: bool,
 }
 
 impl Content {
     /// A process has ended in the middle: the zeros are there that a file grows ahead by, once its
     /// beginning is safe. As many as its length says, so that they take no chance of their own.
     fn show_ahead(&mut self) {
-        if self.safe > 0 {
+        if std::mem::take(&mut self.grows) {
             let length = self.seen.len();
             self.seen.resize(length + length * 37 % AHEAD_BYTES, 0);
         }
@@ -206,6 +208,7 @@ impl FaultyDisk {
             seen: bytes.to_vec(),
             safe: bytes.len(),
             lost: Vec::new(),
+            grows: false,
         }));
         let mut world = locked(&self.0);
         world.files.insert(name.into(), Arc::clone(&content));
@@ -313,6 +316,7 @@ impl File for FaultyFile {
             content.lost.push((safe, seen));
             return Err(io::Error::other("the disk is broken"));
         }
+        content.grows = true;
         Ok(())
     }
 

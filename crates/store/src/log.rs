@@ -75,6 +75,8 @@ pub struct Log<D: Disk> {
     inherited: Option<Last>,
     /// The segment where a start has found that commit, and its number, once it is elsewhere too.
     moved: Option<(u32, u64)>,
+    /// A segment that could not be retired.
+    stuck: Option<u32>,
 }
 
 struct Current<F> {
@@ -101,6 +103,7 @@ impl<D: Disk> Log<D> {
         Log {
             inherited: recovered.last.filter(|_| is_synced),
             moved: None,
+            stuck: None,
             shelf,
             options,
             key: recovered.key,
@@ -295,7 +298,8 @@ impl<D: Disk> Log<D> {
     /// Their numbers are written down as retired before, so that nobody takes them for lost. A
     /// segment that was found damaged is set aside instead of removed: nobody but an operator
     /// throws it away. The current segment, and serials that no segment has, are passed over; so is
-    /// one with the last commit that a start has found, before the one that it was found in.
+    /// one with the last commit that a start has found, before the one that it was found in, and
+    /// each behind one that could not be retired, until that is.
     ///
     /// # Errors
     /// [`StoreError::Disk`] where the folder cannot be changed; asked again, it goes on.
@@ -305,7 +309,12 @@ impl<D: Disk> Log<D> {
             let same = |sealed: &Sealed| sealed.segment.serial == *serial;
             let index = self.sealed.iter().position(same);
             if let Some(index) = index.filter(|index| !self.holds_what_is_wanted(*index)) {
-                self.retire_at(index)?;
+                let outcome = self.retire_at(index);
+                match outcome {
+                    Err(_) => self.stuck = Some(*serial),
+                    Ok(()) => self.stuck = self.stuck.filter(|stuck| stuck != serial),
+                }
+                outcome?;
                 retired += 1;
             }
         }
@@ -313,13 +322,17 @@ impl<D: Disk> Log<D> {
     }
 
     /// True for the segment that holds the last commit which a start has found, as long as the one
-    /// that it was found in is wanted.
+    /// that it was found in is wanted; and for each behind one that could not be retired, whose
+    /// commits would come back without what has undone them.
     fn holds_what_is_wanted(&self, index: usize) -> bool {
-        self.moved.is_some_and(|(found_in, number)| {
-            let mut before = self.sealed[..index].iter();
-            let begins_with_it = self.sealed[index].segment.first == number;
-            begins_with_it && before.any(|one| one.segment.serial == found_in)
-        })
+        let is_stuck = |one: &Sealed| Some(one.segment.serial) == self.stuck;
+        let is_behind = self.sealed[..index].iter().any(is_stuck);
+        is_behind
+            || self.moved.is_some_and(|(found_in, number)| {
+                let mut before = self.sealed[..index].iter();
+                let begins_with_it = self.sealed[index].segment.first == number;
+                begins_with_it && before.any(|one| one.segment.serial == found_in)
+            })
     }
 
     fn retire_at(&mut self, index: usize) -> Result<(), StoreError> {

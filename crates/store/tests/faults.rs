@@ -336,6 +336,22 @@ fn retired_segments_go_and_damaged_ones_are_kept_for_the_operator() {
     assert_eq!(recovered.report.damage, []);
 }
 
+/// What came later may have undone what an older segment says.
+#[test]
+fn a_segment_that_cannot_be_retired_keeps_those_behind_it() {
+    let disk = FaultyDisk::default();
+    let mut log = begin(&disk);
+    for number in 0..150_u8 {
+        commit(&mut log, &[number; 100]).unwrap();
+    }
+    let serials: Vec<u32> = log.sealed().collect();
+    disk.fail_syncs(1);
+    assert!(log.retire(&serials[1..2]).is_err());
+    assert_eq!(log.retire(&serials[2..]).unwrap(), 0);
+    assert_eq!(log.retire(&serials[..1]).unwrap(), 1, "older ones may go");
+    assert_eq!(log.retire(&serials[1..]).unwrap(), serials.len() - 1);
+}
+
 /// Goal: retiring loses nothing that was not retired, whenever the machine stops; what was retired
 /// never comes back; and the log never tells of a loss. Method: by seed, commits and retired
 /// segments between failures, kills and crashes.
