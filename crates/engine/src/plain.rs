@@ -7,8 +7,7 @@ use std::rc::Rc;
 
 use arrayvec::ArrayVec;
 use casemate_codec::{
-    frame, plain_ack, plain_publish, Ack, Frame, PacketId, PlainPublish, QoS, Reason,
-    UserProperties, Version,
+    frame, plain_ack, plain_publish, Ack, Frame, PacketId, QoS, Reason, UserProperties, Version,
 };
 
 use crate::acknowledge::PUBACK;
@@ -101,7 +100,10 @@ impl Shard {
             return None;
         };
         let version = connection.version;
-        let found = self.plain_publish(version, frame, packet)?;
+        let found = plain_publish(version, frame, &packet[frame.header_bytes..])?;
+        if self.drain.is_some() && found.qos > QoS::AtMostOnce {
+            return None;
+        }
         if memo.epoch != self.policy.epoch() || *memo.route.topic.as_bytes() != *found.topic_bytes {
             return self.publish_ahead(slot, frame, bytes);
         }
@@ -160,11 +162,14 @@ impl Shard {
         let (mut at, mut topic) = (0, &[][..]);
         loop {
             let packet = &bytes[at..at + next.packet_bytes()];
-            // What is like the one before goes on with it.
-            let found = self.plain_publish(version, next, packet);
-            let Some(found) = found.filter(|found| found.topic_bytes != topic) else {
+            let Some(found) = plain_publish(version, next, &packet[next.header_bytes..]) else {
                 break;
             };
+            // What is like the one before goes on with it, and what cannot be promised any more is
+            // left to the long way.
+            if found.topic_bytes == topic || self.drain.is_some() && found.qos > QoS::AtMostOnce {
+                break;
+            }
             topic = found.topic_bytes;
             let Some(route) = self.routes.find(tenant, topic) else {
                 break;
@@ -193,22 +198,9 @@ impl Shard {
         Some(ahead)
     }
 
-    /// Reads a PUBLISH that is plain, and that may be passed on at all.
-    #[inline(always)]
-    fn plain_publish<'a>(
-        &self,
-        version: Version,
-        frame: Frame,
-        packet: &'a [u8],
-    ) -> Option<PlainPublish<'a>> {
-        let found = plain_publish(version, frame, &packet[frame.header_bytes..])?;
-        // What cannot be promised any more is left to the long way.
-        (self.drain.is_none() || found.qos == QoS::AtMostOnce).then_some(found)
-    }
-
     /// Passes on the packet that is known and those behind it that are like it; says how many bytes
     /// they have. `None` where nothing has happened.
-    #[inline(always)]
+    #[inline(never)]
     fn pass_on_all<'a>(
         &mut self,
         slot: u32,
