@@ -88,9 +88,9 @@ def _modern() -> Iterator[Case]:
 
 def _rules() -> Iterator[Case]:
     # No message has the topic of the one before it. A broker remembers topics and who may publish
-    # there, and ours 131,072 of them: with more in turn, each message asks the rules anew.
+    # there, and ours 192 MiB of them: with more in turn, nearly each message asks the rules anew.
     who = tuple(f"{name}{rules}" for name in ("casemate", "mosquitto") for rules in ("", *RULED))
-    for topics, shown in (("100", "known topics"), ("100000", "new topics")):
+    for topics, shown in (("100", "known topics"), ("200000", "new topics")):
         words = ("pairs", "--publishers", "10", "--topics", topics)
         for qos in (0, 1):
             yield Case("rules", f"{shown}, QoS {qos}", words, qos, peers=who)
