@@ -169,6 +169,39 @@ fn every_record_reads_as_it_was_written() {
 }
 
 #[test]
+fn records_that_failed_come_first_in_one_batch_and_its_buffer_is_used_again() {
+    let mut journal = Journal::new(true, 0, 0);
+    let ended = |session| Record::Ended { session };
+    assert_eq!(
+        journal.take(),
+        [],
+        "a turn without records has no format either"
+    );
+    journal.write(&ended(1));
+    journal.write(&ended(2));
+    let first = journal.take();
+    assert_eq!(first, batch(&[ended(1), ended(2)]));
+    journal.renew(&first);
+    journal.write(&ended(3));
+    assert_eq!(journal.take(), batch(&[ended(1), ended(2), ended(3)]));
+    assert!(journal.is_empty());
+    journal.renew(&batch(&[ended(4)]));
+    assert_eq!(journal.take(), batch(&[ended(4)]), "alone as well");
+    // A turn whose buffer was in use leaves with what was given back.
+    let place = first.as_ptr();
+    journal.reuse(first);
+    journal.take();
+    journal.write(&ended(5));
+    let again = journal.take();
+    assert_eq!((again.as_ptr(), &again), (place, &batch(&[ended(5)])));
+    // Not without bound: neither many nor large ones are kept.
+    journal.reuse(Vec::with_capacity(SPARE_BYTES_MAX + 1));
+    assert!(journal.spare.is_empty());
+    (0..9).for_each(|_| journal.reuse(Vec::with_capacity(8)));
+    assert_eq!(journal.spare.len(), SPARE_MAX);
+}
+
+#[test]
 fn a_record_that_is_cut_off_is_damage_and_says_where() {
     for record in all() {
         let whole = batch(&[Record::Ended { session: 1 }, record]);
