@@ -22,8 +22,8 @@ from tests.unit.python.test_reload import free_port
 
 SIZE_MIB = 64
 PUBLISHERS = {"finder": 5, "fifth": 5, "third": 4}
-PAYLOAD = b"x" * 65_536
-"""More than what is left of a page: a small message may fit behind the last one."""
+PAYLOAD = b"x" * 262_144
+"""More than a young file of the log has ahead of it: a small message may fit there."""
 
 _QUOTA_EXCEEDED = 0x97
 
