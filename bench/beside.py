@@ -49,9 +49,9 @@ def beside(module: str, reach: Reach, *words: str) -> Iterator[list[Any]]:
             found: list[Any] = []
             yield found
             # Its stdin ends here, and so does what it does.
-            said, words = process.communicate(timeout=RUN_S_MAX)
+            said, heard = process.communicate(timeout=RUN_S_MAX)
             if process.returncode != 0:
-                raise RuntimeError(f"{module}: {_last_of(words)}")
+                raise RuntimeError(f"{module}: {_last_of(heard)}")
             found.append(json.loads(said))
         except subprocess.TimeoutExpired as error:
             raise RuntimeError(f"{module} did not end after {RUN_S_MAX} s") from error

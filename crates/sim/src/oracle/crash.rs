@@ -12,6 +12,8 @@
 //!   that were there before; who has subscribed since it was sent first may get it only then. One
 //!   with QoS 0 gets it again where its publisher sends it again. One with QoS 2 gets it once, in a
 //!   session that lasts.
+//! - A message that was too large for one connection comes to the next one, behind later ones that
+//!   were there before.
 //! - A session that ends with its connection is gone, and its will with it.
 //! - An end of a connection that was not durable yet counts from the next start, DISCONNECT with
 //!   its will and its expiry included. Until then session and will last.

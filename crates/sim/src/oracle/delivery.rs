@@ -137,7 +137,9 @@ impl Oracle {
             // What comes again after a crash comes behind what was before.
             let may_be_first = message.expiry_s.is_some() || delivery.qos < QoS::ExactlyOnce;
             let resent = message.transmissions > 1 && may_be_first;
-            let is_again = chances > 1 && (count > 0 || resent);
+            // Too large for the connection before, which need not have been written down.
+            let was_too_large = message.bytes() > session.packet_bytes_least;
+            let is_again = chances > 1 && (count > 0 || resent || was_too_large);
             if heard_at_once
                 && !is_again
                 && !self.was_lowered_while_it_waited(now, &message, delivery)
