@@ -162,7 +162,9 @@ impl Opened {
     }
 
     /// Begins to write, for the shards of this broker; gives each shard its line.
-    pub(crate) fn start(self, broker: &Arc<Broker>) -> std::io::Result<Store> {
+    pub(crate) fn start(mut self, broker: &Arc<Broker>) -> std::io::Result<Store> {
+        // A disk that takes nothing now is told of with the first commit, which tries it again.
+        let _ = self.core.settle();
         let is_failing = Arc::new(AtomicBool::new(false));
         let damage = self.report.damage.iter().map(ToString::to_string);
         let damage: Vec<String> = damage.collect();

@@ -198,6 +198,14 @@ impl<D: Disk> Core<D> {
         }
     }
 
+    /// As [`Log::settle`], before the first step.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn settle(&mut self) -> Result<(), StoreError> {
+        self.log.settle()
+    }
+
     /// The log, given back.
     pub fn into_log(self) -> Log<D> {
         self.log

@@ -225,6 +225,18 @@ impl<D: Disk> Log<D> {
         self.sealed.extend(sealed);
     }
 
+    /// Makes the last commit safe that a start has found, before anybody acts on it; the next commit
+    /// does it at the latest.
+    ///
+    /// # Errors
+    /// As [`Log::commit`].
+    pub fn settle(&mut self) -> Result<(), StoreError> {
+        if self.inherited.is_some() && self.current.is_none() {
+            self.current = Some(self.begin()?);
+        }
+        Ok(())
+    }
+
     /// Makes a fresh segment for the next commit, with the last of the process before in it where
     /// that may not be safe: what is committed from now on builds on it.
     fn begin(&mut self) -> Result<Current<D::File>, StoreError> {

@@ -149,7 +149,9 @@ impl Archive {
             ..Pace::default()
         };
         let written = recovered.report.part_bytes;
-        let log = Log::new(self.disk.clone(), options, recovered);
+        let mut log = Log::new(self.disk.clone(), options, recovered);
+        // Where the disk refuses it, power lasts until it does not.
+        while log.settle().is_err() {}
         self.last = log.next_number() - 1;
         let (core, submitters) = Core::new(log, pace);
         self.process = Some(Process {
