@@ -225,8 +225,8 @@ impl<D: Disk> Log<D> {
         self.sealed.extend(sealed);
     }
 
-    /// Makes the last commit safe that a start has found, before anybody acts on it; the next commit
-    /// does it at the latest.
+    /// Makes the last commit safe that a start has found, before anybody acts on it; the next
+    /// commit does it at the latest.
     ///
     /// # Errors
     /// As [`Log::commit`].
